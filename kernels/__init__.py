@@ -1,0 +1,41 @@
+"""The kernels: plain functions over arrays, and the one place that picks a set of them.
+
+A set is a package with the files ``elementwise``, ``reductions``, ``dense``, ``losses`` and ``optimizers``, and
+every set has the same functions with the same arguments:
+
+``reference``
+    NumPy, one line where possible. It defines what a kernel computes.
+``cpu``
+    Numba loops that vectorise, and the matrix products of NumPy's BLAS. It trains.
+
+Kernels know nothing of gradients or models. Outputs come first and are written in place, then inputs, then scalars;
+``dx`` stands for d(loss)/dx and ``dout`` for the incoming gradient d(loss)/d(out). Arrays are C-contiguous and of one
+float type; outputs never overlap inputs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from kernels import cpu, reference
+
+SETS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
+_active = cpu
+
+
+def active() -> ModuleType:
+    """The set in use; ``cpu`` unless told otherwise."""
+    return _active
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Compute with the set ``name`` inside the ``with`` block. ValueError if there is no such set."""
+    global _active
+    if name not in SETS:
+        raise ValueError(f"there is no kernel set {name!r}; choose from {', '.join(SETS)}")
+    before, _active = _active, SETS[name]
+    try:
+        yield
+    finally:
+        _active = before

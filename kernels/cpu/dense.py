@@ -1,0 +1,163 @@
+"""The dense layer. The products are NumPy's BLAS (``products.py`` shows what is inside such a product); one loop adds
+the bias and applies the activation while the row is in cache, and one takes both back."""
+
+import numpy as np
+from numba import njit
+
+from kernels.cpu import vector_math as vm
+from kernels.cpu.vector_math import JIT, cast
+
+
+def matmul(out, a, b):
+    """out (...,m,n) = a (...,m,k) b (...,k,n)."""
+    np.matmul(a, b, out=out)
+
+
+def matmul_tn(out, a, b):
+    """out (...,m,n) = a^T b, with a (...,k,m) and b (...,k,n)."""
+    np.matmul(np.swapaxes(a, -1, -2), b, out=out)
+
+
+def matmul_nt(out, a, b):
+    """out (...,m,n) = a b^T, with a (...,m,k) and b (...,n,k)."""
+    np.matmul(a, np.swapaxes(b, -1, -2), out=out)
+
+
+def dense_forward(out, x, w, b, activation):
+    """out (r,o) = activation(x w + b), with x (r,i), w (i,o), b (o)."""
+    matmul(out, x, w)
+    _BIAS_THEN[activation](out, b)
+
+
+def dense_activation_backward(dpre, db, dout, out, activation):
+    """dpre (r,o) = activation'(x w + b) dout, from out (r,o); db (o) = its sum over the rows."""
+    _BACK_THROUGH[activation](dpre, db, dout, out)
+
+
+@njit(**JIT)
+def _bias_identity(out, b):
+    for r in range(out.shape[0]):
+        row = out[r]
+        for o in range(b.size):
+            row[o] += b[o]
+
+
+@njit(**JIT)
+def _bias_relu(out, b):
+    for r in range(out.shape[0]):
+        row = out[r]
+        for o in range(b.size):
+            y, zero = row[o] + b[o], cast(0.0, b[o])
+            row[o] = zero if y < zero else y
+
+
+@njit(**JIT)
+def _bias_elu(out, b):
+    for r in range(out.shape[0]):
+        row = out[r]
+        for o in range(b.size):
+            y = row[o] + b[o]
+            row[o] = y if y > cast(0.0, y) else vm.expm1(y)
+
+
+@njit(**JIT)
+def _bias_sigmoid(out, b):
+    for r in range(out.shape[0]):
+        row = out[r]
+        for o in range(b.size):
+            row[o] = vm.sigmoid(row[o] + b[o])
+
+
+@njit(**JIT)
+def _bias_tanh(out, b):
+    for r in range(out.shape[0]):
+        row = out[r]
+        for o in range(b.size):
+            row[o] = vm.tanh(row[o] + b[o])
+
+
+@njit(**JIT)
+def _bias_softplus(out, b):
+    for r in range(out.shape[0]):
+        row = out[r]
+        for o in range(b.size):
+            row[o] = vm.softplus(row[o] + b[o])
+
+
+@njit(**JIT)
+def _back_identity(dpre, db, dout, out):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        dy, result = dout[r], dpre[r]
+        for o in range(db.size):
+            result[o] = dy[o]
+            db[o] += result[o]
+
+
+@njit(**JIT)
+def _back_relu(dpre, db, dout, out):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dpre[r]
+        for o in range(db.size):
+            zero = cast(0.0, y[o])
+            result[o] = dy[o] if y[o] > zero else zero
+            db[o] += result[o]
+
+
+@njit(**JIT)
+def _back_elu(dpre, db, dout, out):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dpre[r]
+        for o in range(db.size):
+            result[o] = dy[o] if y[o] > cast(0.0, y[o]) else (y[o] + cast(1.0, y[o])) * dy[o]
+            db[o] += result[o]
+
+
+@njit(**JIT)
+def _back_sigmoid(dpre, db, dout, out):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dpre[r]
+        for o in range(db.size):
+            result[o] = y[o] * (cast(1.0, y[o]) - y[o]) * dy[o]
+            db[o] += result[o]
+
+
+@njit(**JIT)
+def _back_tanh(dpre, db, dout, out):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dpre[r]
+        for o in range(db.size):
+            result[o] = (cast(1.0, y[o]) - y[o] * y[o]) * dy[o]
+            db[o] += result[o]
+
+
+@njit(**JIT)
+def _back_softplus(dpre, db, dout, out):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dpre[r]
+        for o in range(db.size):
+            result[o] = -vm.expm1(-y[o]) * dy[o]
+            db[o] += result[o]
+
+
+_BIAS_THEN = {
+    "identity": _bias_identity,
+    "relu": _bias_relu,
+    "elu": _bias_elu,
+    "sigmoid": _bias_sigmoid,
+    "tanh": _bias_tanh,
+    "softplus": _bias_softplus,
+}
+_BACK_THROUGH = {
+    "identity": _back_identity,
+    "relu": _back_relu,
+    "elu": _back_elu,
+    "sigmoid": _back_sigmoid,
+    "tanh": _back_tanh,
+    "softplus": _back_softplus,
+}

@@ -1,0 +1,85 @@
+"""Reductions, and what is built on them."""
+
+from numba import njit
+
+from kernels.cpu import vector_math as vm
+from kernels.cpu.vector_math import JIT, cast
+
+
+@njit(**JIT)
+def sum_axis(out, x):
+    """out (o,i) = sum over the middle of x (o,n,i)."""
+    outer, size, inner = x.shape
+    for o in range(outer):
+        if inner == 1:
+            row, total = x[o], cast(0.0, out[o, 0])
+            for n in range(size):
+                total += row[n, 0]
+            out[o, 0] = total
+        else:
+            result = out[o]
+            result[:] = 0
+            for n in range(size):
+                row = x[o, n]
+                for i in range(inner):
+                    result[i] += row[i]
+
+
+@njit(**JIT)
+def sum_squares(out, x):
+    """out (1) = sum of x (n) squared, added up in float64."""
+    total = 0.0
+    for i in range(x.size):
+        total += float(x[i]) * float(x[i])
+    out[0] = total
+
+
+@njit(**JIT)
+def logsumexp(out, x):
+    """out (r) = log of the sum of e^x along the rows of x (r,n), n > 0."""
+    for r in range(x.shape[0]):
+        row = x[r]
+        largest = row[0]
+        for n in range(row.size):
+            largest = largest if row[n] < largest else row[n]
+        total = cast(0.0, largest)
+        for n in range(row.size):
+            total += vm.exp(row[n] - largest)
+        out[r] = largest + vm.log(total)
+
+
+@njit(**JIT)
+def logsumexp_backward(dx, dout, x, out):
+    """dx (r,n) = softmax(x) dout, with dout and out (r)."""
+    for r in range(x.shape[0]):
+        row, result = x[r], dx[r]
+        for n in range(row.size):
+            result[n] = vm.exp(row[n] - out[r]) * dout[r]
+
+
+@njit(**JIT)
+def softmax(out, x):
+    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0."""
+    for r in range(x.shape[0]):
+        row, result = x[r], out[r]
+        largest = row[0]
+        for n in range(row.size):
+            largest = largest if row[n] < largest else row[n]
+        total = cast(0.0, largest)
+        for n in range(row.size):
+            result[n] = vm.exp(row[n] - largest)
+            total += result[n]
+        for n in range(row.size):
+            result[n] /= total
+
+
+@njit(**JIT)
+def softmax_backward(dx, dout, out):
+    """dx (r,n) = out (dout - <dout, out>), the product taken along the row."""
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dx[r]
+        product = cast(0.0, y[0])
+        for n in range(y.size):
+            product += dy[n] * y[n]
+        for n in range(y.size):
+            result[n] = y[n] * (dy[n] - product)

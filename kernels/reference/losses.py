@@ -1,0 +1,69 @@
+"""Losses, defined in NumPy: a sum over the features (d) of each example (b)."""
+
+import numpy as np
+
+LOG_TWO_PI = np.log(2 * np.pi)
+
+
+def bce_with_logits(out, logits, targets):
+    """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits))."""
+    out[...] = (np.logaddexp(0, logits) - logits * targets).sum(1)
+
+
+def bce_with_logits_backward(dlogits, dout, logits, targets):
+    """dlogits (b,d) = (sigmoid(logits) - targets) dout."""
+    dlogits[...] = (np.exp(-np.logaddexp(0, -logits)) - targets) * dout[:, None]
+
+
+def gaussian_nll(out, mean, logvar, x):
+    """out (b) = sum over d of (log 2 pi + logvar + (x - mean)^2 e^-logvar) / 2."""
+    out[...] = (LOG_TWO_PI + logvar + (x - mean) ** 2 * np.exp(-logvar)).sum(1) / 2
+
+
+def gaussian_nll_backward(dmean, dlogvar, dx, dout, mean, logvar, x):
+    """dx (b,d) = (x - mean) e^-logvar dout = -dmean;  dlogvar = (1 - (x - mean)^2 e^-logvar) dout / 2."""
+    dx[...] = (x - mean) * np.exp(-logvar) * dout[:, None]
+    dmean[...] = -dx
+    dlogvar[...] = (1 - (x - mean) ** 2 * np.exp(-logvar)) / 2 * dout[:, None]
+
+
+def gaussian_nll_fixed(out, mean, x, sigma):
+    """out (b) = sum over d of (x - mean)^2 / (2 sigma^2) + log sigma + log(2 pi) / 2."""
+    out[...] = ((x - mean) ** 2 / (2 * sigma**2) + np.log(sigma) + LOG_TWO_PI / 2).sum(1)
+
+
+def gaussian_nll_fixed_backward(dmean, dout, mean, x, sigma):
+    """dmean (b,d) = (mean - x) dout / sigma^2."""
+    dmean[...] = (mean - x) / sigma**2 * dout[:, None]
+
+
+def squared_error(out, prediction, target):
+    """out (b) = sum over d of (prediction - target)^2."""
+    out[...] = ((prediction - target) ** 2).sum(1)
+
+
+def squared_error_backward(dprediction, dout, prediction, target):
+    """dprediction (b,d) = 2 (prediction - target) dout."""
+    dprediction[...] = 2 * (prediction - target) * dout[:, None]
+
+
+def softmax_cross_entropy(out, logits, labels):
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and whole labels (b) in 0..c-1."""
+    out[...] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+
+
+def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
+    """dlogits (b,c) = (softmax(logits) - one_hot(labels)) dout."""
+    log_probability = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
+    dlogits[...] = (np.exp(log_probability) - np.eye(logits.shape[1])[labels]) * dout[:, None]
+
+
+def kl_standard_normal(out, mu, logvar):
+    """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar."""
+    out[...] = -(1 + logvar - mu**2 - np.exp(logvar)).sum(1) / 2
+
+
+def kl_standard_normal_backward(dmu, dlogvar, dout, mu, logvar):
+    """dmu (b,j) = mu dout;  dlogvar = (e^logvar - 1) dout / 2."""
+    dmu[...] = mu * dout[:, None]
+    dlogvar[...] = (np.exp(logvar) - 1) / 2 * dout[:, None]

@@ -1,0 +1,34 @@
+"""Reductions, defined in NumPy."""
+
+import numpy as np
+
+
+def sum_axis(out, x):
+    """out (o,i) = sum over the middle of x (o,n,i)."""
+    out[...] = x.sum(1)
+
+
+def sum_squares(out, x):
+    """out (1) = sum of x (n) squared, added up in float64."""
+    out[0] = np.sum(x.astype(np.float64) ** 2)
+
+
+def logsumexp(out, x):
+    """out (r) = log of the sum of e^x along the rows of x (r,n), n > 0."""
+    out[...] = np.logaddexp.reduce(x, axis=1)
+
+
+def logsumexp_backward(dx, dout, x, out):
+    """dx (r,n) = softmax(x) dout, with dout and out (r)."""
+    dx[...] = np.exp(x - out[:, None]) * dout[:, None]
+
+
+def softmax(out, x):
+    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0."""
+    e = np.exp(x - x.max(1, keepdims=True))
+    out[...] = e / e.sum(1, keepdims=True)
+
+
+def softmax_backward(dx, dout, out):
+    """dx (r,n) = out (dout - <dout, out>), the product taken along the row."""
+    dx[...] = out * (dout - (dout * out).sum(1, keepdims=True))
