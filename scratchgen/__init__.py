@@ -1,0 +1,15 @@
+"""scratchgen: deep generative models from scratch, on an autodiff engine whose every line can be read.
+
+>>> from scratchgen import Tensor, ops
+>>> x = Tensor([1.0, 2.0], requires_grad=True)
+>>> ops.exp(x).sum().backward()
+>>> x.grad
+array([2.7182817, 7.389056 ], dtype=float32)
+"""
+
+from scratchgen import ops
+from scratchgen.errors import UserError
+from scratchgen.tensor import Tensor, no_grad
+
+__version__ = "0.1.0"
+__all__ = ["Tensor", "UserError", "no_grad", "ops"]

@@ -1,0 +1,76 @@
+"""Matrix products, and the dense layer with its bias and activation in one operation."""
+
+import numpy as np
+
+from scratchgen.op import Case, Op, register
+from scratchgen.ops.reductions import rows
+from scratchgen.signature import REAL
+from scratchgen.tensor import Tensor, apply
+
+FUSED_ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")
+
+
+def _matmul(k, a, b):
+    out = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    k.dense.matmul(out, a, b)
+    return out, (a, b)
+
+
+def _matmul_backward(k, needs, dout, saved):
+    a, b = saved
+    da, db = (np.empty_like(x) if needed else None for x, needed in zip(saved, needs, strict=True))
+    if needs[0]:
+        k.dense.matmul_nt(da, dout, b)  # da = dout b^T
+    if needs[1]:
+        k.dense.matmul_tn(db, a, dout)  # db = a^T dout
+    return da, db
+
+
+def _dense(k, x, w, b, activation):
+    out = np.empty((*x.shape[:-1], b.size), x.dtype)
+    k.dense.dense_forward(rows(out), rows(x), w, b, activation)
+    return out, (x, w, out)
+
+
+def _dense_backward(k, needs, dout, saved, activation):
+    x, w, out = saved
+    dpre, db = np.empty_like(out), np.empty(w.shape[1], w.dtype)
+    k.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
+    dx, dw = (np.empty_like(a) if needed else None for a, needed in zip((x, w), needs, strict=False))
+    if needs[0]:
+        k.dense.matmul_nt(rows(dx), rows(dpre), w)  # dx = dpre w^T
+    if needs[1]:
+        k.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
+    return dx, dw, db
+
+
+def _preactivation(x, w, b):
+    return x @ w + b
+
+
+register(Op("matmul", "(...,m,k),(...,k,n)->(...,m,n)", (REAL, REAL), _matmul, _matmul_backward))
+register(
+    Op(
+        "dense",
+        "(...,i),(i,o),(o)->(...,o)",
+        (REAL, REAL, REAL),
+        _dense,
+        _dense_backward,
+        tuple(Case({"activation": name}, kink=_preactivation) for name in FUSED_ACTIVATIONS),
+    )
+)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a b, with a (..., m, k) and b (..., k, n) of equal leading dimensions."""
+    return apply("matmul", a, b)
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "identity") -> Tensor:
+    """activation(x weight + bias), with x (..., i), weight (i, o), bias (o).
+
+    ``activation`` is one of ``FUSED_ACTIVATIONS``: those whose derivative is a function of their value.
+    """
+    if activation not in FUSED_ACTIVATIONS:
+        raise ValueError(f"dense: activation {activation!r} is not one of {', '.join(FUSED_ACTIVATIONS)}")
+    return apply("dense", x, weight, bias, activation=activation)

@@ -1,0 +1,204 @@
+"""Arithmetic and activations: elementwise operations, whose inputs broadcast as in NumPy."""
+
+from typing import Any
+
+import numpy as np
+
+from scratchgen.op import Case, Op, register
+from scratchgen.signature import CONSTANT, KINK_AT_ZERO, NONZERO, POSITIVE, REAL, Domain
+from scratchgen.tensor import Tensor, apply
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous array as the one-dimensional view that elementwise kernels walk."""
+    return array.reshape(-1)
+
+
+# ---- two inputs ----
+
+
+def _add(k, a, b):
+    out = np.empty_like(a)
+    k.elementwise.add(flat(out), flat(a), flat(b))
+    return out, ()
+
+
+def _add_backward(k, needs, dout, saved):
+    return dout, dout
+
+
+def _subtract(k, a, b):
+    out = np.empty_like(a)
+    k.elementwise.subtract(flat(out), flat(a), flat(b))
+    return out, ()
+
+
+def _subtract_backward(k, needs, dout, saved):
+    return dout, -dout if needs[1] else None
+
+
+def _multiply(k, a, b):
+    out = np.empty_like(a)
+    k.elementwise.multiply(flat(out), flat(a), flat(b))
+    return out, (a, b)
+
+
+def _multiply_backward(k, needs, dout, saved):
+    a, b = saved
+    da = _multiply(k, dout, b)[0] if needs[0] else None
+    db = _multiply(k, dout, a)[0] if needs[1] else None
+    return da, db
+
+
+def _divide(k, a, b):
+    out = np.empty_like(a)
+    k.elementwise.divide(flat(out), flat(a), flat(b))
+    return out, (b, out)
+
+
+def _divide_backward(k, needs, dout, saved):
+    b, out = saved
+    da = _divide(k, dout, b)[0]  # da = dout / b,  db = -dout a / b^2 = -da out
+    return da, -_multiply(k, da, out)[0] if needs[1] else None
+
+
+register(Op("add", "(),()->()", (REAL, REAL), _add, _add_backward))
+register(Op("subtract", "(),()->()", (REAL, REAL), _subtract, _subtract_backward))
+register(Op("multiply", "(),()->()", (REAL, REAL), _multiply, _multiply_backward))
+register(Op("divide", "(),()->()", (REAL, NONZERO), _divide, _divide_backward))
+# dropout: the mask comes from outside, so that the operation is a function. It multiplies.
+register(Op("dropout", "(),()->()", (REAL, CONSTANT), _multiply, _multiply_backward))
+
+
+def dropout(x: Tensor, mask: Any) -> Tensor:
+    """x mask, where the mask holds 0 for what is dropped and 1 / (1 - rate) for what is kept.
+
+    Source: Srivastava et al. 2014, in the inverted form, which leaves evaluation alone.
+    """
+    return apply("dropout", x, mask)
+
+
+# ---- one input, and a kernel and its backward of the same name ----
+
+
+def _unary(name: str, domain: Domain, backward_takes: str, case: Case | None = None) -> None:
+    """Register the operation of the kernels ``name`` and ``name_backward``, which reads x or out besides dout."""
+
+    def forward(k, x, **params):
+        out = np.empty_like(x)
+        getattr(k.elementwise, name)(flat(out), flat(x), *params.values())
+        return out, (x if backward_takes == "x" else out,)
+
+    def backward(k, needs, dout, saved, **params):
+        dx = np.empty_like(dout)
+        getattr(k.elementwise, f"{name}_backward")(flat(dx), flat(dout), flat(saved[0]), *params.values())
+        return (dx,)
+
+    register(Op(name, "()->()", (domain,), forward, backward, (case or Case(),)))
+
+
+_unary("square", REAL, "x")
+_unary("sqrt", POSITIVE, "out")
+_unary("power", POSITIVE, "x", Case({"exponent": 1.7}))
+_unary("relu", KINK_AT_ZERO, "out")
+_unary("leaky_relu", KINK_AT_ZERO, "out", Case({"slope": 0.2}))
+_unary("elu", KINK_AT_ZERO, "out")
+_unary("sigmoid", REAL, "out")
+_unary("tanh", REAL, "out")
+_unary("softplus", REAL, "out")
+_unary("gelu", REAL, "x")
+
+
+# ---- one input, and a backward that is arithmetic ----
+
+
+def _scale(k, x, factor):
+    out = np.empty_like(x)
+    k.elementwise.scale(flat(out), flat(x), factor)
+    return out, ()
+
+
+def _scale_backward(k, needs, dout, saved, factor):
+    return (_scale(k, dout, factor)[0],)
+
+
+def _exp(k, x):
+    out = np.empty_like(x)
+    k.elementwise.exp(flat(out), flat(x))
+    return out, (out,)
+
+
+def _exp_backward(k, needs, dout, saved):
+    return (_multiply(k, dout, saved[0])[0],)
+
+
+def _log(k, x):
+    out = np.empty_like(x)
+    k.elementwise.log(flat(out), flat(x))
+    return out, (x,)
+
+
+def _log_backward(k, needs, dout, saved):
+    return (_divide(k, dout, saved[0])[0],)
+
+
+register(Op("scale", "()->()", (REAL,), _scale, _scale_backward, (Case({"factor": -1.5}),)))
+register(Op("exp", "()->()", (REAL,), _exp, _exp_backward))
+register(Op("log", "()->()", (POSITIVE,), _log, _log_backward))
+
+
+def exp(x: Tensor) -> Tensor:
+    """e^x."""
+    return apply("exp", x)
+
+
+def log(x: Tensor) -> Tensor:
+    """ln x, for x > 0."""
+    return apply("log", x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """The square root, for x > 0."""
+    return apply("sqrt", x)
+
+
+def square(x: Tensor) -> Tensor:
+    """x^2."""
+    return apply("square", x)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0). Its derivative at 0 is 0."""
+    return apply("relu", x)
+
+
+def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
+    """x where x > 0, else slope x, with slope > 0 (Maas et al. 2013). Its derivative at 0 is the slope."""
+    if slope <= 0:
+        raise ValueError(f"leaky_relu: the slope is above 0, not {slope}")
+    return apply("leaky_relu", x, slope=slope)
+
+
+def elu(x: Tensor) -> Tensor:
+    """x where x > 0, else e^x - 1 (Clevert et al. 2015, alpha = 1)."""
+    return apply("elu", x)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x)."""
+    return apply("sigmoid", x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return apply("tanh", x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), without overflow."""
+    return apply("softplus", x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x Phi(x), Phi the normal distribution function (Hendrycks & Gimpel 2016, the exact form)."""
+    return apply("gelu", x)

@@ -1,0 +1,33 @@
+"""Sampling as a function of its noise, so that it has a gradient and a check."""
+
+from typing import Any
+
+import numpy as np
+
+from scratchgen.op import Op, register
+from scratchgen.ops.elementwise import flat
+from scratchgen.signature import CONSTANT, REAL
+from scratchgen.tensor import Tensor, apply
+
+
+def _reparameterize(k, mu, logvar, noise):
+    out = np.empty_like(mu)
+    k.elementwise.reparameterize(flat(out), flat(mu), flat(logvar), flat(noise))
+    return out, (logvar, noise)
+
+
+def _reparameterize_backward(k, needs, dout, saved):
+    dmu, dlogvar = np.empty_like(dout), np.empty_like(dout)
+    k.elementwise.reparameterize_backward(flat(dmu), flat(dlogvar), flat(dout), *map(flat, saved))
+    return dmu, dlogvar, None
+
+
+register(Op("reparameterize", "(),(),()->()", (REAL, REAL, CONSTANT), _reparameterize, _reparameterize_backward))
+
+
+def reparameterize(mu: Tensor, logvar: Tensor, noise: Any) -> Tensor:
+    """z = mu + sigma noise, with sigma = e^(logvar / 2) the standard deviation (L18); the three broadcast.
+
+    With noise from N(0, I), z comes from N(mu, diag e^logvar). Source: Kingma & Welling 2013, section 2.4.
+    """
+    return apply("reparameterize", mu, logvar, noise)

@@ -1,0 +1,82 @@
+"""What an operation takes: the values of an input (its domain), and the shapes (its signature)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values an input may take when an operation is checked: [low, high], ``gap`` away from each kink.
+
+    ``differentiable`` is False for what has no gradient: targets, labels, noise, masks. ``whole`` asks for int64.
+    """
+
+    name: str
+    low: float = -3.0
+    high: float = 3.0
+    kinks: tuple[float, ...] = ()
+    gap: float = 0.01
+    differentiable: bool = True
+    whole: bool = False
+
+
+REAL = Domain("real")
+KINK_AT_ZERO = Domain("real, kink at 0", kinks=(0.0,))
+NONZERO = Domain("nonzero", kinks=(0.0,), gap=0.5)
+POSITIVE = Domain("positive", low=0.5)
+CONSTANT = Domain("constant", differentiable=False)
+UNIT_CONSTANT = Domain("constant in [0, 1]", low=0.0, high=1.0, differentiable=False)
+LABEL = Domain("label", low=0.0, high=0.0, differentiable=False, whole=True)
+
+
+class Signature:
+    """Shapes in the manner of NumPy's gufuncs: ``(b,i),(i,o),(o)->(b,o)``.
+
+    A letter is one size wherever it stands; ``...`` is any run of leading dimensions, the same wherever it stands.
+    ``()`` throughout means elementwise, and inputs then broadcast. A leading ``*`` takes any number of such inputs.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.variadic = text.startswith("*")
+        left, right = text.split("->")
+        self.inputs, (self.output,) = _groups(left), _groups(right)
+        self.elementwise = all(dims == () for dims in self.inputs)
+
+    def check(self, name: str, shapes: Sequence[Shape]) -> None:
+        """Raise ValueError, naming the operation and all shapes, unless they fit."""
+        if self.variadic:
+            return
+        if len(shapes) != len(self.inputs):
+            raise TypeError(f"{name} takes {len(self.inputs)} inputs, not {len(shapes)}")
+        sizes: dict[str, int | Shape] = {}
+        for dims, shape in zip(self.inputs, shapes, strict=True):
+            if dims and dims[0] == "...":
+                lead = len(shape) - len(dims) + 1
+                bound = [("...", shape[: max(lead, 0)]), *zip(dims[1:], shape[max(lead, 0) :], strict=False)]
+                fits = lead >= 0
+            else:
+                bound, fits = list(zip(dims, shape, strict=False)), len(dims) == len(shape)
+            if not fits or any(sizes.setdefault(dim, size) != size for dim, size in bound):
+                raise ValueError(f"{name}: shapes {_join(shapes)} do not fit {self.text}")
+
+    def broadcast(self, name: str, shapes: Sequence[Shape]) -> Shape:
+        """The common shape of an elementwise operation's inputs; ValueError if there is none."""
+        try:
+            return np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ValueError(f"{name}: shapes {_join(shapes)} do not broadcast together") from None
+
+
+def _groups(text: str) -> tuple[tuple[str, ...], ...]:
+    """The dimensions within each pair of brackets."""
+    return tuple(tuple(inside.split(",")) if inside else () for inside in re.findall(r"\(([^)]*)\)", text))
+
+
+def _join(shapes: Sequence[Shape]) -> str:
+    return " and ".join(str(tuple(shape)) for shape in shapes)

@@ -1,0 +1,296 @@
+"""The tensor: an array that remembers which operation made it, so that gradients can flow back.
+
+``apply`` runs an operation's forward and ties a node to its result; ``Tensor.backward`` walks the nodes from the
+result to the leaves and calls each operation's backward once. That is all of automatic differentiation here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import kernels
+from scratchgen.op import REGISTRY, Op
+from scratchgen.signature import Shape
+
+_recording = True
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside the ``with`` block no graph is recorded: results need no gradient and nothing is saved for one."""
+    global _recording
+    before, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = before
+
+
+class Node:
+    """One application of an operation: what it was given, and what its backward needs."""
+
+    __slots__ = ("inputs", "needs", "op", "params", "saved", "versions")
+
+    def __init__(self, op: Op, inputs: tuple["Tensor", ...], needs: tuple[bool, ...], saved: Any, params: dict) -> None:
+        self.op, self.inputs, self.needs, self.saved, self.params = op, inputs, needs, saved, params
+        self.versions = tuple(tensor.version for tensor in inputs)
+
+    def backward(self, dout: np.ndarray) -> tuple:
+        """The gradients with respect to the inputs; what was saved is let go."""
+        if self.saved is None:
+            raise RuntimeError(f"{self.op.name}: backward has been through this graph already; run the forward again")
+        for tensor, version in zip(self.inputs, self.versions, strict=True):
+            if tensor.version != version:
+                raise RuntimeError(
+                    f"{self.op.name}: an input of shape {tensor.shape} has been written to since the forward "
+                    "(by an optimizer step or load_state_dict?); run the forward again"
+                )
+        saved, self.saved = self.saved, None
+        return self.op.backward(kernels.active(), self.needs, dout, saved, **self.params)
+
+
+class Tensor:
+    """A float32 or float64 array with an optional gradient.
+
+    A tensor's array is C-contiguous and never changes: the constructor copies, and ``data`` is a read-only view. Only
+    optimizers write into parameters, and they count up ``version``.
+
+    Parameters
+    ----------
+    data : array_like
+        Arrays keep their float type; Python numbers and lists become float32. Integer arrays are refused.
+    requires_grad : bool
+        Whether ``backward`` fills ``grad``, an array of the tensor's shape and dtype.
+    dtype : optional
+        float32 or float64, to convert.
+    """
+
+    __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
+    __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
+        if dtype is None and not isinstance(data, np.ndarray | np.generic | Tensor):
+            dtype = np.float32
+        source = data._data if isinstance(data, Tensor) else data
+        array = np.array(source, dtype=dtype, order="C")
+        if array.dtype not in (np.float32, np.float64):
+            raise TypeError(f"a tensor holds float32 or float64, not {array.dtype}; convert it with astype")
+        self._set(array, requires_grad)
+
+    def _set(self, array: np.ndarray, requires_grad: bool) -> None:
+        self._data, self.requires_grad = array, requires_grad
+        self.grad: np.ndarray | None = None
+        self.node: Node | None = None
+        self.version = 0
+
+    @classmethod
+    def wrap(cls, array: np.ndarray) -> "Tensor":
+        """A tensor around a C-contiguous float array, without a copy: the caller promises not to write into it."""
+        tensor = cls.__new__(cls)
+        tensor._set(array, False)
+        return tensor
+
+    # ---- what it holds ----
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array, as a read-only view."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def shape(self) -> Shape:
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._data.dtype
+
+    def item(self) -> float:
+        """The one number of a tensor of size 1."""
+        return self._data.item()
+
+    def detach(self) -> "Tensor":
+        """The same array outside the graph: no gradient flows through it."""
+        return Tensor.wrap(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __repr__(self) -> str:
+        made_by = f", made by {self.node.op.name}" if self.node else ""
+        wants = ", requires_grad" if self.requires_grad and not self.node else ""
+        values = np.array2string(self._data, precision=4, threshold=12, edgeitems=2)
+        return f"Tensor({values}, shape {self.shape}, {self.dtype}{wants}{made_by})"
+
+    # ---- backward ----
+
+    def backward(self, gradient: np.ndarray | None = None) -> None:
+        """Add d(self)/d(leaf) into ``grad`` of every leaf that requires it; ``gradient`` is d(loss)/d(self).
+
+        Without ``gradient`` the tensor must hold one number. The graph is let go as it is walked: a second backward
+        through it is an error, as is one after an optimizer has changed a parameter that it used.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("backward: this tensor does not depend on anything that requires a gradient")
+        if gradient is None:
+            if self.size != 1:
+                raise ValueError(f"backward: a tensor of shape {self.shape} needs a gradient of that shape")
+            gradient = np.ones(self.shape, self.dtype)
+        gradient = np.array(gradient, self.dtype, order="C")
+        if gradient.shape != self.shape:
+            raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
+        gradients = {id(self): gradient}
+        for tensor in _topological_order(self):
+            dout = gradients.pop(id(tensor))
+            if tensor.node is None:
+                tensor._receive(dout)
+                continue
+            inputs = tensor.node.inputs
+            for source, needed, grad in zip(inputs, tensor.node.needs, tensor.node.backward(dout), strict=True):
+                if needed:
+                    grad = _unbroadcast(grad, source.shape)
+                    known = gradients.get(id(source))
+                    gradients[id(source)] = grad if known is None else known + grad
+
+    def _receive(self, gradient: np.ndarray) -> None:
+        self.grad = gradient.copy() if self.grad is None else self.grad + gradient
+
+    # ---- operators: each is an operation of the registry ----
+
+    def __add__(self, other: Any) -> "Tensor":
+        return apply("add", self, other)
+
+    def __radd__(self, other: Any) -> "Tensor":
+        return apply("add", other, self)
+
+    def __sub__(self, other: Any) -> "Tensor":
+        return apply("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> "Tensor":
+        return apply("subtract", other, self)
+
+    def __mul__(self, other: Any) -> "Tensor":
+        return apply("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> "Tensor":
+        return apply("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> "Tensor":
+        return apply("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> "Tensor":
+        return apply("divide", other, self)
+
+    def __matmul__(self, other: Any) -> "Tensor":
+        return apply("matmul", self, other)
+
+    def __pow__(self, exponent: float) -> "Tensor":
+        return apply("power", self, exponent=exponent)
+
+    def __neg__(self) -> "Tensor":
+        return apply("scale", self, factor=-1.0)
+
+    def __getitem__(self, index: Any) -> "Tensor":
+        return apply("slice", self, index=index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError("a tensor never changes; build a new one, with concatenate or arithmetic")
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
+        """The sum over ``axis``, or over everything."""
+        return apply("sum", self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
+        """The mean over ``axis``, or over everything."""
+        return apply("mean", self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: int) -> "Tensor":
+        """The same numbers in another shape; one size may be -1."""
+        return apply("reshape", self, shape=shape)
+
+    def transpose(self, *axes: int) -> "Tensor":
+        """The axes in another order; reversed without arguments."""
+        return apply("transpose", self, axes=axes or tuple(reversed(range(self.ndim))))
+
+
+def apply(name: str, *inputs: Any, **params: Any) -> Tensor:
+    """Run the operation ``name`` on tensors, arrays and numbers, and record it if a gradient will be wanted.
+
+    Raises TypeError for mixed float types (nothing promotes silently) and ValueError for shapes that do not fit.
+    """
+    op = REGISTRY[name]
+    dtype = _float_type(name, inputs)
+    tensors = tuple(_as_tensor(op, i, value, dtype) for i, value in enumerate(inputs))
+    arrays = [tensor._data for tensor in tensors]
+    if op.shapes.elementwise:
+        shape = op.shapes.broadcast(name, [array.shape for array in arrays])
+        arrays = [a if a.shape == shape else np.array(np.broadcast_to(a, shape), order="C") for a in arrays]
+    else:
+        op.shapes.check(name, [array.shape for array in arrays])
+    out, saved = op.forward(kernels.active(), *arrays, **params)
+    result = Tensor.wrap(out)
+    if _recording and any(tensor.requires_grad for tensor in tensors):
+        result.requires_grad = True
+        result.node = Node(op, tensors, tuple(tensor.requires_grad for tensor in tensors), saved, params)
+    return result
+
+
+def _float_type(name: str, inputs: tuple) -> np.dtype:
+    found = {i.dtype for i in inputs if isinstance(i, Tensor) or (isinstance(i, np.ndarray) and i.dtype.kind == "f")}
+    if len(found) > 1:
+        types = " and ".join(sorted(map(str, found)))
+        raise TypeError(f"{name}: inputs are {types}; convert one with Tensor(x, dtype=...)")
+    return found.pop() if found else np.dtype(np.float32)
+
+
+def _as_tensor(op: Op, position: int, value: Any, dtype: np.dtype) -> Tensor:
+    domain = op.domain(position)
+    if not isinstance(value, Tensor):
+        if not domain.whole:
+            return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
+        labels = np.asarray(value)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
+        return Tensor.wrap(np.array(labels, np.int64, order="C"))
+    if value.requires_grad and _recording and not domain.differentiable:
+        raise ValueError(f"{op.name}: input {position} ({domain.name}) takes no gradient; detach() it")
+    return value
+
+
+def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:
+    """Sum a gradient over the axes along which its input was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    lead = gradient.ndim - len(shape)
+    repeated = tuple(lead + i for i, size in enumerate(shape) if size == 1 and gradient.shape[lead + i] != 1)
+    return gradient.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
+
+
+def _topological_order(root: Tensor) -> list[Tensor]:
+    """Every tensor that needs a gradient, each before what it was made from. A loop, not a recursion: depth is free."""
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack = [(root, False)]
+    while stack:
+        tensor, expanded = stack.pop()
+        if expanded:
+            order.append(tensor)
+        elif id(tensor) not in seen:
+            seen.add(id(tensor))
+            stack.append((tensor, True))
+            if tensor.node is not None:
+                stack.extend((source, False) for source in tensor.node.inputs if source.requires_grad)
+    order.reverse()
+    return order
