@@ -58,7 +58,10 @@ class Signature:
         for dims, shape in zip(self.inputs, shapes, strict=True):
             if dims and dims[0] == "...":
                 lead = len(shape) - len(dims) + 1
-                bound = [("...", shape[: max(lead, 0)]), *zip(dims[1:], shape[max(lead, 0) :], strict=False)]
+                bound: list[tuple[str, int | Shape]] = [
+                    ("...", shape[: max(lead, 0)]),
+                    *zip(dims[1:], shape[max(lead, 0) :], strict=False),
+                ]
                 fits = lead >= 0
             else:
                 bound, fits = list(zip(dims, shape, strict=False)), len(dims) == len(shape)

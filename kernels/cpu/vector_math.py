@@ -10,6 +10,7 @@ the exact ``math`` functions. NaN and infinities come out as they do in NumPy.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -18,9 +19,9 @@ from numba.extending import intrinsic, overload
 
 # For every kernel of this set. NumPy's division by zero (Python's check stops vectorisation), sums in any order,
 # fused multiply-add. Never ``fastmath=True``: it assumes that there is no NaN.
-JIT = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc"}}
+JIT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc"}}
 # These functions cancel on purpose, so their additions keep their order.
-_EXACT = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}, "inline": "always"}
+_EXACT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}, "inline": "always"}
 
 LOG2E = np.float32(1.44269504088896341)
 LN2_HIGH, LN2_LOW = (

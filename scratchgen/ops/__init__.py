@@ -1,6 +1,6 @@
 """The operations, by family. Importing this package fills the registry."""
 
-from scratchgen.ops.dense import dense, matmul
+from scratchgen.ops.dense import FUSED_ACTIVATIONS, dense, matmul
 from scratchgen.ops.elementwise import (
     dropout,
     elu,
@@ -28,6 +28,7 @@ from scratchgen.ops.sampling import reparameterize
 from scratchgen.ops.shapes import concatenate
 
 __all__ = [
+    "FUSED_ACTIVATIONS",
     "bce_with_logits",
     "concatenate",
     "dense",

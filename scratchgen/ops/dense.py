@@ -18,10 +18,12 @@ def _matmul(k, a, b):
 
 def _matmul_backward(k, needs, dout, saved):
     a, b = saved
-    da, db = (np.empty_like(x) if needed else None for x, needed in zip(saved, needs, strict=True))
+    da = db = None
     if needs[0]:
+        da = np.empty_like(a)
         k.dense.matmul_nt(da, dout, b)  # da = dout b^T
     if needs[1]:
+        db = np.empty_like(b)
         k.dense.matmul_tn(db, a, dout)  # db = a^T dout
     return da, db
 
@@ -36,10 +38,12 @@ def _dense_backward(k, needs, dout, saved, activation):
     x, w, out = saved
     dpre, db = np.empty_like(out), np.empty(w.shape[1], w.dtype)
     k.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
-    dx, dw = (np.empty_like(a) if needed else None for a, needed in zip((x, w), needs, strict=False))
+    dx = dw = None
     if needs[0]:
+        dx = np.empty_like(x)
         k.dense.matmul_nt(rows(dx), rows(dpre), w)  # dx = dpre w^T
     if needs[1]:
+        dw = np.empty_like(w)
         k.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
     return dx, dw, db
 

@@ -1,6 +1,7 @@
 """Sums, means, logsumexp and softmax."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,14 @@ def rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
-def _reduced_axes(name: str, ndim: int, axis) -> tuple[int, ...]:
+def _reduced_axes(name: str, ndim: int, axis: Any) -> tuple[int, ...]:
     wanted = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
     if any(not -ndim <= a < ndim for a in wanted):
         raise ValueError(f"{name}: there is no axis {axis} in {ndim} dimensions")
     return tuple(sorted({a % ndim for a in wanted}))
 
 
-def _sum_over(k, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def _sum_over(k: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """The sum over ``axes``, which stay behind with size 1."""
     kept = tuple(1 if a in axes else size for a, size in enumerate(x.shape))
     if axes and axes != tuple(range(axes[0], axes[-1] + 1)):  # bring the axes together

@@ -1,0 +1,253 @@
+"""MNIST: where its four files are, how they are read and checked, and how they are downloaded.
+
+The data and the IDX format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits",
+http://yann.lecun.com/exdb/mnist/.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from scratchgen.data.dataset import Dataset, Split
+from scratchgen.errors import UserError
+
+# Of the uncompressed bytes, header included: gzip may pack the same bytes in many ways.
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    "http://yann.lecun.com/exdb/mnist/",
+)
+TIMEOUT_S = 10.0  # to connect, and between two pieces of an answer
+MAX_BYTES = 2**30  # MNIST has 47 MB: a header that claims more than this is damaged
+CHUNK_BYTES = 2**20
+
+
+def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
+    """Read an IDX file of unsigned bytes, gzipped or not, whatever its name says.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sha256 : str, optional
+        Hexadecimal digest that its uncompressed bytes must have.
+
+    Returns
+    -------
+    np.ndarray
+        uint8, of the one to three dimensions in the header.
+
+    Raises
+    ------
+    UserError
+        The file cannot be read, is not exactly one such array, or has another digest.
+    """
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            array = _parse(gzip.GzipFile(fileobj=file) if zipped else file)
+        if sha256 is not None and _digest(array) != sha256:
+            raise ValueError(f"not the MNIST file, whose uncompressed SHA-256 begins with {sha256[:8]}")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        # repr keeps every file name on one line
+        raise UserError(f"{str(path)!r}: {reason}; replace it or run `scratchgen data fetch`") from error
+    return array
+
+
+def _parse(stream: IO[bytes] | gzip.GzipFile) -> np.ndarray:
+    """Read an array and the end of the stream, where gzip compares its checksum."""
+    magic = stream.read(4)
+    if magic[:3] != b"\0\0\x08" or magic[3:] not in (b"\1", b"\2", b"\3"):
+        raise ValueError(f"not IDX of unsigned bytes in 1 to 3 dimensions (it begins with '{magic.hex()}')")
+    lengths = stream.read(4 * magic[3])
+    if len(lengths) < 4 * magic[3]:
+        raise ValueError("cut off within its header")
+    shape = struct.unpack(f">{magic[3]}I", lengths)
+    # A length of 0 hides no absurd other one: NumPy refuses the shape (0, 2**32 - 1, 2**32 - 1).
+    if math.prod(max(length, 1) for length in shape) > MAX_BYTES:
+        raise ValueError(f"its header claims the absurd shape {shape}")
+    size = math.prod(shape)
+    data = bytearray()  # grows with what is there: what the header claims is not allocated
+    while len(data) <= size and (chunk := stream.read(CHUNK_BYTES)):
+        data += chunk
+    if len(data) != size:
+        held = "more" if len(data) > size else f"only {len(data)}"
+        raise ValueError(f"its header claims {size} bytes of data, it holds {held}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _digest(array: np.ndarray) -> str:
+    """Hash the array's uncompressed IDX file, whose header follows from the shape."""
+    header = struct.pack(f">2x2B{array.ndim}I", 0x08, array.ndim, *array.shape)
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
+
+
+def _cache() -> Path:
+    """Return the user's folder for MNIST, there or not (XDG Base Directory Specification 0.8)."""
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "scratchgen" / "mnist"
+    except RuntimeError as error:
+        raise UserError("no home folder to keep MNIST in; set XDG_CACHE_HOME or SCRATCHGEN_DATA") from error
+
+
+def _locate(folder: Path) -> dict[str, Path]:
+    """Map the names of the MNIST files that are in the folder to their paths."""
+    found = {}
+    for name in SHA256:
+        dotted = name.replace("-idx", ".idx")
+        # First the spelling that fetch_mnist writes: its file counts even beside a damaged one.
+        for spelling in (f"{name}.gz", name, f"{dotted}.gz", dotted):
+            if name not in found and os.path.isfile(folder / spelling):
+                found[name] = folder / spelling
+    return found
+
+
+def find_mnist(data_dir: Path | None = None) -> Path | None:
+    """Find the folder of the four files: ``data_dir``, else $SCRATCHGEN_DATA, else the user's cache.
+
+    Returns
+    -------
+    Path or None
+        The folder; None if none was asked for and the cache is not complete.
+
+    Raises
+    ------
+    UserError
+        The folder asked for, by argument or variable, lacks files.
+    """
+    variable = os.environ.get("SCRATCHGEN_DATA")
+    if data_dir is not None:
+        folder, wish = data_dir, "--data-dir"
+    elif variable:
+        folder, wish = Path(variable), "SCRATCHGEN_DATA"
+    else:
+        cache = _cache()
+        return cache if len(_locate(cache)) == len(SHA256) else None
+    missing = ", ".join(name for name in SHA256 if name not in _locate(folder))
+    if missing:
+        raise UserError(f"{wish} {str(folder)!r} lacks {missing}; put them there (.gz or not) or leave {wish} out")
+    return folder
+
+
+def load_mnist(data_dir: Path | None = None, download: bool = True) -> Dataset:
+    """Load MNIST, 60000 training and 10000 test images of 784 pixels, from files of the right SHA-256.
+
+    Parameters
+    ----------
+    data_dir : Path, optional
+        Folder of the files; the default is to search as `find_mnist` does.
+    download : bool
+        Whether to download into the user's cache what is found nowhere.
+
+    Raises
+    ------
+    UserError
+        A file is missing, damaged or not MNIST's, or the download failed.
+    """
+    folder = find_mnist(data_dir)
+    if folder is None and not download:
+        raise UserError(
+            "MNIST not found; run `scratchgen data fetch`, give its folder by --data-dir or SCRATCHGEN_DATA, "
+            "or do without: `--data strokes`"
+        )
+    paths = _locate(folder or fetch_mnist())
+    # The digest covers the header, and with it the shape.
+    train_images, train_labels, test_images, test_labels = (read_idx(paths[n], SHA256[n]) for n in SHA256)
+    return Dataset("mnist", _split(train_images, train_labels), _split(test_images, test_labels))
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> Split:
+    pixels = np.divide(images, 255, dtype=np.float32)  # in one pass, no float64 copy between
+    return Split(pixels.reshape(len(images), -1), labels.astype(np.int64))
+
+
+def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
+    """Download the files that are missing in a folder or wrong; called again, continue.
+
+    Parameters
+    ----------
+    target : Path, optional
+        The folder, made if need be; the default is the user's cache.
+    mirrors : sequence of str
+        Addresses of folders of gzipped files, tried in turn for each file.
+
+    Returns
+    -------
+    Path
+        The folder, with all four files right.
+
+    Raises
+    ------
+    UserError
+        No mirror gave a file, or the folder cannot be written to.
+    """
+    folder = _cache() if target is None else target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in SHA256:
+            if not _is_right(folder, name):
+                _download(folder, name, mirrors)
+    except OSError as error:
+        raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another folder") from error
+    return folder
+
+
+def _is_right(folder: Path, name: str) -> bool:
+    try:
+        read_idx(_locate(folder).get(name, folder / name), SHA256[name])
+    except UserError:
+        return False
+    return True
+
+
+def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:
+    """Put the first right file that a mirror sends into the folder."""
+    # Imported here because nothing but a download needs them, and they load slowly.
+    from pooch import HTTPDownloader
+    from requests.exceptions import ChunkedEncodingError, RequestException
+
+    # Elsewhere than on a terminal a progress bar is noise.
+    fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
+    failures = []
+    # Within the folder, so that os.replace puts the file in place whole or not at all.
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+        part = Path(scratch, f"{name}.gz")
+        for mirror in mirrors:
+            try:
+                fetch(f"{mirror.rstrip('/')}/{part.name}", part, None)
+                read_idx(part, SHA256[name])
+                os.replace(part, folder / part.name)
+                return
+            except RequestException as error:  # a kind of OSError, unlike a full disk not the folder's fault
+                if error.response is not None:
+                    reason = f"HTTP {error.response.status_code}"
+                elif isinstance(error, ChunkedEncodingError) or part.stat().st_size:
+                    reason = "stopped midway"
+                else:
+                    reason = "unreachable"
+            except (UserError, ValueError):  # ValueError: pooch, of a Content-Length that is no number
+                reason = "sent a wrong file"
+            failures.append(f"{mirror} {reason}")
+    raise UserError(
+        f"no mirror gave {part.name} ({'; '.join(failures)}); try again later, put the MNIST files into "
+        f"{str(folder)!r} by hand, or do without: `--data strokes`"
+    )

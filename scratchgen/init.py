@@ -1,0 +1,35 @@
+"""How weights begin. Each function draws a (fan_in, fan_out) float64 array; layers convert it to their dtype."""
+
+import math
+
+import numpy as np
+
+
+def glorot_uniform(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)): keeps the variance of signals through tanh (Glorot & Bengio 2010)."""
+    return uniform(rng, fan_in, fan_out, math.sqrt(6 / max(fan_in + fan_out, 1)))
+
+
+def glorot_normal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Normal with variance 2 / (fan_in + fan_out) (Glorot & Bengio 2010)."""
+    return normal(rng, fan_in, fan_out, math.sqrt(2 / max(fan_in + fan_out, 1)))
+
+
+def he_uniform(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-sqrt(6 / fan_in): keeps the variance of signals through relu (He et al. 2015)."""
+    return uniform(rng, fan_in, fan_out, math.sqrt(6 / max(fan_in, 1)))
+
+
+def he_normal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Normal with variance 2 / fan_in (He et al. 2015)."""
+    return normal(rng, fan_in, fan_out, math.sqrt(2 / max(fan_in, 1)))
+
+
+def normal(rng: np.random.Generator, fan_in: int, fan_out: int, std: float = 0.02) -> np.ndarray:
+    """Normal with standard deviation ``std``; 0.02 is the choice of Radford et al. 2015 for GANs."""
+    return std * rng.standard_normal((fan_in, fan_out))
+
+
+def uniform(rng: np.random.Generator, fan_in: int, fan_out: int, limit: float = 0.05) -> np.ndarray:
+    """Uniform in [-limit, limit)."""
+    return rng.uniform(-limit, limit, (fan_in, fan_out))

@@ -1,0 +1,232 @@
+"""Layers: modules with named parameters, and the flat buffer in which an optimizer finds them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from scratchgen import init, ops
+from scratchgen.tensor import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": ops.relu,
+    "leaky_relu": ops.leaky_relu,
+    "elu": ops.elu,
+    "sigmoid": ops.sigmoid,
+    "tanh": ops.tanh,
+    "softplus": ops.softplus,
+    "gelu": ops.gelu,
+}
+
+
+class Parameter(Tensor):
+    """A leaf that optimizers write into. Once flattened, its data and gradient are views of the flat buffers."""
+
+    __slots__ = ("_gradient_view", "flat")
+
+    def __init__(self, data: Any, dtype: Any = None) -> None:
+        super().__init__(data, requires_grad=True, dtype=dtype)
+        self.flat: FlatParameters | None = None
+        self._gradient_view: np.ndarray | None = None
+
+    def _receive(self, gradient: np.ndarray) -> None:
+        if self._gradient_view is None:
+            super()._receive(gradient)
+        elif self.grad is None:  # the first gradient is written, not added: no pass to set zeros
+            np.copyto(self._gradient_view, gradient)
+            self.grad = self._gradient_view
+        else:
+            self.grad += gradient
+
+    def write(self, data: np.ndarray) -> None:
+        """Overwrite the numbers, and let graphs that used the old ones know."""
+        self._data[...] = data
+        self.version += 1
+
+
+class FlatParameters:
+    """Parameters side by side in one array ``data`` (n,), their gradients in ``grad`` (n,)."""
+
+    def __init__(self, parameters: Sequence[Parameter], data: np.ndarray, grad: np.ndarray) -> None:
+        self.parameters, self.data, self.grad = list(parameters), data, grad
+
+    def clear_gradients(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def complete_gradient(self) -> np.ndarray:
+        """``grad``, with zeros for the parameters that no backward has reached."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter._receive(np.zeros(parameter.shape, parameter.dtype))
+        return self.grad
+
+    def mark_written(self) -> None:
+        """Count up the version of every parameter."""
+        for parameter in self.parameters:
+            parameter.version += 1
+
+
+def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
+    """Move parameters into one buffer, so that an optimizer's step is one kernel call.
+
+    Parameters that already lie side by side in a buffer stay there and give a slice of it: flatten an autoencoder,
+    and its encoder can have an optimizer of its own. ValueError where that is not so, or where types are mixed.
+    """
+    if not parameters:
+        raise ValueError("flatten: there are no parameters")
+    if len({id(p) for p in parameters}) != len(parameters):
+        raise ValueError("flatten: a parameter is named twice")
+    home = parameters[0].flat
+    if any(p.flat is not None for p in parameters):
+        where = [id(p) for p in home.parameters] if home else []
+        first = where.index(id(parameters[0])) if home else 0
+        if home is None or where[first : first + len(parameters)] != [id(p) for p in parameters]:
+            raise ValueError(
+                "flatten: some parameters lie in another buffer; flatten the module that holds them all first"
+            )
+        start = sum(p.size for p in home.parameters[:first])
+        end = start + sum(p.size for p in parameters)
+        return FlatParameters(parameters, home.data[start:end], home.grad[start:end])
+    if len({p.dtype for p in parameters}) > 1:
+        raise ValueError("flatten: parameters are of one float type")
+    data = np.concatenate([p._data.reshape(-1) for p in parameters])
+    flat = FlatParameters(parameters, data, np.zeros_like(data))
+    start = 0
+    for p in parameters:
+        end = start + p.size
+        p._data, p._gradient_view = data[start:end].reshape(p.shape), flat.grad[start:end].reshape(p.shape)
+        p.grad, p.flat, start = None, flat, end
+    return flat
+
+
+class Module:
+    """Something with parameters. Parameters and modules that are attributes, or in a list attribute, belong to it."""
+
+    training = True
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.forward(*inputs)
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the module computes; subclasses write it."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def _children(self) -> Iterator[tuple[str, Any]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter | Module):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
+
+    def named_parameters(self) -> dict[str, Parameter]:
+        """Every parameter under its name, such as ``encoder.layers.0.weight``, in the order of definition."""
+        found: dict[str, Parameter] = {}
+        for name, child in self._children():
+            if isinstance(child, Parameter):
+                found[name] = child
+            else:
+                found.update({f"{name}.{key}": p for key, p in child.named_parameters().items()})
+        return found
+
+    def parameters(self) -> list[Parameter]:
+        """Every parameter, in the order of definition."""
+        return list(self.named_parameters().values())
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter under its name."""
+        return {name: p._data.copy() for name, p in self.named_parameters().items()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Overwrite every parameter. ValueError, with nothing written, unless names, shapes and dtypes fit."""
+        mine = self.named_parameters()
+        if mine.keys() != state.keys():
+            missing, extra = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
+            raise ValueError(f"load_state_dict: missing {missing}, unexpected {extra}")
+        for name, p in mine.items():
+            if (state[name].shape, state[name].dtype) != (p.shape, p.dtype):
+                raise ValueError(
+                    f"load_state_dict: {name} is {p.shape} {p.dtype}, not {state[name].shape} {state[name].dtype}"
+                )
+        for name, p in mine.items():
+            p.write(state[name])
+
+    def train(self, training: bool = True) -> None:
+        """Switch what behaves differently in training, such as dropout."""
+        self.training = training
+        for _, child in self._children():
+            if isinstance(child, Module):
+                child.train(training)
+
+    def eval(self) -> None:
+        """Switch to evaluation."""
+        self.train(False)
+
+
+class Dense(Module):
+    """activation(x weight + bias): (..., inputs) -> (..., outputs).
+
+    Parameters
+    ----------
+    activation : str
+        "identity" or a name in ``ACTIVATIONS``.
+    initializer : callable, optional
+        Draws the weights (see ``init``); He for relu and its kin, Glorot otherwise. The bias begins at 0.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rng: np.random.Generator,
+        activation: str = "identity",
+        initializer: Callable[[np.random.Generator, int, int], np.ndarray] | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        if activation != "identity" and activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is not one of identity, {', '.join(ACTIVATIONS)}")
+        if initializer is None:
+            like_relu = activation in ("relu", "leaky_relu", "elu", "gelu")
+            initializer = init.he_normal if like_relu else init.glorot_uniform
+        self.activation = activation
+        self.weight = Parameter(initializer(rng, inputs, outputs), dtype)
+        self.bias = Parameter(np.zeros(outputs), dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activation in ops.FUSED_ACTIVATIONS:
+            return ops.dense(x, self.weight, self.bias, self.activation)
+        return ACTIVATIONS[self.activation](ops.dense(x, self.weight, self.bias))
+
+
+class Dropout(Module):
+    """In training, drops each number with probability ``rate`` and scales the rest by 1 / (1 - rate)."""
+
+    def __init__(self, rate: float, rng: np.random.Generator) -> None:
+        if not 0 <= rate < 1:
+            raise ValueError(f"the dropout rate lies in [0, 1), not {rate}")
+        self.rate, self.rng = rate, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        kept = self.rng.random(x.shape) >= self.rate
+        return ops.dropout(x, Tensor.wrap((kept / (1 - self.rate)).astype(x.dtype)))
+
+
+class Sequential(Module):
+    """One layer after the other."""
+
+    def __init__(self, *layers: Module) -> None:
+        self.layers = list(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def mlp(sizes: Sequence[int], activation: str, rng: np.random.Generator, dtype: Any = np.float32) -> Sequential:
+    """Dense layers of the given sizes, every one followed by ``activation``."""
+    return Sequential(*(Dense(i, o, rng, activation, dtype=dtype) for i, o in pairwise(sizes)))

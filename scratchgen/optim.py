@@ -1,0 +1,169 @@
+"""Optimizers and learning-rate schedules. A step is one kernel call over the flat buffer of the parameters."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+import kernels
+from scratchgen.nn import FlatParameters, Module, Parameter, flatten
+
+Schedule = Callable[[int], float]
+
+
+class Optimizer:
+    """What all optimizers share. ``lr`` may be set at any time; ``steps`` counts the steps taken.
+
+    ``slots`` names the arrays that an optimizer keeps for itself, of the size of the parameters.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Module | list[Parameter], lr: float) -> None:
+        self.flat: FlatParameters = flatten(parameters.parameters() if isinstance(parameters, Module) else parameters)
+        self.lr, self.steps = lr, 0
+        self.moments = {name: np.zeros_like(self.flat.data) for name in self.slots}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        self.flat.clear_gradients()
+
+    def step(self) -> None:
+        """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero."""
+        gradient = self.flat.complete_gradient()
+        self.steps += 1
+        self._update(self.flat.data, gradient)
+        self.flat.mark_written()
+
+    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def clip_gradient_norm(self, largest: float) -> float:
+        """Scale the gradient down to norm ``largest`` if it is longer (Pascanu et al. 2013); returns its norm before."""
+        gradient = self.flat.complete_gradient()
+        total = np.empty(1)
+        kernels.active().reductions.sum_squares(total, gradient)
+        norm = math.sqrt(total[0])
+        if norm > largest:
+            gradient *= gradient.dtype.type(largest / norm)
+        return norm
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of all that a resumed optimizer needs."""
+        return {"steps": np.array([self.steps]), **{name: m.copy() for name, m in self.moments.items()}}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state()``. ValueError, with nothing written, if it is another optimizer's."""
+        shapes = {"steps": (1,), **{name: m.shape for name, m in self.moments.items()}}
+        if {name: array.shape for name, array in state.items()} != shapes:
+            raise ValueError(f"{type(self).__name__} keeps {shapes}; the state has {sorted(state)} or other shapes")
+        self.steps = int(state["steps"][0])
+        for name, moment in self.moments.items():
+            moment[...] = state[name]
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum (Polyak 1964), or Nesterov's (Sutskever et al. 2013)."""
+
+    slots = ("velocity",)
+
+    def __init__(
+        self, parameters: Module | list[Parameter], lr: float, momentum: float = 0.0, nesterov: bool = False
+    ) -> None:
+        super().__init__(parameters, lr)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+        velocity = self.moments["velocity"]
+        kernels.active().optimizers.sgd_step(param, velocity, grad, self.lr, self.momentum, self.nesterov)
+
+
+class RMSProp(Optimizer):
+    """Steps divided by a running root mean square of the gradient (Tieleman & Hinton 2012)."""
+
+    slots = ("mean_square",)
+
+    def __init__(
+        self, parameters: Module | list[Parameter], lr: float = 1e-3, decay: float = 0.9, epsilon: float = 1e-8
+    ) -> None:
+        super().__init__(parameters, lr)
+        self.decay, self.epsilon = decay, epsilon
+
+    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+        mean_square = self.moments["mean_square"]
+        kernels.active().optimizers.rmsprop_step(param, mean_square, grad, self.lr, self.decay, self.epsilon)
+
+
+class Adagrad(Optimizer):
+    """Steps divided by the root of all squared gradients so far (Duchi et al. 2011)."""
+
+    slots = ("sum_square",)
+
+    def __init__(self, parameters: Module | list[Parameter], lr: float = 1e-2, epsilon: float = 1e-10) -> None:
+        super().__init__(parameters, lr)
+        self.epsilon = epsilon
+
+    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+        kernels.active().optimizers.adagrad_step(param, self.moments["sum_square"], grad, self.lr, self.epsilon)
+
+
+class Adam(Optimizer):
+    """Running means of gradient and squared gradient, both bias-corrected (Kingma & Ba 2014, algorithm 1)."""
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        parameters: Module | list[Parameter],
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, lr)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+        m, v = self.moments["m"], self.moments["v"]
+        betas = self.beta1, self.beta2
+        kernels.active().optimizers.adam_step(param, m, v, grad, self.lr, *betas, self.epsilon, self.steps)
+
+
+# ---- schedules: functions from the number of steps taken to the learning rate of the next ----
+
+
+def constant(lr: float) -> Schedule:
+    """``lr`` throughout."""
+    return lambda step: lr
+
+
+def staircase(lr: float, factor: float, every: int) -> Schedule:
+    """``lr`` times ``factor`` for every ``every`` steps taken."""
+    return lambda step: lr * factor ** (step // every)
+
+
+def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
+    """Rises linearly to ``lr`` over ``warmup`` steps, then falls as half a cosine to 0 (Loshchilov & Hutter 2016)."""
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / warmup
+        progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+        return lr * (1 + math.cos(math.pi * progress)) / 2
+
+    return rate
+
+
+def tripling_stages(lr: float, total: int, stages: int = 8) -> Schedule:
+    """Stages i = 0, 1, ... each three times as long as the one before, at lr 10^(-i / (stages - 1)).
+
+    Source: Burda et al. 2015, section 5, where the stages last 3^i passes over the data.
+    """
+    whole = (3**stages - 1) / 2
+
+    def rate(step: int) -> float:
+        done = whole * min(step / total, 1.0)  # in units of the first stage
+        stage = min(int(math.log(2 * done + 1, 3) + 1e-9), stages - 1)
+        return lr * 10 ** (-stage / (stages - 1))
+
+    return rate

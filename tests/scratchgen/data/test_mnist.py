@@ -1,0 +1,560 @@
+"""MNIST's files: the reader against damage of every kind, the search, the download from a local server."""
+
+import contextlib
+import errno
+import functools
+import gzip
+import hashlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scratchgen.data import mnist
+from scratchgen.errors import UserError
+
+REAL = os.environ.get("SCRATCHGEN_DATA")
+NAMES = list(mnist.SHA256)
+FUZZ = settings(derandomize=True, max_examples=200, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path, monkeypatch):
+    """A user without MNIST: empty home and cache, no variable, no proxy before the local servers."""
+    monkeypatch.delenv("SCRATCHGEN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def idx(array, kind=0x08):
+    """Write down an IDX file as its description says, not as the module does."""
+    return bytes([0, 0, kind, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def refusal(call, *args, **kwargs):
+    """Return the message of the UserError that the call must raise, one line."""
+    with pytest.raises(UserError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert message.isprintable(), "more than one line"
+    return message
+
+
+# --- read_idx -----------------------------------------------------------------------------------------------
+
+IMAGE = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+GOOD = idx(IMAGE)
+ZIPPED = gzip.compress(GOOD)
+BAD_CRC = ZIPPED[:-8] + bytes([ZIPPED[-8] ^ 1]) + ZIPPED[-7:]
+BAD = {
+    "empty": (b"", "not IDX"),
+    "magic cut": (GOOD[:3], "not IDX"),
+    "text": (b"<html>404</html>", "not IDX"),
+    "float IDX": (idx(IMAGE, kind=0x0D), "begins with '00000d03'"),
+    "no dimension": (b"\0\0\x08\0" + b"x", "1 to 3 dimensions"),
+    "four dimensions": (idx(IMAGE[None]), "1 to 3 dimensions"),
+    "header cut": (GOOD[:15], "header"),
+    "data cut": (GOOD[:-1], "24 bytes of data, it holds only 23"),
+    "data missing": (GOOD[:16], "holds only 0"),
+    "trailing byte": (GOOD + b"\0", "holds more"),
+    "absurd": (struct.pack(">2x2B3I", 8, 3, 2**31, 2**31, 2**31), "absurd shape"),
+    "absurd and empty": (struct.pack(">2x2B3I", 8, 3, 0, 2**32 - 1, 2**32 - 1), "absurd shape"),
+    "gzip cut": (ZIPPED[:-9], "end-of-stream"),
+    "gzip trailer cut": (ZIPPED[:-1], "end-of-stream"),
+    "gzip magic only": (ZIPPED[:2], ""),
+    "gzip bad CRC": (BAD_CRC, "CRC"),
+    "gzip bad length": (ZIPPED[:-1] + b"\1", "length"),
+    "gzip bad method": (ZIPPED[:2] + b"\x09" + ZIPPED[3:], "compression method"),
+    "gzip garbage within": (ZIPPED[:10] + b"\xff" * 20, "decompressing"),
+    "gzip garbage after": (ZIPPED + b"garbage", "gzip"),
+    "gzip of data cut": (gzip.compress(GOOD[:-1]), "holds only 23"),
+    "gzip of trailing byte": (gzip.compress(GOOD + b"\0"), "holds more"),
+    "gzip of gzip": (gzip.compress(ZIPPED), "begins with '1f8b"),
+}
+
+
+@pytest.mark.parametrize("content", [GOOD, ZIPPED], ids=["raw", "gzip"])
+@pytest.mark.parametrize("name", ["x", "x.gz"])
+def test_read_idx_decides_by_content_whether_it_is_gzip(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    array = mnist.read_idx(path)
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array, IMAGE, strict=True)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_read_idx_refuses(tmp_path, kind):
+    content, reason = BAD[kind]
+    path = tmp_path / "file\nof two lines"
+    path.write_bytes(content)
+    message = refusal(mnist.read_idx, path)
+    assert repr(str(path)) in message
+    assert reason in message
+    assert "scratchgen data fetch" in message
+
+
+def test_read_idx_refuses_what_is_no_readable_file(tmp_path):
+    assert "No such file" in refusal(mnist.read_idx, tmp_path / "missing")
+    assert "directory" in refusal(mnist.read_idx, tmp_path)
+    assert "File name too long" in refusal(mnist.read_idx, tmp_path / ("x" * 300))
+    (tmp_path / "loop").symlink_to("loop")
+    assert "symbolic links" in refusal(mnist.read_idx, tmp_path / "loop")
+
+
+def test_read_idx_refuses_a_file_without_permission(tmp_path):
+    path = tmp_path / "x"
+    path.touch(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert "Permission denied" in refusal(mnist.read_idx, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        struct.pack(">2x2B3I", 8, 3, 2**31, 2**31, 2**31),
+        struct.pack(">2x2B3I", 8, 3, 2**10, 2**10, 2**10) + b"just below what is absurd",
+        gzip.compress(struct.pack(">2x2BI", 8, 1, 1) + bytes(2**26), compresslevel=1),
+    ],
+    ids=["absurd", "large", "bomb"],
+)
+def test_read_idx_allocates_for_what_is_there_and_announced(tmp_path, content):
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        refusal(mnist.read_idx, path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * mnist.CHUNK_BYTES
+
+
+def test_read_idx_of_another_digest(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(ZIPPED)
+    digest = hashlib.sha256(GOOD).hexdigest()
+    np.testing.assert_array_equal(mnist.read_idx(path, digest), IMAGE)
+    # the same data in another shape: the digest covers the header
+    path.write_bytes(idx(IMAGE.reshape(4, 3, 2)))
+    assert "SHA-256" in refusal(mnist.read_idx, path, digest)
+
+
+def read_back(content):
+    """Return what read_idx makes of these bytes, None for a UserError; it must leave the folder alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x")
+        path.write_bytes(content)
+        array = None
+        with contextlib.suppress(UserError):
+            array = mnist.read_idx(path)
+        assert os.listdir(folder) == ["x"]
+        assert path.read_bytes() == content
+        return array
+
+
+shapes = st.lists(st.integers(0, 6), min_size=1, max_size=3).map(tuple)
+arrays = st.builds(
+    lambda shape, seed: np.random.default_rng(seed).integers(0, 256, shape, np.uint8),
+    shapes,
+    st.integers(0, 99),
+)
+headers = st.builds(
+    lambda magic, lengths, rest: magic + struct.pack(f">{len(lengths)}I", *lengths) + rest,
+    st.sampled_from([b"\0\0\x08" + bytes([ndim]) for ndim in (0, 1, 2, 3, 4, 255)]),
+    st.lists(st.sampled_from([0, 1, 2, 3, 2**16, 2**31, 2**32 - 1]), max_size=4),
+    st.binary(max_size=20),
+)
+
+
+@FUZZ
+@given(arrays, st.booleans())
+def test_read_idx_returns_what_was_written(array, zipped):
+    content = idx(array)
+    np.testing.assert_array_equal(read_back(gzip.compress(content) if zipped else content), array, strict=True)
+
+
+@FUZZ
+@given(
+    st.one_of(st.binary(max_size=60), headers),
+    st.sampled_from([b"", b"\0\0\x08\1", b"\x1f\x8b\x08\0"]),
+    st.booleans(),
+)
+def test_read_idx_of_any_bytes(content, start, zipped):
+    content = start + content
+    array = read_back(gzip.compress(content) if zipped else content)
+    if array is not None:
+        assert idx(array) == content
+
+
+@FUZZ
+@given(arrays, st.booleans(), st.sampled_from(["flip", "cut", "append", "insert"]), st.data())
+def test_read_idx_of_damaged_files(array, zipped, damage, data):
+    content = bytearray(gzip.compress(idx(array)) if zipped else idx(array))
+    place = data.draw(st.integers(0, len(content) - 1))
+    if damage == "flip":
+        content[place] ^= data.draw(st.integers(1, 255))
+    elif damage == "cut":
+        del content[place:]
+    elif damage == "append":
+        content += data.draw(st.binary(min_size=1, max_size=9))
+    else:
+        content[place:place] = data.draw(st.binary(min_size=1, max_size=9))
+    found = read_back(bytes(content))
+    if found is None:
+        return
+    if zipped:  # what gzip does not protect, its date or zeros after the end, may change, but not the data
+        np.testing.assert_array_equal(found, array, strict=True)
+    else:
+        assert damage in ("flip", "insert")
+        assert idx(found) == content
+
+
+# --- find_mnist, load_mnist ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Stand-ins for the four files, 5 and 3 images; the bytes of each, uncompressed, by name."""
+    rng = np.random.default_rng(0)
+    contents = {}
+    for name, n in zip(NAMES, (5, 5, 3, 3), strict=True):
+        images = "idx3" in name
+        contents[name] = idx(rng.integers(0, 256 if images else 10, (n, 28, 28) if images else n, np.uint8))
+        monkeypatch.setitem(mnist.SHA256, name, hashlib.sha256(contents[name]).hexdigest())
+    return contents
+
+
+def place(folder, contents, spelling="{}.gz"):
+    """Put files into the folder under a spelling of their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        spelled = spelling.format(name.replace("-idx", ".idx") if spelling.startswith(".") else name).lstrip(".")
+        (folder / spelled).write_bytes(gzip.compress(content) if spelled.endswith("gz") else content)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache" / "scratchgen" / "mnist"
+
+
+@pytest.mark.parametrize("spelling", ["{}.gz", "{}", ".{}.gz", ".{}"])
+def test_load_mnist_reads_every_spelling(tmp_path, small, spelling):
+    dataset = mnist.load_mnist(place(tmp_path / "here", small, spelling), download=False)
+    assert dataset.name == "mnist"
+    assert dataset.image_shape == (28, 28)
+    for split, (images, labels) in zip((dataset.train, dataset.test), (NAMES[:2], NAMES[2:]), strict=True):
+        pixels = np.frombuffer(small[images][16:], np.uint8).reshape(-1, 784)
+        np.testing.assert_array_equal(split.images, pixels.astype(np.float32) / np.float32(255), strict=True)
+        np.testing.assert_array_equal(
+            split.labels, np.frombuffer(small[labels][8:], np.uint8).astype(np.int64), strict=True
+        )
+        assert split.images.max() == 1.0
+        assert split.images.min() == 0.0
+
+
+def test_find_mnist_prefers_argument_to_variable_to_cache(tmp_path, small, cache, monkeypatch):
+    assert mnist.find_mnist() is None
+    place(cache, small)
+    assert mnist.find_mnist(None) == cache
+    monkeypatch.setenv("SCRATCHGEN_DATA", str(place(tmp_path / "variable", small)))
+    assert mnist.find_mnist() == tmp_path / "variable"
+    assert mnist.find_mnist(place(tmp_path / "argument", small)) == tmp_path / "argument"
+
+
+@pytest.mark.parametrize("value", [None, "", "relative"])
+def test_find_mnist_without_an_absolute_xdg_cache_home(tmp_path, small, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
+    folder = place(tmp_path / "home" / ".cache" / "scratchgen" / "mnist", small)
+    assert mnist.find_mnist() == folder
+
+
+def test_find_mnist_takes_an_empty_variable_for_none(monkeypatch):
+    monkeypatch.setenv("SCRATCHGEN_DATA", "")
+    assert mnist.find_mnist() is None
+
+
+def test_find_mnist_without_a_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert "SCRATCHGEN_DATA" in refusal(mnist.find_mnist)
+
+
+@pytest.mark.parametrize("wish", ["--data-dir", "SCRATCHGEN_DATA"])
+@pytest.mark.parametrize("absent", [NAMES, NAMES[2:3]], ids=["all", "one"])
+def test_a_wish_is_not_passed_over(tmp_path, small, cache, monkeypatch, wish, absent):
+    """An incomplete folder that was asked for is an error even if the cache has everything."""
+    place(cache, small)
+    folder = place(tmp_path / "wish", {name: small[name] for name in NAMES if name not in absent})
+    (folder / f"{absent[0]}.gz").mkdir()  # a folder of that name is no file
+    if wish == "SCRATCHGEN_DATA":
+        monkeypatch.setenv(wish, str(folder))
+    for call in (mnist.find_mnist, mnist.load_mnist):
+        message = refusal(call, folder if wish == "--data-dir" else None)
+        assert wish in message
+        assert str(folder) in message
+        assert [name for name in NAMES if name in message] == absent
+
+
+def test_a_wished_folder_that_is_not_there(tmp_path):
+    assert NAMES[0] in refusal(mnist.find_mnist, tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_load_mnist_refuses_other_content(tmp_path, small, name):
+    swapped = bytearray(small[name])
+    swapped[-1] ^= 1
+    folder = place(tmp_path / "here", small | {name: bytes(swapped)})
+    message = refusal(mnist.load_mnist, folder)
+    assert "SHA-256" in message
+    assert f"{name}.gz" in message
+
+
+def test_load_mnist_without_files_or_download(cache):
+    message = refusal(mnist.load_mnist, download=False)
+    for way in ("scratchgen data fetch", "--data-dir", "SCRATCHGEN_DATA", "--data strokes"):
+        assert way in message
+    assert not cache.exists()
+
+
+@pytest.mark.skipif(REAL is None, reason="SCRATCHGEN_DATA does not name a folder with MNIST")
+def test_load_the_real_mnist():
+    dataset = mnist.load_mnist(Path(REAL or ""))
+    assert dataset.train.images.shape == (60000, 784)
+    assert dataset.test.images.shape == (10000, 784)
+    for split, per_digit in (
+        (dataset.train, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]),
+        (dataset.test, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+    ):
+        assert split.images.dtype == np.float32
+        assert (split.images.min(), split.images.max()) == (0.0, 1.0)
+        assert split.labels.dtype == np.int64
+        assert np.bincount(split.labels).tolist() == per_digit
+
+
+def test_import_loads_nothing_for_downloads():
+    code = "import sys, scratchgen.data.mnist; print({'pooch', 'requests', 'tqdm'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+# --- fetch_mnist --------------------------------------------------------------------------------------------
+
+
+class Server(ThreadingHTTPServer):
+    contents: dict[str, bytes]
+    requests: list[str]  # the paths asked for
+
+    def mirror(self, manner):
+        return f"http://127.0.0.1:{self.server_port}/{manner}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves each file in the manner that the first folder of its path names."""
+
+    server: Server
+
+    def do_GET(self):
+        _, manner, file = self.path.split("/")
+        self.server.requests.append(self.path)
+        name = file.removesuffix(".gz")
+        body = gzip.compress(self.server.contents[name])
+        if manner == "forbidden":
+            self.send_error(403)
+            return
+        if manner == "garbage":
+            body = b"<html>Please log in to this network</html>"
+        elif manner == "wrong":
+            body = gzip.compress(self.server.contents[name][:-1] + b"\xff")
+        elif manner == "uncompressed":  # what arrives from a server that declares .gz a Content-Encoding
+            body = self.server.contents[name]
+        elif manner == "one" and name != NAMES[0]:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        if manner != "unannounced":
+            length = {"shorter": len(body) + 9, "nothing": 9, "silent": len(body) + 9, "nonsense": "many"}
+            self.send_header("Content-Length", str(length.get(manner, len(body))))
+        self.end_headers()
+        self.wfile.write(b"" if manner == "nothing" else body[:-3] if manner == "unannounced" else body)
+        if manner == "silent":
+            self.wfile.flush()
+            time.sleep(3)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(small):
+    """A local server of the stand-ins."""
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.contents = small
+        server.requests = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def closed_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{sock.getsockname()[1]}/"
+
+
+def test_fetch_mnist_fills_the_cache(server, small, cache, capfd):
+    assert mnist.fetch_mnist(mirrors=[server.mirror("good").rstrip("/")]) == cache
+    assert sorted(os.listdir(cache)) == sorted(f"{name}.gz" for name in NAMES)
+    assert {name: gzip.decompress((cache / f"{name}.gz").read_bytes()) for name in NAMES} == small
+    assert mnist.find_mnist() == cache
+    assert capfd.readouterr() == ("", "")
+    mnist.fetch_mnist(mirrors=[server.mirror("good")])
+    assert len(server.requests) == 4, "what is there and right is not asked for again"
+
+
+FAILURES = {
+    "forbidden": "HTTP 403",
+    "garbage": "sent a wrong file",
+    "wrong": "sent a wrong file",
+    "shorter": "stopped midway",
+    "silent": "stopped midway",
+    "nothing": "stopped midway",
+    "unannounced": "sent a wrong file",
+    "nonsense": "sent a wrong file",
+}
+
+
+@pytest.mark.parametrize("manner", FAILURES)
+def test_fetch_mnist_from_a_bad_mirror(server, tmp_path, monkeypatch, capfd, manner):
+    monkeypatch.setattr(mnist, "TIMEOUT_S", 0.3)
+    start = time.monotonic()
+    message = refusal(mnist.fetch_mnist, tmp_path / "new" / "target", [server.mirror(manner)])
+    assert time.monotonic() - start < 2, "the silent mirror was waited for"
+    assert f"{server.mirror(manner)} {FAILURES[manner]}" in message
+    assert os.listdir(tmp_path / "new" / "target") == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fetch_mnist_says_of_each_mirror_why_and_how_to_do_by_hand(server, tmp_path):
+    gone = closed_port()
+    mirrors = [server.mirror("forbidden"), server.mirror("shorter"), gone, server.mirror("wrong")]
+    message = refusal(mnist.fetch_mnist, tmp_path / "target", mirrors)
+    assert f"{gone} unreachable" in message
+    assert f"{mirrors[0]} HTTP 403; {mirrors[1]} stopped midway" in message
+    assert f"{mirrors[3]} sent a wrong file" in message
+    assert f"{str(tmp_path / 'target')!r} by hand" in message
+    assert len(server.requests) == 3, "one file that nobody has is enough"
+
+
+def test_fetch_mnist_goes_on_to_the_next_mirror(server, tmp_path):
+    manners = [*FAILURES, "good"]
+    manners.remove("silent")
+    mnist.fetch_mnist(tmp_path, [closed_port(), *map(server.mirror, manners)])
+    assert len(mnist.load_mnist(tmp_path).train) == 5
+
+
+@pytest.mark.parametrize("manner", ["nonsense", "uncompressed"])
+def test_fetch_mnist_takes_right_content(server, tmp_path, manner):
+    """A server may unpack what it sends; one whose Content-Length is nonsense is passed over for the next."""
+    mnist.fetch_mnist(tmp_path, [server.mirror(manner), server.mirror("uncompressed")])
+    assert len(mnist.load_mnist(tmp_path).test) == 3
+
+
+def test_fetch_mnist_continues(server, tmp_path):
+    assert NAMES[1] in refusal(mnist.fetch_mnist, tmp_path, [server.mirror("one")])
+    assert os.listdir(tmp_path) == [f"{NAMES[0]}.gz"]
+    before = (tmp_path / f"{NAMES[0]}.gz").stat()
+    server.requests.clear()
+    mnist.fetch_mnist(tmp_path, [server.mirror("good")])
+    assert server.requests == [f"/good/{name}.gz" for name in NAMES[1:]]
+    assert (tmp_path / f"{NAMES[0]}.gz").stat() == before
+
+
+@pytest.mark.parametrize("spelling", ["{}.gz", "{}", ".{}"])
+def test_fetch_mnist_replaces_only_damaged_files(server, small, tmp_path, spelling):
+    place(tmp_path, small | {NAMES[2]: small[NAMES[2]][:-1]}, spelling)
+    mnist.fetch_mnist(tmp_path, [server.mirror("good")])
+    assert server.requests == [f"/good/{NAMES[2]}.gz"]
+    assert len(mnist.load_mnist(tmp_path).test) == 3
+
+
+def test_fetch_mnist_needs_no_mirror_and_no_writing_for_complete_files(small, tmp_path):
+    place(tmp_path, small)
+    tmp_path.chmod(0o555)
+    try:
+        assert mnist.fetch_mnist(tmp_path, []) == tmp_path
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_fetch_mnist_into_what_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        message = refusal(mnist.fetch_mnist, target, [server.mirror("good")])
+        assert f"cannot write to {str(target)!r}" in message
+    (tmp_path / "target" / f"{NAMES[0]}.gz").mkdir(parents=True)
+    assert "directory" in refusal(mnist.fetch_mnist, tmp_path / "target", [server.mirror("good")])
+    assert server.requests == [f"/good/{NAMES[0]}.gz"]
+    assert os.listdir(tmp_path / "target") == [f"{NAMES[0]}.gz"]
+
+
+def test_fetch_mnist_without_permission(server, tmp_path):
+    target = tmp_path / "target"
+    target.mkdir(0o555)
+    if os.access(target, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    assert "Permission denied" in refusal(mnist.fetch_mnist, target, [server.mirror("good")])
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_fetch_mnist_interrupted(tmp_path, monkeypatch, error):
+    def downloader(**options):
+        def download(url, path, pup):
+            path.write_bytes(b"begun")
+            raise error
+
+        return download
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", downloader)
+    if isinstance(error, OSError):
+        assert "No space left" in refusal(mnist.fetch_mnist, tmp_path, ["http://a/", "http://b/"])
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            mnist.fetch_mnist(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_load_mnist_downloads_what_the_cache_lacks(server, small, cache, monkeypatch):
+    place(cache, {NAMES[0]: small[NAMES[0]]})
+    monkeypatch.setattr(mnist, "fetch_mnist", functools.partial(mnist.fetch_mnist, mirrors=[server.mirror("good")]))
+    assert len(mnist.load_mnist().train) == 5
+    assert len(server.requests) == 3
+    mnist.load_mnist(download=False)
+
+
+def test_fetch_mnist_waits_ten_seconds_at_most_for_its_mirrors():
+    assert mnist.TIMEOUT_S <= 10
+    assert len(mnist.MIRRORS) == 3
