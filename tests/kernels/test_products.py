@@ -1,0 +1,121 @@
+"""The ladder of matrix products: every rung against NumPy in float64, at sizes that leave remainders."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kernels.cpu import products
+
+BOUNDED = settings(derandomize=True, deadline=None, max_examples=50)
+SIZES = st.integers(0, 40)
+FENCE = 8  # rows before and after every operand; more than an unrolled loop takes at a time
+
+every_rung = pytest.mark.parametrize("product", products.LADDER, ids=lambda rung: rung.__name__)
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def fenced(values, post):
+    """Copy ``values`` between rows of ``post``. Return all the rows and, as a view, the copy; both contiguous."""
+    field = np.full((len(values) + 2 * FENCE, values.shape[1]), post, values.dtype)
+    view = field[FENCE:-FENCE]
+    view[...] = values
+    return field, view
+
+
+def assert_product(out, a, b):
+    """Compare ``out`` with a b in float64, entry by entry.
+
+    A sum of k products, each rounded, in any order, is off by at most k u Σ|a||b| (u the unit roundoff;
+    Higham, Accuracy and Stability of Numerical Algorithms, §3.1). NumPy's eps is 2 u: the rung may be that
+    far off, and so may the reference when it is no more precise.
+    """
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    error = np.abs(out - a64 @ b64)
+    bound = a.shape[1] * np.finfo(a.dtype).eps * (np.abs(a64) @ np.abs(b64))
+    np.testing.assert_array_less(error, bound + np.finfo(a.dtype).tiny)  # fails on NaN; tiny is for 0 < 0
+
+
+def check(product, a, b):
+    """Check the result of ``product``, and that it reads and writes nothing outside its operands."""
+    (_, a), (_, b) = fenced(a, np.nan), fenced(b, np.nan)  # a stray read makes the result NaN
+    a_before, b_before = a.copy(), b.copy()
+    field, out = fenced(np.full((len(a), b.shape[1]), np.nan, a.dtype), 7.0)  # an entry left out stays NaN
+
+    product(out, a, b)
+
+    assert_product(out, a, b)
+    np.testing.assert_array_equal(a, a_before)
+    np.testing.assert_array_equal(b, b_before)
+    assert (field[:FENCE] == 7.0).all(), "wrote before out"
+    assert (field[-FENCE:] == 7.0).all(), "wrote past out"
+
+
+def normal(seed, m, k, n, dtype):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((m, k), dtype), rng.standard_normal((k, n), dtype)
+
+
+@every_rung
+@both_dtypes
+@given(m=SIZES, k=SIZES, n=SIZES, seed=st.integers(0, 2**32 - 1))
+@BOUNDED
+def test_small_sizes(product, dtype, m, k, n, seed):
+    check(product, *normal(seed, m, k, n, dtype))
+
+
+@every_rung
+@both_dtypes
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [
+        (67, 2 * products.BLOCK + 3, 101),  # two blocks and a remainder that is no multiple of 4
+        (5, products.BLOCK, 257),
+        (1, products.BLOCK + 1, 1),
+        (130, 3 * products.BLOCK - 2, 31),
+    ],
+)
+def test_past_one_block(product, dtype, m, k, n):
+    check(product, *normal(0, m, k, n, dtype))
+
+
+@every_rung
+@both_dtypes
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("p", [2, 8])  # within the unrolled terms, and after them
+@pytest.mark.parametrize("i", [1, 5])  # the same for the rows
+def test_nan_and_infinity_pass_through_a_factor_of_zero(product, dtype, bad, p, i):
+    m, k, n = 6, 9, 7
+    zeros_a, zeros_b, out = np.zeros((m, k), dtype), np.zeros((k, n), dtype), np.empty((m, n), dtype)
+    a, b = zeros_a.copy(), zeros_b.copy()
+    a[i, p] = b[p, i] = bad
+
+    product(out, a, zeros_b)
+    np.testing.assert_array_equal(out, np.where(np.arange(m)[:, None] == i, np.nan, np.zeros((m, n))))
+    product(out, zeros_a, b)
+    np.testing.assert_array_equal(out, np.where(np.arange(n) == i, np.nan, np.zeros((m, n))))
+
+
+@every_rung
+def test_transposed_operands(product):
+    """The products of a backward pass: the operands are views with their strides swapped."""
+    a, b = map(np.asfortranarray, normal(0, 9, 14, 11, np.float32))
+    out = np.empty((9, 11), np.float32)
+    product(out, a, b)
+    assert_product(out, a, b)
+
+
+@every_rung
+@pytest.mark.parametrize(
+    "shapes",
+    [((3, 4), (3, 5), (6, 4)), ((2, 4), (3, 5), (5, 4)), ((3, 6), (3, 5), (5, 4))],
+    ids=["k", "m", "n"],
+)
+def test_shapes_that_do_not_fit_are_refused(product, shapes):
+    out, a, b = (np.ones(shape, np.float32) for shape in shapes)
+    with pytest.raises(ValueError, match="a product needs out"):
+        product(out, a, b)
+
+
+def test_the_ladder_holds_every_rung():
+    assert {rung.__name__ for rung in products.LADDER} == {n for n in dir(products) if n.startswith("product_")}
