@@ -1,0 +1,94 @@
+"""A run's folder, and files that are either whole or not there.
+
+``config.json``             all that made the run, versions too
+``metrics.jsonl``           one line an epoch
+``checkpoint.safetensors``  parameters, moments, counters, random states: all that a resumed run needs
+``summary.json``            the result
+"""
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_safetensors
+from safetensors.numpy import save as to_safetensors
+
+from scratchgen.errors import UserError
+
+FORMAT = 1  # of the run's folder; counted up when an older one can no longer be read
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment, whatever happens, the old or the new content is there, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)  # the new name has to reach the disk too
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write readable JSON, whole or not at all."""
+    write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
+    """Write arrays and a JSON-able ``progress`` into one safetensors file."""
+    metadata = {"format": str(FORMAT), "progress": json.dumps(progress)}
+    write_whole(path, to_safetensors({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and ``progress`` of a checkpoint. UserError if it is not there, broken, or of another version."""
+    try:
+        content = path.read_bytes()
+        arrays = parse_safetensors(content)
+        (size,) = struct.unpack("<Q", content[:8])
+        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+        _require_format(path, int(metadata.get("format", 0)))
+        return arrays, json.loads(metadata["progress"])
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint; train first") from None
+    except (OSError, SafetensorError, ValueError, KeyError, struct.error) as error:
+        raise UserError(f"{path}: not a checkpoint of scratchgen, or damaged ({error})") from None
+
+
+def create_run(folder: Path, config: Mapping[str, Any]) -> None:
+    """Make a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written."""
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", {"format": FORMAT, **config})
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write a run there ({error.strerror}); give another --out") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a run. UserError if there is none, or it is broken or of another version."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        found = int(config.pop("format", 0))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no run: there is no config.json in it") from None
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    _require_format(path, found)
+    return config
+
+
+def _require_format(path: Path, found: int) -> None:
+    if found != FORMAT:
+        raise UserError(f"{path}: written in format {found}, and this version reads {FORMAT}; train anew")

@@ -1,0 +1,232 @@
+"""The trainer. It knows the algorithm of training and nothing of a model: a model brings a ``Task``.
+
+    for every epoch:
+        shuffle the training images
+        for every batch: one step of the task
+        measure on held-out images, write the figures and a checkpoint
+
+Everything that happens is a function of the seed and of what the checkpoint holds, so that a run which was killed and
+resumed ends with the same bits as one that was not.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
+from scratchgen.data.dataset import Dataset
+from scratchgen.errors import UserError
+
+Figures = dict[str, float]
+
+
+class Task(Protocol):
+    """What the trainer asks of a model."""
+
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Figures:
+        """Take one training step on a batch; the figures are means over it. NotFinite before anything is harmed."""
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Figures:
+        """The same figures on held-out images."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every array that a resumed run needs: parameters, optimizer moments, counters."""
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state()``; ValueError if it does not fit."""
+
+
+class NotFinite(UserError):
+    """A figure of a training step is NaN or infinite."""
+
+
+def require_finite(figures: Mapping[str, float]) -> None:
+    """Raise NotFinite, naming the figures that are not finite."""
+    wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise NotFinite(", ".join(wrong))
+
+
+# What each random stream is for; a stream is seeded by the run's seed and its place in this list.
+STREAMS = ("parameters", "shuffle", "noise", "evaluation", "pixels", "samples")
+
+
+def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
+    """The run's random generator for one purpose; ``more`` (an epoch, say) gives further independent ones."""
+    return np.random.default_rng([seed, STREAMS.index(purpose), *more])
+
+
+@dataclass
+class Progress:
+    """Where a run stands: ``epoch`` epochs and ``batch`` batches of the next one are done.
+
+    ``shuffle`` is the state of the shuffling stream at the beginning of this epoch, ``noise`` that of the noise stream
+    now; ``sums`` holds the figures of this epoch so far, times the number of images.
+    """
+
+    shuffle: dict[str, Any]
+    noise: dict[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    sums: Figures = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Interrupted(Exception):
+    """Ctrl-C came; the checkpoint is written."""
+
+
+class Trainer:
+    """Trains a task up to ``epochs`` epochs and keeps the run's folder: a checkpoint and a line of metrics an epoch.
+
+    With ``resume`` it continues from the folder's checkpoint, or from the start where a run was stopped before its
+    first one. UserError if the checkpoint does not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data: Dataset,
+        folder: Path,
+        *,
+        epochs: int,
+        batch_size: int,
+        seed: int,
+        resume: bool = False,
+    ) -> None:
+        self.task, self.data, self.folder = task, data, folder
+        self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
+        self.checkpoint = folder / "checkpoint.safetensors"
+        self.shuffle, self.noise = stream(seed, "shuffle"), stream(seed, "noise")
+        self.progress = Progress(self.shuffle.bit_generator.state, self.noise.bit_generator.state)
+        if resume and self.checkpoint.exists():
+            self._restore()
+        self.started = time.perf_counter() - self.progress.seconds
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train; returns the history, an entry an epoch.
+
+        Raises Interrupted after Ctrl-C, with a checkpoint of that very step, and NotFinite when a figure is not
+        finite: the last checkpoint, and the good parameters in it, stay.
+        """
+        with _ctrl_c() as interrupted:
+            while self.progress.epoch < self.epochs:
+                for images, labels in self._batches():
+                    self._step(images, labels)
+                    if interrupted():
+                        self._save()
+                        raise Interrupted
+                self._finish_epoch()
+        return self.progress.history
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of this epoch that are still to come, behind a progress bar."""
+        images, labels = self.data.train.images, self.data.train.labels
+        order = self.shuffle.permutation(len(images))
+        starts = range(0, len(images), self.batch_size)
+        name = f"epoch {self.progress.epoch + 1}/{self.epochs}"
+        with tqdm(desc=name, total=len(starts), initial=self.progress.batch, leave=False, disable=None) as self.bar:
+            for start in starts[self.progress.batch :]:
+                chosen = order[start : start + self.batch_size]
+                yield images[chosen], labels[chosen]
+
+    def _step(self, images: np.ndarray, labels: np.ndarray) -> None:
+        progress = self.progress
+        try:
+            figures = self.task.step(images, labels, self.noise)
+        except NotFinite as error:
+            raise self._stopped(f"step {progress.batch + 1}", error) from None
+        for name, value in figures.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
+        progress.batch += 1
+        if progress.batch % 20 == 0:
+            self.bar.set_postfix({name: f"{value:.2f}" for name, value in figures.items()}, refresh=False)
+        self.bar.update()
+
+    def _finish_epoch(self) -> None:
+        """Measure on held-out images, then a checkpoint, then the line of metrics."""
+        progress = self.progress
+        test = self.task.evaluate(self.data, stream(self.seed, "evaluation", progress.epoch))
+        try:
+            require_finite(test)
+        except NotFinite as error:
+            raise self._stopped("its evaluation", error) from None
+        entry = {
+            "epoch": progress.epoch + 1,
+            "seconds": time.perf_counter() - self.started,
+            "train": {name: total / len(self.data.train) for name, total in progress.sums.items()},
+            "test": test,
+        }
+        progress.history.append(entry)
+        progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+        progress.shuffle = self.shuffle.bit_generator.state
+        self._save()
+        write_metrics(self.folder, progress.history)
+        tqdm.write(describe(entry, self.epochs))
+
+    def _stopped(self, where: str, error: NotFinite) -> NotFinite:
+        kept = f"; the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else ""
+        return NotFinite(
+            f"training stopped in epoch {self.progress.epoch + 1}, {where}: {error}{kept}; try a lower --lr"
+        )
+
+    def _save(self) -> None:
+        self.progress.noise = self.noise.bit_generator.state
+        self.progress.seconds = time.perf_counter() - self.started
+        save_checkpoint(self.checkpoint, self.task.state(), vars(self.progress))
+
+    def _restore(self) -> None:
+        arrays, saved = load_checkpoint(self.checkpoint)
+        try:
+            self.task.load_state(arrays)
+            self.progress = Progress(**saved)
+            self.shuffle.bit_generator.state = self.progress.shuffle
+            self.noise.bit_generator.state = self.progress.noise
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.checkpoint} does not fit the run's config.json: {error}") from None
+        write_metrics(self.folder, self.progress.history)  # a kill may have come between checkpoint and metrics
+
+
+def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Write ``metrics.jsonl`` from the history, which the checkpoint keeps too."""
+    write_whole(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history).encode())
+
+
+def describe(entry: Mapping[str, Any], epochs: int) -> str:
+    """One line about an epoch."""
+    parts = [
+        f"{split} " + "  ".join(f"{name} {value:.2f}" for name, value in entry[split].items())
+        for split in ("train", "test")
+    ]
+    return f"epoch {entry['epoch']:>{len(str(epochs))}}/{epochs}  {entry['seconds']:6.1f} s   " + "   ".join(parts)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Any]:
+    """Within, the first Ctrl-C only makes the yielded function true; a second one interrupts at once."""
+    asked = False
+
+    def remember(number: int, frame: Any) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, remember)
+    except ValueError:  # not in the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
