@@ -39,7 +39,7 @@ class Optimizer:
         raise NotImplementedError
 
     def clip_gradient_norm(self, largest: float) -> float:
-        """Scale the gradient down to norm ``largest`` if it is longer (Pascanu et al. 2013); returns its norm before."""
+        """Scale the gradient to norm ``largest`` if it is longer (Pascanu et al. 2013); returns its norm before."""
         gradient = self.flat.complete_gradient()
         total = np.empty(1)
         kernels.active().reductions.sum_squares(total, gradient)

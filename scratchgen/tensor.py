@@ -122,8 +122,8 @@ class Tensor:
         return self._data.item()
 
     def detach(self) -> "Tensor":
-        """The same array outside the graph: no gradient flows through it."""
-        return Tensor.wrap(self._data)
+        """A copy outside the graph: no gradient flows through it, and no optimizer reaches it."""
+        return Tensor(self)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -165,7 +165,8 @@ class Tensor:
                     gradients[id(source)] = grad if known is None else known + grad
 
     def _receive(self, gradient: np.ndarray) -> None:
-        self.grad = gradient.copy() if self.grad is None else self.grad + gradient
+        # adding arrays of no dimension gives a NumPy scalar, and so may a backward: a gradient is an array
+        self.grad = np.array(gradient, order="C") if self.grad is None else np.asarray(self.grad + gradient)
 
     # ---- operators: each is an operation of the registry ----
 
@@ -195,6 +196,9 @@ class Tensor:
 
     def __matmul__(self, other: Any) -> "Tensor":
         return apply("matmul", self, other)
+
+    def __rmatmul__(self, other: Any) -> "Tensor":
+        return apply("matmul", other, self)
 
     def __pow__(self, exponent: float) -> "Tensor":
         return apply("power", self, exponent=exponent)
@@ -257,10 +261,10 @@ def _float_type(name: str, inputs: tuple) -> np.dtype:
 
 def _as_tensor(op: Op, position: int, value: Any, dtype: np.dtype) -> Tensor:
     domain = op.domain(position)
-    if not isinstance(value, Tensor):
+    if domain.whole or not isinstance(value, Tensor):
         if not domain.whole:
             return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
-        labels = np.asarray(value)
+        labels = value.data if isinstance(value, Tensor) else np.asarray(value)
         if labels.dtype.kind not in "iu":
             raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
         return Tensor.wrap(np.array(labels, np.int64, order="C"))

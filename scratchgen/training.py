@@ -73,8 +73,8 @@ class Progress:
     now; ``sums`` holds the figures of this epoch so far, times the number of images.
     """
 
-    shuffle: dict[str, Any]
-    noise: dict[str, Any]
+    shuffle: Mapping[str, Any]
+    noise: Mapping[str, Any]
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0

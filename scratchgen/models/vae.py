@@ -9,14 +9,19 @@ in as an argument of shape (M, b, J): M samples of z for each of b examples (L17
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scratchgen import ops
+from scratchgen.data.dataset import Dataset
+from scratchgen.data.pixels import BINARIZE, binarized
 from scratchgen.nn import Dense, Module, mlp
-from scratchgen.tensor import Tensor
+from scratchgen.optim import Adam, constant, tripling_stages
+from scratchgen.tensor import Tensor, no_grad
+from scratchgen.training import Figures, require_finite
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
 
@@ -89,14 +94,13 @@ class VAE(Module):
 
     def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z) (M, b) of z (M, b, J) and x (b, D), with every constant (L13)."""
-        samples = z.shape[0]
-        targets = x._data[None] if samples == 1 else np.repeat(x._data[None], samples, axis=0)
-        out = self.decode(z)
+        repeated = x._data[None] if len(z) == 1 else np.repeat(x._data[None], len(z), axis=0)
+        targets, out = Tensor.wrap(repeated), self.decode(z)
         if self.config.likelihood == "bernoulli":
-            return ops.bce_with_logits(*out, Tensor.wrap(targets))
+            return ops.bce_with_logits(out[0], targets)
         if self.config.likelihood == "gaussian":
-            return ops.gaussian_nll(*out, Tensor.wrap(targets))
-        return ops.gaussian_nll_fixed(*out, Tensor.wrap(targets), self.config.sigma)
+            return ops.gaussian_nll(out[0], out[1], targets)
+        return ops.gaussian_nll_fixed(out[0], targets, self.config.sigma)
 
     def negative_elbo(self, x: Tensor, noise: Tensor, monte_carlo_kl: bool = False) -> tuple[Tensor, Tensor]:
         """The two terms of the negative bound, ``reconstruction`` and ``kl``, each (b,), averaged over the M samples.
@@ -139,3 +143,113 @@ def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
 def _log_standard_normal(z: Tensor) -> Tensor:
     """log N(z | 0, I) (...), of z (..., J)."""
     return -ops.gaussian_nll_fixed(z, Tensor.wrap(np.zeros(z.shape, z.dtype)), 1.0)
+
+
+@dataclass(frozen=True)
+class VAETraining:
+    """How a VAE is trained.
+
+    Attributes
+    ----------
+    lr, schedule : float, str
+        Adam's learning rate, "constant" or in "tripling" stages (see ``optim.tripling_stages``).
+    samples : int
+        M, draws of z for each example (L17).
+    monte_carlo_kl : bool
+        Whether the KL term is sampled instead of taken in closed form (L15).
+    beta, beta_warmup : float, float
+        The loss is reconstruction + beta kl (Higgins et al. 2017); beta rises from 0 over so many epochs.
+    binarize : str
+        "none", "static" or "dynamic": see ``data.pixels``.
+    output_bias : bool
+        Whether the decoder begins with the mean picture as its output.
+    """
+
+    lr: float = 1e-3
+    schedule: str = "constant"
+    samples: int = 1
+    monte_carlo_kl: bool = False
+    beta: float = 1.0
+    beta_warmup: float = 0.0
+    binarize: str = "none"
+    output_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("constant", "tripling"):
+            raise ValueError(f"schedule {self.schedule!r} is neither constant nor tripling")
+        if self.binarize not in BINARIZE:
+            raise ValueError(f"binarize {self.binarize!r} is not one of {', '.join(BINARIZE)}")
+        if self.samples < 1 or not self.lr > 0 or self.beta < 0 or self.beta_warmup < 0:
+            raise ValueError("samples >= 1, lr > 0, beta >= 0 and beta_warmup >= 0 are needed")
+
+
+class VAETask:
+    """A VAE in training: the model, its optimizer, and the step that the trainer repeats."""
+
+    def __init__(self, model: VAE, training: VAETraining, steps_per_epoch: int, epochs: int) -> None:
+        self.model, self.training, self.steps_per_epoch = model, training, steps_per_epoch
+        self.optimizer = Adam(model, training.lr)
+        total = steps_per_epoch * epochs
+        stages = training.schedule == "tripling"
+        self.schedule = tripling_stages(training.lr, total) if stages else constant(training.lr)
+
+    def beta(self) -> float:
+        """The weight of the KL term now."""
+        warmup = self.training.beta_warmup * self.steps_per_epoch
+        return self.training.beta * min(1.0, self.optimizer.steps / warmup if warmup else 1.0)
+
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Figures:
+        """One step of stochastic gradient variational Bayes on a batch (b, D) (L19)."""
+        if self.training.binarize == "dynamic":
+            images = binarized(images, rng)
+        shape = (self.training.samples, len(images), self.model.config.latent_dim)
+        noise = Tensor.wrap(rng.standard_normal(shape, dtype=np.float32))
+        reconstruction, kl = self.model.negative_elbo(Tensor.wrap(images), noise, self.training.monte_carlo_kl)
+        reconstruction, kl = reconstruction.mean(), kl.mean()
+        figures = _figures(reconstruction.item(), kl.item())
+        require_finite(figures)
+        self.optimizer.lr = self.schedule(self.optimizer.steps)
+        self.optimizer.zero_grad()
+        (reconstruction + self.beta() * kl).backward()
+        self.optimizer.step()
+        return figures
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Figures:
+        """The terms of the bound on the test images, binarised if the training images are."""
+        images = dataset.test.images
+        return mean_bound(self.model, images if self.training.binarize == "none" else binarized(images, rng), rng)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Parameters under ``model.``, Adam's moments under ``optimizer.``."""
+        model = {f"model.{name}": array for name, array in self.model.state_dict().items()}
+        return model | {f"optimizer.{name}": array for name, array in self.optimizer.state().items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state()``; ValueError if it is another model's."""
+        load_parameters(self.model, state)
+        self.optimizer.load_state(_under("optimizer.", state))
+
+
+def load_parameters(model: VAE, state: Mapping[str, np.ndarray]) -> None:
+    """The parameters out of a task's state; ValueError if they are another model's."""
+    model.load_state_dict(_under("model.", state))
+
+
+def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_size: int = 500) -> Figures:
+    """The means of ``neg_elbo``, ``reconstruction`` and ``kl`` over images (n, D), in nats, one draw of z each."""
+    sums = np.zeros(2)
+    with no_grad():
+        for start in range(0, len(images), batch_size):
+            x = Tensor(images[start : start + batch_size], dtype=model.dtype)
+            noise = rng.standard_normal((1, len(x), model.config.latent_dim), dtype=model.dtype.type)
+            terms = model.negative_elbo(x, Tensor.wrap(noise))
+            sums += [term.data.sum(dtype=np.float64) for term in terms]
+    return _figures(*(sums / len(images)).tolist())
+
+
+def _figures(reconstruction: float, kl: float) -> Figures:
+    return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+
+
+def _under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

@@ -128,7 +128,7 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def _with_last(x: Tensor, axis: int) -> Tensor:
-    if axis in (-1, x.ndim - 1):
+    (last,) = _reduced_axes("logsumexp", x.ndim, axis)
+    if last == x.ndim - 1:
         return x
-    axes = [a for a in range(x.ndim) if a != axis % x.ndim]
-    return x.transpose(*axes, axis % x.ndim)
+    return x.transpose(*(a for a in range(x.ndim) if a != last), last)

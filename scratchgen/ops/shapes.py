@@ -25,7 +25,7 @@ def _transpose(k, x, axes):
 
 
 def _transpose_backward(k, needs, dout, saved, axes):
-    return (np.array(dout.transpose(np.argsort(axes)), order="C"),)
+    return (np.array(dout.transpose(np.argsort([a % dout.ndim for a in axes])), order="C"),)
 
 
 def _slice(k, x, index):

@@ -1,0 +1,279 @@
+"""Figures: arrays in, PNG files out.
+
+Nothing here knows a model. The figures are drawn without pyplot, so they need no display and leave no state,
+and a file appears whole or not at all. Each function returns the path it wrote; it raises a ValueError if its
+arguments do not fit together, and an OSError if the file cannot be written, its folder being missing included.
+
+Importing this module imports matplotlib, which is slow: import it only where a figure is drawn.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+# Lengths are in pixels of the PNG, meant to be shown at half their size: 1600 of them 800 wide in a README.
+# As 192 = 2⁷ + 2⁶, pixels / _DPI * _DPI is exact in floating point: none is lost on the way through inches.
+_DPI = 192
+_WIDTH = 1600
+_MARGIN = 16
+_TITLE = 40  # what a title adds to the height
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#888888",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+}
+
+# Ten colours that stay apart with the common kinds of colour blindness.
+# Source: Petroff, "Accessible Color Sequences for Data Visualization", 2021, https://arxiv.org/abs/2107.02270
+_BLUE, _ORANGE, _GRAY = "#3f90da", "#e76300", "#717581"
+_COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", _GRAY, "#92dadd"]
+
+
+def normal_quantile_grid(n: int) -> np.ndarray:
+    """Place codes in cells of equal probability under N(0, I), in the order of `save_manifold`.
+
+    Returns
+    -------
+    np.ndarray
+        (n * n, 2) float64, row by row: z1 grows to the right and z2 upwards, so the first row has the largest
+        z2; both run over the quantiles 0.5 / n, 1.5 / n, ..., (n - 0.5) / n.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    quantiles = [NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)]
+    z1, z2 = np.meshgrid(quantiles, quantiles[::-1])
+    return np.stack([z1.ravel(), z2.ravel()], axis=1)
+
+
+def save_samples(
+    path: Path, images: np.ndarray, image_shape: tuple[int, int] = (28, 28), columns: int | None = None, title: str = ""
+) -> Path:
+    """Draw images in a grid, row by row.
+
+    Parameters
+    ----------
+    images : np.ndarray
+        (n, h * w) or (n, h, w), from 0, black, to 1, white.
+    image_shape : tuple[int, int]
+        (h, w), pixels.
+    columns : int, optional
+        Images in a row; if not given, as many as make the grid near square.
+    """
+    images = _as_images("images", images, image_shape)
+    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    with _mosaic_figure(path, _mosaic(images, min(columns, len(images)), gap=1), title):
+        pass
+    return path
+
+
+def save_reconstructions(
+    path: Path,
+    originals: np.ndarray,
+    reconstructions: np.ndarray,
+    image_shape: tuple[int, int] = (28, 28),
+    title: str = "",
+) -> Path:
+    """Draw each original above its reconstruction, up to ten pairs abreast; images as in `save_samples`."""
+    originals = _as_images("originals", originals, image_shape)
+    reconstructions = _as_images("reconstructions", reconstructions, image_shape)
+    if len(originals) != len(reconstructions):
+        raise ValueError(f"{len(originals)} originals do not pair with {len(reconstructions)} reconstructions")
+    (height, width), gap = image_shape, 4
+    pairs = np.concatenate([originals, np.ones((len(originals), 1, width)), reconstructions], axis=1)
+    mosaic = _mosaic(pairs, min(10, len(pairs)), gap)
+    tops = np.arange(0, len(mosaic), pairs.shape[1] + gap)
+    with _mosaic_figure(path, mosaic, title, left=192) as axes:
+        ticks = np.stack([tops + height / 2, tops + 1.5 * height + 1], axis=1).ravel()
+        axes.set_yticks(ticks, ["original", "reconstruction"] * len(tops))
+        axes.tick_params(length=0)
+    return path
+
+
+def save_manifold(
+    path: Path, images: np.ndarray, rows: int, cols: int, image_shape: tuple[int, int] = (28, 28), title: str = ""
+) -> Path:
+    """Draw edge to edge the images, as in `save_samples`, of two-dimensional codes.
+
+    The axes are linear in the probability under N(0, 1) and show the code that it belongs to, as fits ``rows``
+    by ``cols`` codes placed as by `normal_quantile_grid`.
+    """
+    images = _as_images("images", images, image_shape)
+    if min(rows, cols) < 1 or len(images) != rows * cols:
+        raise ValueError(f"{len(images)} images do not make {rows} rows of {cols}")
+    mosaic = _mosaic(images, cols, gap=0)
+    codes = np.arange(-1.5, 2, 0.5)
+    probabilities = np.array([NormalDist().cdf(z) for z in codes])
+    names = [f"{z:g}".replace("-", "−") for z in codes]
+    with _mosaic_figure(path, mosaic, title, left=120, bottom=96) as axes:
+        axes.set_xticks(probabilities * mosaic.shape[1], names)
+        axes.set_yticks((1 - probabilities) * mosaic.shape[0], names)
+        axes.set(xlabel="z₁, spaced by quantiles of N(0, 1)", ylabel="z₂, spaced by quantiles of N(0, 1)")
+    return path
+
+
+def save_latent_scatter(
+    path: Path, codes: np.ndarray, labels: np.ndarray, title: str = "", prior_samples: np.ndarray | None = None
+) -> Path:
+    """Draw codes in the colours of their classes, and the name of each class at its median.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        (n, 2), finite.
+    labels : np.ndarray
+        (n,) integers 0..9.
+    prior_samples : np.ndarray, optional
+        (m, 2), finite, shown beside the codes on the same scale.
+    """
+    codes, labels = _as_points("codes", codes), np.asarray(labels)
+    if labels.shape != (len(codes),):
+        raise ValueError(f"labels must have shape ({len(codes)},), got {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels > 9)):
+        raise ValueError("labels must be integers in 0..9")
+    panels = [codes] if prior_samples is None else [codes, _as_points("prior_samples", prior_samples)]
+    low, high = np.vstack(panels).min(axis=0), np.vstack(panels).max(axis=0)
+    half = 0.53 * float((high - low).max()) or 1.0
+    x_limits, y_limits = np.stack([(low + high) / 2 - half, (low + high) / 2 + half], axis=1)
+    shuffled = np.random.default_rng(0).permutation(len(codes))  # else the last class would hide the others
+    dots: dict[str, Any] = {"s": float(np.clip(2e4 / len(codes), 3, 20)), "alpha": 0.7, "linewidths": 0}
+    with _figure(path, *((1200, 1120) if len(panels) == 1 else (_WIDTH, 820)), layout="compressed") as figure:
+        left, *right = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        left.scatter(*codes[shuffled].T, c=[_COLOURS[label] for label in labels[shuffled]], **dots)
+        left.set(title=title, xlabel="z₁", ylabel="z₂", xlim=x_limits, ylim=y_limits, aspect="equal")
+        halo = [withStroke(linewidth=3, foreground="white")]
+        for label in np.unique(labels):
+            x, y = np.median(codes[labels == label], axis=0)
+            left.text(x, y, str(label), ha="center", va="center", size=12, weight="bold", path_effects=halo)
+            left.scatter([], [], c=_COLOURS[label], s=30, label=str(label))
+        for axes in right:
+            axes.scatter(*panels[1].T, c=_GRAY, **dots)
+            axes.set(title="samples of the prior", xlabel="z₁", aspect="equal")
+            axes.label_outer(remove_inner_ticks=True)
+        figure.legend(loc="outside right center", handletextpad=0.1)
+    return path
+
+
+def save_loss_curves(
+    path: Path, history: Sequence[Mapping[str, Any]], title: str = "", ylabel: str = "nats per image"
+) -> Path:
+    """Draw every metric over the epochs in a panel of its own, one line for training and one for testing.
+
+    Parameters
+    ----------
+    history : Sequence[Mapping[str, Any]]
+        For each epoch its number, ``"epoch"``, and by name the metrics in ``"train"`` and in ``"test"``. A
+        metric, or all of them, may be missing from an epoch; other keys are ignored.
+    ylabel : str
+        Unit of the metrics.
+    """
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for entry in history:
+        if "epoch" not in entry:
+            raise ValueError(f"an entry of the history has no epoch, only {', '.join(entry) or 'nothing'}")
+        for split in "train", "test":
+            for metric, value in (entry.get(split) or {}).items():
+                curves.setdefault(metric, {}).setdefault(split, []).append((entry["epoch"], value))
+    if not curves:
+        raise ValueError("the history has no metrics")
+    rows = math.ceil(len(curves) / 3)
+    columns = math.ceil(len(curves) / rows)
+    looks: dict[str, dict[str, Any]] = {"train": {"color": _BLUE}, "test": {"color": _ORANGE, "linestyle": "--"}}
+    with _figure(path, _WIDTH, 520 * rows + _TITLE * bool(title), layout="constrained") as figure:
+        figure.suptitle(title, x=0.01, ha="left", size=11)
+        for i, (metric, splits) in enumerate(curves.items()):
+            axes = figure.add_subplot(rows, columns, i + 1)
+            for split, points in splits.items():
+                marker = "o" if len(points) <= 20 else ""
+                axes.plot(*zip(*points, strict=True), label=split, marker=marker, markersize=3.5, **looks[split])
+            axes.set(title=metric.replace("_", " "), xlabel="epoch", ylabel="" if i % columns else ylabel)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+            axes.legend()
+    return path
+
+
+def _as_images(name: str, images: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """Check that there are images of ``image_shape`` and return them as (n, h, w)."""
+    images, (height, width) = np.asarray(images), image_shape
+    if images.size == 0 or images.shape[1:] not in ((height * width,), (height, width)):
+        shapes = f"(n, {height * width}) or (n, {height}, {width})"
+        raise ValueError(f"{name} must have shape {shapes} with n > 0, got {images.shape}")
+    return images.reshape(-1, height, width)
+
+
+def _as_points(name: str, points: np.ndarray) -> np.ndarray:
+    """Check that there are points, (n, 2) and finite, and return them."""
+    points = np.asarray(points)
+    if points.size == 0 or points.shape[1:] != (2,):
+        raise ValueError(f"{name} must have shape (n, 2) with n > 0, got {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{name} must be finite")
+    return points
+
+
+def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
+    """Lay images (n, h, w) out row by row on white, ``gap`` pixels apart."""
+    n, height, width = images.shape
+    rows = math.ceil(n / columns)
+    cells = np.ones((rows * columns, height + gap, width + gap))
+    cells[:n, :height, :width] = images
+    mosaic = cells.reshape(rows, columns, height + gap, width + gap).swapaxes(1, 2)
+    return mosaic.reshape(rows * (height + gap), -1)[: -gap or None, : -gap or None]
+
+
+@contextmanager
+def _mosaic_figure(
+    path: Path, mosaic: np.ndarray, title: str, left: int = _MARGIN, bottom: int = _MARGIN
+) -> Iterator[Axes]:
+    """Write a mosaic with room for labels ``left`` of and below it; yield its axes, in pixels of its images.
+
+    Each of those covers the same square of whole pixels of the file, so nothing is interpolated.
+    """
+    zoom = min(max((_WIDTH - left - _MARGIN) // mosaic.shape[1], 1), 12)
+    height, width = zoom * mosaic.shape[0], zoom * mosaic.shape[1]
+    full_height = height + bottom + _MARGIN + _TITLE * bool(title)
+    full_width = max(width + left + _MARGIN, 800 * bool(title))
+    with _figure(path, full_width, full_height) as figure:
+        box = (left / full_width, bottom / full_height, width / full_width, height / full_height)
+        axes = figure.add_axes(box, frame_on=False, xticks=[], yticks=[], title=title)
+        extent = (0, mosaic.shape[1], mosaic.shape[0], 0)
+        axes.imshow(mosaic, "gray", vmin=0, vmax=1, interpolation="none", aspect="auto", extent=extent)
+        axes.grid(False)
+        yield axes
+
+
+@contextmanager
+def _figure(path: Path, width: int, height: int, **options: Any) -> Iterator[Figure]:
+    """Yield a figure of ``width`` by ``height`` pixels and, unless something is raised, write it to ``path``."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's own settings are
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
+        FigureCanvasAgg(figure)
+        yield figure
+        # Within the folder, so that os.replace puts the file in place whole or not at all.
+        with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as scratch:
+            part = Path(scratch) / "part.png"
+            figure.savefig(part)
+            os.replace(part, path)

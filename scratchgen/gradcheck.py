@@ -1,0 +1,364 @@
+"""The gradient check: what backward says against finite differences, for every operation and for whole models.
+
+A derivative is the slope of the function, so a backward can be checked knowing only its forward. Along a direction v,
+
+    <gradient, v> = [8 (f(h) - f(-h)) - (f(2h) - f(-2h))] / 12h + O(h^4),    f(t) = <cotangent, function(x + t v)>.
+
+One random direction for each input shows any error; only if there is one are the elements gone through. The cotangent,
+which makes one number of the output, is random too: a plain sum of a softmax is 1, and a gradient of zero would pass.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import kernels
+from scratchgen.errors import UserError
+from scratchgen.op import REGISTRY, Case, Op
+from scratchgen.signature import Shape, Signature
+from scratchgen.tensor import Tensor, apply, no_grad
+
+STEP = 1e-3  # h^4 is 1e-12; rounding, eps / h, is 2e-13 of the output
+RTOL, ATOL = 1e-7, 1e-9
+KINK_DISTANCE = 0.05  # where the kink is inside: 2h in an input may be ten times that there
+TABLE_ELEMENTS, TABLE_ROWS = 200, 10  # a table looks at so many elements of an input, and shows so many
+
+
+@dataclass(frozen=True)
+class Check:
+    """The error of a gradient along a direction, and the largest that rounding may make."""
+
+    error: float
+    tolerance: float
+
+    @property
+    def ratio(self) -> float:
+        """Above 1, or NaN, is wrong."""
+        return self.error / self.tolerance
+
+
+class GradientError(AssertionError):
+    """A gradient is wrong, or a backward does what it must not. ``check`` has the numbers, where there are any."""
+
+    def __init__(self, message: str, check: Check | None = None) -> None:
+        super().__init__(message)
+        self.check = check or Check(math.nan, math.nan)
+
+
+# ---- any function ----
+
+
+def gradcheck(
+    function: Callable[..., Tensor],
+    *inputs: np.ndarray | Tensor,
+    rng: np.random.Generator | None = None,
+    rtol: float = RTOL,
+    atol: float = ATOL,
+) -> Check:
+    """Compare the gradients of ``function(*inputs)`` with finite differences; return the check closest to failing.
+
+    An input is a float64 array, or a leaf tensor, which is perturbed in place and put back to the last bit; its
+    ``grad`` is then None. So a function that closes over a model is checked with respect to every parameter:
+
+    >>> gradcheck(lambda *_: model.loss(x, noise), *model.parameters())  # doctest: +SKIP
+
+    Parameters
+    ----------
+    function
+        From tensors to a tensor of any shape; smooth near the inputs, and with no randomness of its own.
+    rng
+        Draws the directions and the cotangent; seeded with 0 unless given.
+    rtol, atol
+        The tolerance is rtol |derivative| + atol (1 + sum |cotangent output|): differences of large numbers are rough.
+
+    Raises
+    ------
+    GradientError
+        With a table of the elements furthest off.
+    TypeError, ValueError
+        An input is not a float64 leaf, or one input gave two results.
+    """
+    leaves = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=True) for x in inputs]
+    if any(leaf.dtype != np.float64 for leaf in leaves):
+        raise TypeError(f"gradcheck takes float64, not {', '.join(str(leaf.dtype) for leaf in leaves)}")
+    if any(leaf.node is not None or not leaf.requires_grad for leaf in leaves):
+        raise ValueError("gradcheck takes leaves: tensors that require a gradient and were not computed")
+    rng = rng or np.random.default_rng(0)
+    out = function(*leaves)
+    cotangent = np.array(rng.standard_normal(out.shape))
+
+    def weighted() -> np.ndarray:
+        with no_grad():
+            return cotangent * function(*leaves).data
+
+    now = weighted()
+    if not np.array_equal(now, cotangent * out.data, equal_nan=True):
+        raise ValueError("gradcheck: one input gave two results; is there noise in the function?")
+    for leaf in leaves:
+        leaf.grad = None
+    if out.requires_grad:  # else it depends on no input, and the gradients are zero
+        out.backward(cotangent)
+    gradients = [np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.copy() for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    checks = []
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        direction = np.array(rng.standard_normal(leaf.shape))
+        direction /= np.linalg.norm(direction) or 1.0  # an empty one has norm 0
+        numeric = _derivative(weighted, leaf, direction)
+        error = abs(float(np.vdot(gradient, direction)) - numeric)
+        checks.append(Check(error, rtol * abs(numeric) + atol * float(1 + abs(now).sum())))
+    wrong = {i: check for i, check in enumerate(checks) if not check.ratio <= 1}
+    if wrong:
+        worst = max(wrong.values(), key=lambda check: check.ratio)
+        raise GradientError(_table(weighted, leaves, gradients, wrong, rng), worst)
+    return max(checks, key=lambda check: check.ratio)
+
+
+def _derivative(weighted: Callable[[], np.ndarray], leaf: Tensor, direction: np.ndarray) -> float:
+    """The derivative of the sum of ``weighted()`` as the leaf moves in ``direction``, to 4th order."""
+    base = leaf._data.copy()
+
+    def at(steps: int) -> np.ndarray:
+        leaf._data[...] = base + steps * STEP * direction
+        return weighted()
+
+    try:
+        return float(np.sum(8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * STEP))
+    finally:
+        leaf._data[...] = base
+
+
+def _table(
+    weighted: Callable[[], np.ndarray],
+    leaves: list[Tensor],
+    gradients: list[np.ndarray],
+    wrong: dict[int, Check],
+    rng: np.random.Generator,
+) -> str:
+    """What is wrong with which inputs, and their worst elements."""
+    lines, elements = [], []
+    for i, check in wrong.items():
+        leaf, gradient = leaves[i], gradients[i]
+        lines.append(f"input {i}: off by {check.error:.3g} along a random direction, tolerance {check.tolerance:.3g}")
+        if leaf.size > TABLE_ELEMENTS:
+            lines[-1] += f"; here are {TABLE_ELEMENTS} of its {leaf.size} elements, at random"
+        for place in rng.permutation(leaf.size)[:TABLE_ELEMENTS]:
+            index = tuple(map(int, np.unravel_index(place, leaf.shape)))
+            direction = np.zeros(leaf.shape)
+            direction[index] = 1.0
+            analytic, numeric = gradient[index], _derivative(weighted, leaf, direction)
+            elements.append((abs(analytic - numeric), f"{i:>5}  {index!s:<12}{analytic:>16.9g}{numeric:>16.9g}"))
+    elements.sort(key=lambda element: -np.nan_to_num(element[0], nan=np.inf))
+    lines.append(f"{'input':>5}  {'index':<12}{'analytic':>16}{'numeric':>16}{'difference':>12}")
+    return "\n".join(lines + [f"{text}{difference:>12.3g}" for difference, text in elements[:TABLE_ROWS]])
+
+
+# ---- an operation ----
+
+
+def check_operation(
+    op: Op, case: Case, inputs: Sequence[np.ndarray], kernel_set: str, rng: np.random.Generator
+) -> Check:
+    """Check an operation, registered or not: its gradients, its manners and its float32. ``inputs`` are float64.
+
+    Raises
+    ------
+    GradientError
+        It names operation, shapes, parameters and kernel set.
+    """
+    with kernels.use(kernel_set), _standing_in(op):
+        try:
+            values, leaves, out = _run(op, case, inputs)
+            check = gradcheck(lambda *_: apply(op.name, *values, **case.params), *leaves.values(), rng=rng)
+            cotangent = np.array(rng.standard_normal(out.shape))
+            _check_shape(op, case, [*(x.shape for x in inputs), out.shape])
+            _check_manners(op, case, inputs, cotangent)
+            _check_float32(op, case, inputs, cotangent)
+        except GradientError as error:
+            call = f"{op.name} of shapes {', '.join(str(x.shape) for x in inputs)}, {case.params}, on {kernel_set}"
+            raise GradientError(f"{call}: {error}", error.check) from None
+    return check
+
+
+@contextmanager
+def _standing_in(op: Op) -> Iterator[None]:
+    """Let ``op`` answer to its name, so that it runs as users run it, whether it is registered or not."""
+    before = REGISTRY.copy()
+    REGISTRY[op.name] = op
+    try:
+        yield
+    finally:
+        REGISTRY.clear()
+        REGISTRY.update(before)
+
+
+def _run(
+    op: Op, case: Case, arrays: Sequence[np.ndarray], cotangent: np.ndarray | None = None, only: int | None = None
+) -> tuple[list[Any], dict[int, Any], Tensor]:
+    """The inputs, floats as tensors; the leaves among them, which are those that can or ``only`` one; the result."""
+    domains = [op.domain(i) for i in range(len(arrays))]
+    needs = [domain.differentiable and only in (None, i) for i, domain in enumerate(domains)]
+    values = [a if d.whole else Tensor(a, need) for a, d, need in zip(arrays, domains, needs, strict=True)]
+    out = apply(op.name, *values, **case.params)
+    if cotangent is not None:
+        out.backward(cotangent)
+    return values, {i: values[i] for i, need in enumerate(needs) if need}, out
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise GradientError(complaint)
+
+
+def _check_shape(op: Op, case: Case, shapes: list[Shape]) -> None:
+    """The result, whose shape comes last, fits the signature."""
+    text = case.signature or op.signature
+    if op.shapes.elementwise:
+        _require(shapes[-1] == np.broadcast_shapes(*shapes[:-1]), f"the result has shape {shapes[-1]}")
+        return
+    try:
+        Signature(text.replace("->", ",") + "->()").check("the result", shapes)  # checked as one more input
+    except ValueError as error:
+        raise GradientError(str(error)) from None
+
+
+def _check_manners(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> None:
+    """Whatever an operation computes, it writes into nothing, shares nothing and makes nothing out of zero."""
+    values, leaves, out = _run(op, case, inputs)
+    held = [*inputs, *(v._data for v in values if isinstance(v, Tensor)), out._data, cotangent]
+    before = [array.copy() for array in held]
+    assert out.node is not None
+    out.node.backward(cotangent)  # Tensor.backward would hand on a copy
+    same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(held, before, strict=True))
+    _require(same, "an input, the result or the cotangent has been written into")
+
+    values, leaves, out = _run(op, case, inputs, cotangent)
+    _, zeros, _ = _run(op, case, inputs, np.zeros_like(cotangent))
+    held = [*inputs, *(v._data for v in values if isinstance(v, Tensor)), out._data, cotangent]
+    for i, leaf in leaves.items():
+        grad, where = leaf.grad, f"the gradient of input {i}"
+        kind = (type(grad), grad.shape, grad.dtype)
+        _require(kind == (np.ndarray, inputs[i].shape, np.float64), f"{where} is {kind}")
+        _require(not any(np.shares_memory(grad, array) for array in held), f"{where} shares memory")
+        held.append(grad)
+        _require(not zeros[i].grad.any(), f"{where} is not zero for a cotangent of zero")
+        _, alone, _ = _run(op, case, inputs, cotangent, only=i)
+        _require(np.array_equal(alone[i].grad, grad), f"{where} is another where only it is needed")
+
+
+def _check_float32(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> None:
+    """Gradients in float32 are those in float64 of the same numbers, but for rounding.
+
+    Every step rounds by eps / 2 of the terms it adds up. At the sizes checked there are tens of steps, and the terms
+    are hardly larger than 1 or the largest gradient.
+    """
+    single = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in inputs]
+    double = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in single]
+    cotangent = cotangent.astype(np.float32)
+    (_, rounded, _), (_, exact, _) = (_run(op, case, arrays, cotangent) for arrays in (single, double))
+    for i, where in ((i, f"the float32 gradient of input {i}") for i in exact):
+        grad, truth = rounded[i].grad, exact[i].grad
+        error = np.abs(grad - truth).max(initial=0.0)
+        tolerance = 100 * np.finfo(np.float32).eps * (1 + np.abs(truth).max(initial=0.0))
+        _require(grad.dtype == np.float32, f"{where} is {grad.dtype}")
+        _require(error <= tolerance, f"{where} is off by {error:.3g}, tolerance {tolerance:.3g}")
+
+
+# ---- inputs, from signature and domains ----
+
+
+def input_shapes(op: Op, case: Case, lead: Shape, size: Callable[[str], int]) -> list[Shape]:
+    """Shapes that fit the signature: ``size`` gives that of each letter, ``lead`` is ``...`` and elementwise inputs."""
+    signature = Signature(case.signature or op.signature)
+    inputs = [("...",)] * len(signature.inputs) if signature.elementwise else signature.inputs
+    letters = sorted({dim for dims in inputs for dim in dims} - {"..."})
+    sizes = {"...": lead, **{dim: (int(dim) if dim.isdigit() else size(dim),) for dim in letters}}
+    return [tuple(n for dim in dims for n in sizes[dim]) for dims in inputs]
+
+
+def draw_inputs(op: Op, case: Case, shapes: Sequence[Shape], rng: np.random.Generator) -> list[np.ndarray]:
+    """Float64 inputs from the operation's domains, away from kinks; labels are below the size of dimension ``c``."""
+    sizes = {
+        dim: size
+        for dims, shape in zip(Signature(case.signature or op.signature).inputs, shapes, strict=True)
+        for dim, size in zip(reversed(dims), reversed(shape), strict=False)
+    }
+
+    def draw(position: int, shape: Shape) -> np.ndarray:
+        domain = op.domain(position)
+        if domain.whole:
+            return np.array(rng.integers(0, max(sizes["c"], 1), shape))
+        array = np.array(rng.uniform(domain.low, domain.high, shape))
+        while (near := np.any([np.abs(array - kink) < domain.gap for kink in domain.kinks], axis=0)).any():
+            array[near] = rng.uniform(domain.low, domain.high, near.sum())
+        return array
+
+    while True:
+        inputs = [draw(i, shape) for i, shape in enumerate(shapes)]
+        if case.kink is None or not (np.abs(case.kink(*inputs)) < KINK_DISTANCE).any():
+            return inputs
+
+
+# ---- the registry ----
+
+
+class Row(NamedTuple):
+    """The worst check of an operation on a kernel set, and what is wrong if it failed."""
+
+    operation: str
+    kernel_set: str
+    error: float
+    tolerance: float
+    failure: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.failure
+
+
+def check_registry(
+    names: Iterable[str] | None = None, kernel_sets: Iterable[str] | None = None, seed: int = 0, repeats: int = 3
+) -> list[Row]:
+    """Check all operations, or those named, on all kernel sets, or those named, each of their cases ``repeats`` times.
+
+    Raises
+    ------
+    UserError
+        There is no operation of that name.
+    """
+    names, kernel_sets = list(names or REGISTRY), list(kernel_sets or kernels.SETS)
+    for name in names:
+        if name not in REGISTRY:
+            near = difflib.get_close_matches(name, REGISTRY) or sorted(REGISTRY)
+            raise UserError(f"there is no operation {name!r}; choose from {', '.join(near)}")
+    return [_row(REGISTRY[name], kernel_set, seed, repeats) for name in names for kernel_set in kernel_sets]
+
+
+def _row(op: Op, kernel_set: str, seed: int, repeats: int) -> Row:
+    rng = np.random.default_rng(seed)
+    checks = []
+    try:
+        for case in op.cases * repeats:
+            lead = tuple(map(int, rng.integers(1, 4, rng.integers(0, 3))))
+            shapes = input_shapes(op, case, lead, lambda dim: int(rng.integers(1, 5)))
+            checks.append(check_operation(op, case, draw_inputs(op, case, shapes, rng), kernel_set, rng))
+    except GradientError as error:
+        return Row(op.name, kernel_set, error.check.error, error.check.tolerance, str(error))
+    worst = max(checks, key=lambda check: check.ratio)
+    return Row(op.name, kernel_set, worst.error, worst.tolerance)
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """The rows as a table; below it, what is wrong with those that failed."""
+    lines = [f"{'operation':<24}{'kernels':<12}{'error':>10}{'tolerance':>12}  verdict"]
+    for row in rows:
+        verdict = "pass" if row.passed else "FAIL"
+        lines.append(f"{row.operation:<24}{row.kernel_set:<12}{row.error:>10.1e}{row.tolerance:>12.1e}  {verdict}")
+    return "\n".join(lines + [f"\n{row.failure}" for row in rows if row.failure])

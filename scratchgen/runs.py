@@ -1,0 +1,224 @@
+"""A run from its configuration to its summary: what the command line and the demos call."""
+
+import math
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+import kernels
+from scratchgen import checkpoint
+from scratchgen.data import Dataset, load_dataset
+from scratchgen.data.pixels import DESCRIPTIONS, binarized
+from scratchgen.errors import UserError
+from scratchgen.evaluation import evaluate_vae, latent_means
+from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining, load_parameters
+from scratchgen.tensor import Tensor, no_grad
+from scratchgen.training import Trainer, stream
+from scratchgen.version import __version__
+
+IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000 test images
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that makes a run, but for the data's folder: two runs of one configuration have the same bits."""
+
+    name: str
+    network: VAEConfig
+    training: VAETraining
+    epochs: int
+    batch_size: int
+    data: str = "auto"
+    seed: int = 0
+    kernels: str = "cpu"
+    model: str = "vae"
+    data_dir: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.seed < 0:
+            raise ValueError("epochs >= 1, batch_size >= 1 and seed >= 0 are needed")
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "RunConfig":
+        """The configuration out of ``config.json``; ValueError or TypeError if it is not one."""
+        network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()}
+        parts = {"network": VAEConfig(**network), "training": VAETraining(**content["training"])}
+        return cls(**{**content, **parts})
+
+
+VAE_CONFIGS = {
+    # The example of the PyTorch repository, whose loss so many people have seen.
+    "pytorch-example": RunConfig("pytorch-example", VAEConfig(), VAETraining(), epochs=10, batch_size=128),
+    # J. H. Metzen's variational autoencoder in TensorFlow; with --latent-dim 2 for its scatter and manifold (L21).
+    "metzen": RunConfig(
+        "metzen",
+        VAEConfig(encoder_hidden=(500, 500), decoder_hidden=(500, 500), activation="softplus"),
+        VAETraining(),
+        epochs=20,
+        batch_size=100,
+    ),
+    # The one-layer VAE of Burda et al. 2015, with its initialisation, schedule and binarisation.
+    "iwae": RunConfig(
+        "iwae",
+        VAEConfig(latent_dim=50, encoder_hidden=(200, 200), decoder_hidden=(200, 200), activation="tanh"),
+        VAETraining(schedule="tripling", binarize="dynamic", output_bias=True),
+        epochs=200,
+        batch_size=100,
+    ),
+}
+
+# (configuration, data, pixels) to what a test image costs, in nats, after the configuration's epochs. See README.md.
+EXPECTED = {
+    ("pytorch-example", "mnist", "none"): "neg_elbo 105 to 106",
+}
+
+
+def versions() -> dict[str, str]:
+    """What a run's bits depend on besides its configuration."""
+    return {
+        "scratchgen": __version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def start(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Train a new run in ``folder``; returns its summary."""
+    data = _load_data(config)
+    config = replace(config, data=data.name, versions=versions())
+    checkpoint.create_run(folder, asdict(config))
+    return _train(config, data, folder, resume=False)
+
+
+def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None) -> dict[str, Any]:
+    """Continue the run in ``folder``, to its own number of epochs or to more; returns its summary."""
+    config = load_config(folder)
+    if data_dir is not None:
+        config = replace(config, data_dir=str(data_dir))
+    if epochs is not None and epochs < config.epochs:
+        raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
+    if epochs is not None and epochs > config.epochs:
+        config = replace(config, epochs=epochs)
+        checkpoint.write_json(folder / "config.json", {"format": checkpoint.FORMAT, **asdict(config)})
+    return _train(config, _load_data(config), folder, resume=True)
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The configuration of the run in ``folder``."""
+    content = checkpoint.read_config(folder)
+    try:
+        return RunConfig.from_json(content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{folder / 'config.json'}: not a configuration of this version ({error})") from None
+
+
+def load_model(folder: Path) -> tuple[RunConfig, VAE]:
+    """The trained model of the run in ``folder``, from its checkpoint alone."""
+    config = load_config(folder)
+    model = VAE(config.network, stream(config.seed, "parameters"))
+    arrays, _ = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
+    try:
+        load_parameters(model, arrays)
+    except ValueError as error:
+        raise UserError(f"{folder}: its checkpoint does not fit its config.json: {error}") from None
+    return config, model
+
+
+def test_images(config: RunConfig, data: Dataset) -> np.ndarray:
+    """The test images (n, D) as the model sees pixels."""
+    binarize = config.training.binarize
+    return data.test.images if binarize == "none" else binarized(data.test.images, stream(config.seed, "pixels", 1))
+
+
+def evaluate(
+    config: RunConfig, model: VAE, data: Dataset, iw_samples: int = IW_SAMPLES, limit: int | None = None
+) -> dict[str, Any]:
+    """The figures of the summary's ``test``, over the first ``limit`` test images."""
+    images = test_images(config, data)[:limit]
+    rng = stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+    return evaluate_vae(model, images, rng, iw_samples, min(NLL_IMAGES, len(images)) if limit is None else limit)
+
+
+def sample(model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Mean pictures (n, D) of n draws from the prior."""
+    noise = rng.standard_normal((n, model.config.latent_dim), dtype=model.dtype.type)
+    with no_grad():
+        return model.mean(Tensor.wrap(noise)).data
+
+
+def reconstruct(model: VAE, images: np.ndarray) -> np.ndarray:
+    """Mean pictures (n, D) of the codes' means of images (n, D)."""
+    with no_grad():
+        return model.mean(model.encode(Tensor(images, dtype=model.dtype))[0]).data
+
+
+def _load_data(config: RunConfig) -> Dataset:
+    data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
+    if config.training.binarize == "static":
+        rng = stream(config.seed, "pixels", 0)
+        data = replace(data, train=replace(data.train, images=binarized(data.train.images, rng)))
+    return data
+
+
+def _train(config: RunConfig, data: Dataset, folder: Path, resume: bool) -> dict[str, Any]:
+    model = VAE(config.network, stream(config.seed, "parameters"))
+    if config.training.output_bias:
+        model.set_output_bias(data.train.images.mean(axis=0))
+    task = VAETask(model, config.training, math.ceil(len(data.train) / config.batch_size), config.epochs)
+    with kernels.use(config.kernels):
+        trainer = Trainer(
+            task, data, folder, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed, resume=resume
+        )
+        history = trainer.run()
+        summary = {
+            "model": config.model,
+            "config": config.name,
+            "data": data.name,
+            "pixels": DESCRIPTIONS[config.training.binarize],
+            "epochs": config.epochs,
+            "seconds": round(history[-1]["seconds"], 1),
+            "test": evaluate(config, model, data),
+        }
+        draw(config, model, data, history, folder)
+    checkpoint.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def expectation(config: RunConfig, summary: dict[str, Any]) -> str | None:
+    """What others see for this configuration, if it was left as it is: an answer to "is this loss normal?"."""
+    named = VAE_CONFIGS.get(config.name)
+    same = named is not None and (named.network, named.training, named.epochs, named.batch_size) == (
+        config.network,
+        config.training,
+        config.epochs,
+        config.batch_size,
+    )
+    return EXPECTED.get((config.name, summary["data"], config.training.binarize)) if same else None
+
+
+def draw(config: RunConfig, model: VAE, data: Dataset, history: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """The figures of a run; the manifold and the scatter only where the code has two dimensions."""
+    from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+
+    images, shape = test_images(config, data), data.image_shape
+    draws = sample(model, 100, stream(config.seed, "samples"))
+    paths = [
+        figures.save_samples(folder / "samples.png", draws, shape),
+        figures.save_reconstructions(
+            folder / "reconstructions.png", images[:20], reconstruct(model, images[:20]), shape
+        ),
+        figures.save_loss_curves(folder / "losses.png", history),
+    ]
+    if config.network.latent_dim == 2:
+        codes = latent_means(model, images)
+        paths.append(figures.save_latent_scatter(folder / "latent.png", codes, data.test.labels))
+        with no_grad():
+            grid = model.mean(Tensor(figures.normal_quantile_grid(20), dtype=model.dtype)).data
+        paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
+    return paths
