@@ -42,7 +42,7 @@ class Op:
     forward : (kernels, *arrays, **params) -> (out, saved)
         ``kernels`` is a kernel set; ``saved`` is what backward will need.
     backward : (kernels, needs, dout, saved, **params) -> gradients
-        One gradient for each input, None where ``needs`` says that nobody asks for it.
+        One gradient for each input; it may be None where ``needs`` says that nobody asks for it.
     cases
         The parameters with which it is checked.
     """

@@ -229,20 +229,20 @@ class Tensor:
         return apply("transpose", self, axes=axes or tuple(reversed(range(self.ndim))))
 
 
-def apply(name: str, *inputs: Any, **params: Any) -> Tensor:
-    """Run the operation ``name`` on tensors, arrays and numbers, and record it if a gradient will be wanted.
+def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
+    """Run an operation, by name or itself, on tensors, arrays and numbers; record it if a gradient will be wanted.
 
     Raises TypeError for mixed float types (nothing promotes silently) and ValueError for shapes that do not fit.
     """
-    op = REGISTRY[name]
-    dtype = _float_type(name, inputs)
+    op = REGISTRY[operation] if isinstance(operation, str) else operation
+    dtype = _float_type(op.name, inputs)
     tensors = tuple(_as_tensor(op, i, value, dtype) for i, value in enumerate(inputs))
     arrays = [tensor._data for tensor in tensors]
     if op.shapes.elementwise:
-        shape = op.shapes.broadcast(name, [array.shape for array in arrays])
+        shape = op.shapes.broadcast(op.name, [array.shape for array in arrays])
         arrays = [a if a.shape == shape else np.array(np.broadcast_to(a, shape), order="C") for a in arrays]
     else:
-        op.shapes.check(name, [array.shape for array in arrays])
+        op.shapes.check(op.name, [array.shape for array in arrays])
     out, saved = op.forward(kernels.active(), *arrays, **params)
     result = Tensor.wrap(out)
     if _recording and any(tensor.requires_grad for tensor in tensors):

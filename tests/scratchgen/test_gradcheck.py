@@ -1,0 +1,294 @@
+"""Every operation, in every case, on every kernel set, against finite differences; and the check itself as users see
+it."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
+
+import kernels
+from scratchgen import Tensor, UserError, nn, ops
+from scratchgen.gradcheck import (
+    KINK_DISTANCE,
+    GradientError,
+    Row,
+    check_operation,
+    check_registry,
+    draw_inputs,
+    format_table,
+    gradcheck,
+    input_shapes,
+)
+from scratchgen.op import REGISTRY, Case, Op
+from scratchgen.signature import Shape
+from scratchgen.tensor import apply
+
+CASES = [
+    pytest.param(op, case, id=f"{op.name}-{i}" if len(op.cases) > 1 else op.name)
+    for op in REGISTRY.values()
+    for i, case in enumerate(op.cases)
+]
+BROADCASTING = [op for op in REGISTRY.values() if op.shapes.elementwise and len(op.domains) > 1]
+NOT_EMPTY = {
+    "logsumexp": "n",
+    "softmax": "n",
+    "softmax_cross_entropy": "c",
+    "mean": "abc",
+}  # the dimensions that must be
+
+on_every_set = pytest.mark.parametrize("kernel_set", ["cpu", "reference"])
+seeds = st.integers(0, 2**32 - 1)
+
+
+def transposed(x: np.ndarray) -> np.ndarray:
+    return np.array(x, order="F")
+
+
+def strided(x: np.ndarray) -> np.ndarray:
+    """Every second element, backwards, of a larger array."""
+    larger = np.full([2 * size for size in x.shape], 9, x.dtype)
+    view = larger[(..., *[slice(None, None, -2)] * x.ndim)]
+    view[...] = x
+    return view
+
+
+LAYOUTS: list[Callable[[np.ndarray], np.ndarray]] = [np.copy, transposed, strided]
+
+
+# ---- every operation ----
+
+
+@on_every_set
+@pytest.mark.parametrize(("op", "case"), CASES)
+@given(data=st.data(), seed=seeds, layout=st.sampled_from(LAYOUTS))
+def test_gradient(op: Op, case: Case, kernel_set: str, data: st.DataObject, seed: int, layout: Callable) -> None:
+    """Sizes 0 to 4, any leading dimensions, inputs that are views; float32 is part of the check."""
+
+    def size(dim: str) -> int:
+        return data.draw(st.integers(int(dim in NOT_EMPTY.get(op.name, "")), 4), label=dim)
+
+    lead = data.draw(array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3), label="lead")
+    rng = np.random.default_rng(seed)
+    inputs = draw_inputs(op, case, input_shapes(op, case, lead, size), rng)
+    check_operation(op, case, [layout(x) for x in inputs], kernel_set, rng)
+
+
+@on_every_set
+@pytest.mark.parametrize("op", BROADCASTING, ids=lambda op: op.name)
+@given(data=st.data(), seed=seeds)
+def test_gradient_when_inputs_broadcast(op: Op, kernel_set: str, data: st.DataObject, seed: int) -> None:
+    strategy = mutually_broadcastable_shapes(num_shapes=len(op.domains), min_side=0, max_side=3, max_dims=3)
+    rng = np.random.default_rng(seed)
+    for case in op.cases:
+        inputs = draw_inputs(op, case, data.draw(strategy).input_shapes, rng)
+        check_operation(op, case, inputs, kernel_set, rng)
+
+
+@on_every_set
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("operation", "params", "slope"),
+    [("relu", {}, 0.0), ("leaky_relu", {"slope": 0.25}, 0.25), ("elu", {}, 1.0)],
+)
+def test_derivative_at_the_kink(operation: str, params: dict, slope: float, dtype: type, kernel_set: str) -> None:
+    x = Tensor(np.zeros(3, dtype), requires_grad=True)
+    with kernels.use(kernel_set):
+        apply(operation, x, **params).backward(np.array([1.0, -2.0, 3.0]))
+    np.testing.assert_array_equal(x.grad, np.array([1.0, -2.0, 3.0], dtype) * slope)
+
+
+@on_every_set
+@pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("elu", 1.0)])
+def test_derivative_at_the_kink_of_a_dense_layer(activation: str, slope: float, kernel_set: str) -> None:
+    x, w, b = (Tensor(np.array(v), requires_grad=True) for v in ([[1.0, 2.0]], [[2.0], [-1.0]], [0.0]))
+    with kernels.use(kernel_set):
+        ops.dense(x, w, b, activation).backward(np.array([[3.0]]))
+    np.testing.assert_array_equal(b.grad, [3.0 * slope])
+    np.testing.assert_array_equal(x.grad, [[6.0 * slope, -3.0 * slope]])
+
+
+# ---- what they are checked with ----
+
+
+@pytest.mark.parametrize(("op", "case"), CASES)
+@given(seed=seeds, lead=array_shapes(min_dims=0, max_dims=2, min_side=1, max_side=3))
+@example(seed=0, lead=())
+def test_inputs_come_from_their_domains(op: Op, case: Case, seed: int, lead: Shape) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = input_shapes(op, case, lead, lambda dim: 3)
+    inputs = draw_inputs(op, case, shapes, rng)
+    assert [x.shape for x in inputs] == shapes
+    for i, x in enumerate(inputs):
+        domain = op.domain(i)
+        if domain.whole:
+            assert x.dtype == np.int64
+            assert ((x >= 0) & (x < 3)).all()
+        else:
+            assert x.dtype == np.float64
+            assert ((x >= domain.low) & (x <= domain.high)).all()
+            assert all((np.abs(x - kink) >= domain.gap).all() for kink in domain.kinks)
+    if case.kink:
+        assert (np.abs(case.kink(*inputs)) >= KINK_DISTANCE).all()
+
+
+def test_labels_are_all_drawn() -> None:
+    op = REGISTRY["softmax_cross_entropy"]
+    _, labels = draw_inputs(op, op.cases[0], [(99, 3), (99,)], np.random.default_rng(0))
+    assert set(labels) == {0, 1, 2}
+
+
+# ---- as users see it ----
+
+
+def test_gradcheck_takes_arrays_and_any_output() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((3, 4)), rng.standard_normal(4)
+    check = gradcheck(lambda x, y: ops.tanh(x * y) + x, a, b)
+    assert check.error <= check.tolerance < 1e-7
+
+
+def test_gradcheck_shows_the_elements_of_a_wrong_gradient() -> None:
+    def double_but_half_of_it_detached(x: Tensor) -> Tensor:
+        return x + ops.concatenate([x[:2], x[2:].detach()])
+
+    with pytest.raises(GradientError) as caught:
+        gradcheck(double_but_half_of_it_detached, np.array([1.0, 2.0, 3.0]))
+    head, names, worst, *rest = str(caught.value).splitlines()
+    assert head.startswith("input 0: off by")
+    assert names.split() == ["input", "index", "analytic", "numeric", "difference"]
+    place, index, analytic, numeric, difference = worst.split()
+    assert (place, index) == ("0", "(2,)")
+    assert float(numeric) == pytest.approx(2 * float(analytic))
+    assert float(difference) == pytest.approx(abs(float(analytic)), rel=1e-2)
+    assert len(rest) == 2
+    assert all(float(line.split()[-1]) < 1e-9 for line in rest)
+    assert caught.value.check.error > caught.value.check.tolerance
+
+
+def test_gradcheck_names_the_input_that_is_wrong() -> None:
+    with pytest.raises(GradientError, match="input 1: off by") as caught:
+        gradcheck(lambda x, y: x * y.detach(), np.ones(2), np.ones(2))
+    assert "input 0" not in str(caught.value)
+
+
+def test_gradcheck_looks_at_some_elements_of_a_large_input() -> None:
+    with pytest.raises(GradientError, match="200 of its 1000 elements") as caught:
+        gradcheck(lambda x: x + x.detach(), np.ones(1000))
+    assert len(str(caught.value).splitlines()) == 2 + 10
+
+
+def test_gradcheck_fails_on_nan() -> None:
+    with pytest.raises(GradientError), np.errstate(invalid="ignore"):
+        gradcheck(lambda x: ops.log(x), np.array([-1.0]))
+
+
+def test_gradcheck_of_what_does_not_depend_on_an_input() -> None:
+    gradcheck(lambda x, y: ops.exp(x), np.ones(2), np.ones(3))
+    gradcheck(lambda x: Tensor(np.ones(2)), np.ones(2))
+
+
+def test_gradcheck_of_a_view_of_the_input() -> None:
+    gradcheck(lambda x: x, np.ones((2, 3)))
+    gradcheck(lambda x: x.reshape(3, 2), np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.ones(2, np.float32), TypeError, "float64, not float32"),
+        (Tensor(np.ones(2)), ValueError, "leaves"),
+        (Tensor(np.ones(2), requires_grad=True) * 2.0, ValueError, "leaves"),
+    ],
+)
+def test_gradcheck_refuses(value: np.ndarray | Tensor, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        gradcheck(ops.exp, value)
+
+
+def test_gradcheck_refuses_noise() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="two results"):
+        gradcheck(lambda x: x + rng.standard_normal(2), np.ones(2))
+
+
+class TestModel:
+    """A loss with respect to the parameters of a module, flattened for an optimizer or not."""
+
+    def setup_method(self) -> None:
+        rng = np.random.default_rng(3)
+        self.weights = [nn.Parameter(rng.standard_normal(shape)) for shape in ((3, 4), (4,), (4, 2), (2,))]
+        self.x, self.labels = rng.standard_normal((5, 3)), rng.integers(0, 2, 5)
+
+    def loss(self, *_: Tensor) -> Tensor:
+        w1, b1, w2, b2 = self.weights
+        hidden = ops.dense(Tensor(self.x), w1, b1, "tanh")
+        return ops.softmax_cross_entropy(ops.dense(hidden, w2, b2), self.labels).mean()
+
+    @pytest.mark.parametrize("flat", [False, True])
+    def test_parameters_are_put_back(self, flat: bool) -> None:
+        if flat:
+            nn.flatten(self.weights)
+        before = [p.data.copy() for p in self.weights]
+        gradcheck(self.loss, *self.weights)
+        for parameter, data in zip(self.weights, before, strict=True):
+            np.testing.assert_array_equal(parameter.data, data)
+            assert parameter.grad is None
+
+    def test_parameters_are_put_back_after_an_error(self) -> None:
+        before, calls = self.weights[0].data.copy(), iter(range(100))
+
+        def loss(*_: Tensor) -> Tensor:
+            if next(calls) == 4:
+                raise ZeroDivisionError
+            return self.loss()
+
+        with pytest.raises(ZeroDivisionError):
+            gradcheck(loss, *self.weights)
+        np.testing.assert_array_equal(self.weights[0].data, before)
+
+    def test_a_parameter_left_out_is_found(self) -> None:
+        def loss(*_: Tensor) -> Tensor:
+            return self.loss() + self.weights[3].detach().sum()
+
+        with pytest.raises(GradientError, match="input 3: off by"):
+            gradcheck(loss, *self.weights)
+
+
+# ---- the registry ----
+
+
+def test_registry_passes_and_prints() -> None:
+    rows = check_registry(repeats=1)
+    assert {(row.operation, row.kernel_set) for row in rows} == {(o, k) for o in REGISTRY for k in kernels.SETS}
+    assert all(row.error <= row.tolerance and row.passed for row in rows)
+    lines = format_table(rows).splitlines()
+    assert lines[0].split() == ["operation", "kernels", "error", "tolerance", "verdict"]
+    assert len(lines) == 1 + len(rows)
+    assert all(line.endswith("  pass") for line in lines[1:])
+
+
+def test_registry_by_name() -> None:
+    (row,) = check_registry(["relu"], ["reference"], repeats=1)
+    assert row[:2] == ("relu", "reference")
+    assert row == check_registry(["exp", "relu"], ["cpu", "reference"], repeats=1)[-1]
+
+
+def test_registry_of_an_unknown_name() -> None:
+    with pytest.raises(UserError, match=r"no operation 'sofmax'; choose from .*softmax"):
+        check_registry(["sofmax"])
+    with pytest.raises(UserError, match="choose from add, bce_with_logits"):
+        check_registry(["zzz"])
+
+
+def test_table_of_a_failure() -> None:
+    table = format_table(
+        [Row("exp", "cpu", 2e-3, 1e-9, "exp: off"), Row("log", "cpu", math.nan, math.nan, "log: writes")]
+    )
+    lines = table.splitlines()
+    assert lines[1].split() == ["exp", "cpu", "2.0e-03", "1.0e-09", "FAIL"]
+    assert lines[2].split() == ["log", "cpu", "nan", "nan", "FAIL"]
+    assert lines[3:] == ["", "exp: off", "", "log: writes"]
