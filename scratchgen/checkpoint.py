@@ -6,6 +6,7 @@
 ``summary.json``            the result
 """
 
+import hashlib
 import json
 import os
 import struct
@@ -45,8 +46,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
     """Write arrays and a JSON-able ``progress`` into one safetensors file."""
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     metadata = {"format": str(FORMAT), "progress": json.dumps(progress)}
-    write_whole(path, to_safetensors({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata))
+    metadata["sha256"] = _digest(arrays, metadata["progress"])
+    write_whole(path, to_safetensors(arrays, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -55,8 +58,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         content = path.read_bytes()
         arrays = parse_safetensors(content)
         (size,) = struct.unpack("<Q", content[:8])
-        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-        _require_format(path, int(metadata.get("format", 0)))
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        _require_format(path, metadata["format"])
+        if metadata["sha256"] != _digest(arrays, metadata["progress"]):
+            raise ValueError("its checksum is another")
         return arrays, json.loads(metadata["progress"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train first") from None
@@ -64,11 +69,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UserError(f"{path}: not a checkpoint of scratchgen, or damaged ({error})") from None
 
 
+def _digest(arrays: Mapping[str, np.ndarray], progress: str) -> str:
+    """Of all that a checkpoint holds: a flipped bit in a parameter would train on, and nobody would know."""
+    digest = hashlib.sha256(progress.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
 def create_run(folder: Path, config: Mapping[str, Any]) -> None:
     """Make a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written."""
-    if (folder / "config.json").exists():
-        raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
     try:
+        if (folder / "config.json").exists():
+            raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", {"format": FORMAT, **config})
     except OSError as error:
@@ -79,16 +93,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a run. UserError if there is none, or it is broken or of another version."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text())
-        found = int(config.pop("format", 0))
+        config = json.loads(path.read_bytes())
+        found = config.pop("format", None)
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: there is no config.json in it") from None
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     _require_format(path, found)
     return config
 
 
-def _require_format(path: Path, found: int) -> None:
-    if found != FORMAT:
-        raise UserError(f"{path}: written in format {found}, and this version reads {FORMAT}; train anew")
+def _require_format(path: Path, found: Any) -> None:
+    if str(found) != str(FORMAT):
+        raise UserError(f"{path}: written in format {found!r}, and this version reads {FORMAT}; train anew")

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         return options.command(options)
-    except UserError as error:
-        print(f"scratchgen: {error}", file=sys.stderr)
+    except (UserError, OSError, MemoryError) as error:  # a full disk, a network too large
+        print("scratchgen:", *str(error).splitlines(), file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt):
         return 130
@@ -64,7 +66,7 @@ def sample(options: argparse.Namespace) -> int:
     _, model = runs.load_model(options.run)
     images = runs.sample(model, options.n, stream(options.seed, "samples"))
     out = options.out or options.run / "samples.png"
-    _write(out, lambda: np.save(out, images) if out.suffix == ".npy" else save_samples(out, images))
+    _write(out, lambda: np.save(out, images) if out.suffix == ".npy" else save_samples(out, images), (".png", ".npy"))
     return 0
 
 
@@ -160,7 +162,7 @@ def _new_folder(config: runs.RunConfig) -> Path:
 
 
 class _saying_how_to_resume:
-    """On Ctrl-C, say where the run stands and how it goes on."""
+    """On Ctrl-C, say how the run goes on, if it has begun."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -168,8 +170,9 @@ class _saying_how_to_resume:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, Interrupted):
-            print(f"stopped; continue with: scratchgen train vae --resume {self.folder}", file=sys.stderr)
+        if isinstance(error, Interrupted | KeyboardInterrupt) and (self.folder / "config.json").exists():
+            folder = shlex.quote(str(self.folder))
+            print(f"stopped; continue with: scratchgen train vae --resume {folder}", file=sys.stderr)
 
 
 def _report(config: runs.RunConfig, summary: dict[str, Any], folder: Path) -> None:
@@ -194,7 +197,9 @@ def _data_of(config: runs.RunConfig, data_dir: Path | None) -> Any:
     return load_dataset(config.data, folder)
 
 
-def _write(path: Path, write: Any) -> None:
+def _write(path: Path, write: Any, suffixes: tuple[str, ...] = (".png",)) -> None:
+    if path.suffix not in suffixes:
+        raise UserError(f"{path}: give a name that ends in {' or '.join(suffixes)}")
     try:
         write()
     except (OSError, ValueError) as error:
@@ -226,9 +231,9 @@ def _parser() -> argparse.ArgumentParser:
     vae.add_argument("--likelihood", choices=LIKELIHOODS)
     vae.add_argument("--samples", type=_positive, metavar="M", help="draws of z for each image")
     vae.add_argument("--binarize", choices=BINARIZE)
-    vae.add_argument("--beta", type=float, metavar="B", help="weight of the KL term")
-    vae.add_argument("--beta-warmup", type=float, metavar="EPOCHS", help="epochs over which beta rises from 0")
-    vae.add_argument("--lr", type=float, metavar="X", help="Adam's learning rate")
+    vae.add_argument("--beta", type=_number, metavar="B", help="weight of the KL term")
+    vae.add_argument("--beta-warmup", type=_number, metavar="EPOCHS", help="epochs over which beta rises from 0")
+    vae.add_argument("--lr", type=_number, metavar="X", help="Adam's learning rate")
     vae.add_argument("--seed", type=_whole, metavar="N")
     vae.add_argument("--kernels", choices=kernels.SETS)
     vae.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (runs/vae-CONFIG)")
@@ -273,8 +278,8 @@ def _command(group: Any, name: str, run: Any) -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not text.isdecimal() or not 0 < int(text) < 2**31:  # what NumPy takes as a size
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0, and below 2^31")
     return int(text)
 
 
@@ -282,3 +287,13 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number

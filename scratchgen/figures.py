@@ -45,8 +45,8 @@ _STYLE: dict[Any, Any] = {
 
 # Ten colours that stay apart with the common kinds of colour blindness.
 # Source: Petroff, "Accessible Color Sequences for Data Visualization", 2021, https://arxiv.org/abs/2107.02270
-_BLUE, _ORANGE, _GRAY = "#3f90da", "#e76300", "#717581"
-_COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", _GRAY, "#92dadd"]
+_BLUE, _ORANGE = "#3f90da", "#e76300"
+_COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", "#717581", "#92dadd"]
 
 
 def normal_quantile_grid(n: int) -> np.ndarray:
@@ -168,7 +168,7 @@ def save_latent_scatter(
             left.text(x, y, str(label), ha="center", va="center", size=12, weight="bold", path_effects=halo)
             left.scatter([], [], c=_COLOURS[label], s=30, label=str(label))
         for axes in right:
-            axes.scatter(*panels[1].T, c=_GRAY, **dots)
+            axes.scatter(*panels[1].T, c="#444444", **dots)
             axes.set(title="samples of the prior", xlabel="z₁", aspect="equal")
             axes.label_outer(remove_inner_ticks=True)
         figure.legend(loc="outside right center", handletextpad=0.1)

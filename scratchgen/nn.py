@@ -119,7 +119,7 @@ class Module:
             if isinstance(value, Parameter | Module):
                 yield name, value
             elif isinstance(value, list):
-                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module))
+                yield from ((f"{name}.{i}", one) for i, one in enumerate(value) if isinstance(one, Parameter | Module))
 
     def named_parameters(self) -> dict[str, Parameter]:
         """Every parameter under its name, such as ``encoder.layers.0.weight``, in the order of definition."""

@@ -54,9 +54,9 @@ class Optimizer:
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from ``state()``. ValueError, with nothing written, if it is another optimizer's."""
-        shapes = {"steps": (1,), **{name: m.shape for name, m in self.moments.items()}}
-        if {name: array.shape for name, array in state.items()} != shapes:
-            raise ValueError(f"{type(self).__name__} keeps {shapes}; the state has {sorted(state)} or other shapes")
+        kinds = {name: (array.shape, array.dtype) for name, array in self.state().items()}
+        if {name: (array.shape, array.dtype) for name, array in state.items()} != kinds:
+            raise ValueError(f"{type(self).__name__} keeps {kinds}; the state has {sorted(state)}, or others")
         self.steps = int(state["steps"][0])
         for name, moment in self.moments.items():
             moment[...] = state[name]
@@ -155,7 +155,7 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
 
 
 def tripling_stages(lr: float, total: int, stages: int = 8) -> Schedule:
-    """Stages i = 0, 1, ... each three times as long as the one before, at lr 10^(-i / (stages - 1)).
+    """Two or more stages i = 0, 1, ... each three times as long as the one before, at lr 10^(-i / (stages - 1)).
 
     Source: Burda et al. 2015, section 5, where the stages last 3^i passes over the data.
     """

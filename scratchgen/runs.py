@@ -4,14 +4,14 @@ import math
 import platform
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numba
 import numpy as np
 
 import kernels
 from scratchgen import checkpoint
-from scratchgen.data import Dataset, load_dataset
+from scratchgen.data import SOURCES, Dataset, load_dataset
 from scratchgen.data.pixels import DESCRIPTIONS, binarized
 from scratchgen.errors import UserError
 from scratchgen.evaluation import evaluate_vae, latent_means
@@ -42,13 +42,31 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.seed < 0:
             raise ValueError("epochs >= 1, batch_size >= 1 and seed >= 0 are needed")
+        if self.data not in SOURCES or self.kernels not in kernels.SETS:
+            raise ValueError(f"there is no data {self.data!r}, or no kernel set {self.kernels!r}")
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "RunConfig":
         """The configuration out of ``config.json``; ValueError or TypeError if it is not one."""
         network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["network"].items()}
-        parts = {"network": VAEConfig(**network), "training": VAETraining(**content["training"])}
-        return cls(**{**content, **parts})
+        parts = {"network": _build(VAEConfig, network), "training": _build(VAETraining, content["training"])}
+        return _build(cls, {**content, **parts})
+
+
+def _build(kind: Any, content: dict[str, Any]) -> Any:
+    """``kind(**content)``. TypeError if a value is not what its field declares: a file may hold anything."""
+    for name, declared in get_type_hints(kind).items():
+        if name in content and not _fits(content[name], declared):
+            raise TypeError(f"{name} cannot be {content[name]!r}")
+    return kind(**content)
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    if declared is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    if get_origin(declared) is tuple:
+        return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
+    return isinstance(value, dict if get_origin(declared) is dict else declared)
 
 
 VAE_CONFIGS = {
@@ -92,21 +110,23 @@ def start(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Train a new run in ``folder``; returns its summary."""
     data = _load_data(config)
     config = replace(config, data=data.name, versions=versions())
+    model, trainer = _prepare(config, data, folder)  # first, so that what cannot be trained leaves no folder
     checkpoint.create_run(folder, asdict(config))
-    return _train(config, data, folder, resume=False)
+    return _train(config, model, trainer)
 
 
 def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None) -> dict[str, Any]:
     """Continue the run in ``folder``, to its own number of epochs or to more; returns its summary."""
-    config = load_config(folder)
+    config = before = load_config(folder)
     if data_dir is not None:
-        config = replace(config, data_dir=str(data_dir))
+        config = replace(config, data_dir=str(data_dir.absolute()))
     if epochs is not None and epochs < config.epochs:
         raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
-    if epochs is not None and epochs > config.epochs:
-        config = replace(config, epochs=epochs)
+    config = replace(config, epochs=epochs or config.epochs)
+    model, trainer = _prepare(config, _load_data(config), folder, resume=True)
+    if config != before:
         checkpoint.write_json(folder / "config.json", {"format": checkpoint.FORMAT, **asdict(config)})
-    return _train(config, _load_data(config), folder, resume=True)
+    return _train(config, model, trainer)
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -121,7 +141,7 @@ def load_config(folder: Path) -> RunConfig:
 def load_model(folder: Path) -> tuple[RunConfig, VAE]:
     """The trained model of the run in ``folder``, from its checkpoint alone."""
     config = load_config(folder)
-    model = VAE(config.network, stream(config.seed, "parameters"))
+    model = _model(config)
     arrays, _ = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
     try:
         load_parameters(model, arrays)
@@ -166,15 +186,30 @@ def _load_data(config: RunConfig) -> Dataset:
     return data
 
 
-def _train(config: RunConfig, data: Dataset, folder: Path, resume: bool) -> dict[str, Any]:
-    model = VAE(config.network, stream(config.seed, "parameters"))
+def _model(config: RunConfig) -> VAE:
+    try:
+        return VAE(config.network, stream(config.seed, "parameters"))
+    except ValueError as error:
+        raise UserError(f"there is no such network: {error}") from None
+
+
+def _prepare(config: RunConfig, data: Dataset, folder: Path, resume: bool = False) -> tuple[VAE, Trainer]:
+    pixels = data.train.images.shape[1]
+    if pixels != config.network.input_dim:
+        raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
+    model = _model(config)
     if config.training.output_bias:
         model.set_output_bias(data.train.images.mean(axis=0))
     task = VAETask(model, config.training, math.ceil(len(data.train) / config.batch_size), config.epochs)
+    trainer = Trainer(
+        task, data, folder, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed, resume=resume
+    )
+    return model, trainer
+
+
+def _train(config: RunConfig, model: VAE, trainer: Trainer) -> dict[str, Any]:
+    data, folder = trainer.data, trainer.folder
     with kernels.use(config.kernels):
-        trainer = Trainer(
-            task, data, folder, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed, resume=resume
-        )
         history = trainer.run()
         summary = {
             "model": config.model,

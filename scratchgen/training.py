@@ -119,7 +119,7 @@ class Trainer:
         Raises Interrupted after Ctrl-C, with a checkpoint of that very step, and NotFinite when a figure is not
         finite: the last checkpoint, and the good parameters in it, stay.
         """
-        with _ctrl_c() as interrupted:
+        with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
             while self.progress.epoch < self.epochs:
                 for images, labels in self._batches():
                     self._step(images, labels)
@@ -127,6 +127,8 @@ class Trainer:
                         self._save()
                         raise Interrupted
                 self._finish_epoch()
+                if interrupted():  # while it measured
+                    raise Interrupted
         return self.progress.history
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

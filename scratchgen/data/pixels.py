@@ -17,7 +17,7 @@ def binarized(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Source: Salakhutdinov & Murray 2008; anew for every batch in Burda et al. 2015.
     """
-    out = np.empty_like(images)
+    out = np.empty(images.shape, images.dtype)  # in C order, whatever that of the images
     uniform = rng.random(images.shape, dtype=np.float32).astype(images.dtype, copy=False)
     kernels.active().elementwise.bernoulli(out.reshape(-1), images.reshape(-1), uniform.reshape(-1))
     return out

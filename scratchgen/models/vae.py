@@ -55,7 +55,7 @@ class VAEConfig:
             raise ValueError(f"likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}")
         if min(self.input_dim, self.latent_dim, *self.encoder_hidden, *self.decoder_hidden) < 1:
             raise ValueError("every layer, the latent code and the input have at least one dimension")
-        if min(self.sigma, self.sigma_floor) <= 0:
+        if not (self.sigma > 0 and self.sigma_floor > 0):
             raise ValueError("sigma and sigma_floor are above 0")
 
 
@@ -114,6 +114,16 @@ class VAE(Module):
             return reconstruction, (_log_normal(z, mu, logvar) - _log_standard_normal(z)).mean(axis=0)
         return reconstruction, ops.kl_standard_normal(mu, logvar)
 
+    def score_function_loss(self, x: Tensor, noise: Tensor) -> Tensor:
+        """A stand-in (M, b) for ``reconstruction`` with the score-function gradient for the encoder (L18).
+
+        Its gradient is -log p(x|z) grad log q(z|x), with z held fixed: the same in expectation as through z itself, and
+        far noisier. Nothing trains with it; it shows what reparametrisation is for. Source: Williams 1992, REINFORCE.
+        """
+        mu, logvar = self.encode(x)
+        z = ops.reparameterize(mu, logvar, noise).detach()
+        return self.reconstruction(z, x).detach() * _log_normal(z, mu, logvar)
+
     def log_weights(self, x: Tensor, noise: Tensor) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) (K, b), of x (b, D) and noise (K, b, J), z drawn from q(z|x)."""
         mu, logvar = self.encode(x)
@@ -128,9 +138,9 @@ class VAE(Module):
         return ops.logsumexp(self.log_weights(x, noise), axis=0) - math.log(noise.shape[0])
 
     def set_output_bias(self, pixel_means: np.ndarray) -> None:
-        """Begin with a decoder that draws the mean picture (D,), whatever z: its bias is the logit of the means."""
+        """Begin near the mean picture (D,): the output bias becomes its logit, or itself for Gaussian likelihoods."""
         means = np.clip(pixel_means, 0.001, 0.999)
-        bias = np.log(means / (1 - means)) if self.config.likelihood == "bernoulli" else means
+        bias = np.log(means / (1 - means)) if self.config.likelihood == "bernoulli" else pixel_means
         self.decoder_out.bias.write(bias.astype(self.dtype))
 
 
@@ -179,7 +189,7 @@ class VAETraining:
             raise ValueError(f"schedule {self.schedule!r} is neither constant nor tripling")
         if self.binarize not in BINARIZE:
             raise ValueError(f"binarize {self.binarize!r} is not one of {', '.join(BINARIZE)}")
-        if self.samples < 1 or not self.lr > 0 or self.beta < 0 or self.beta_warmup < 0:
+        if not (self.samples >= 1 and self.lr > 0 and self.beta >= 0 and self.beta_warmup >= 0):  # a NaN fails too
             raise ValueError("samples >= 1, lr > 0, beta >= 0 and beta_warmup >= 0 are needed")
 
 
@@ -203,7 +213,7 @@ class VAETask:
         if self.training.binarize == "dynamic":
             images = binarized(images, rng)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
-        noise = Tensor.wrap(rng.standard_normal(shape, dtype=np.float32))
+        noise = Tensor.wrap(rng.standard_normal(shape, dtype=self.model.dtype.type))
         reconstruction, kl = self.model.negative_elbo(Tensor.wrap(images), noise, self.training.monte_carlo_kl)
         reconstruction, kl = reconstruction.mean(), kl.mean()
         figures = _figures(reconstruction.item(), kl.item())

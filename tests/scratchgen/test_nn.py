@@ -1,0 +1,433 @@
+"""Layers: their names and state, what they compute, how they begin, and the buffer they share with optimizers."""
+
+import math
+
+import numpy as np
+import pytest
+
+import kernels
+from scratchgen import init, nn, ops
+from scratchgen.gradcheck import gradcheck
+from scratchgen.nn import Dense, Dropout, Module, Parameter, Sequential, flatten, mlp
+from scratchgen.optim import SGD
+from scratchgen.tensor import Tensor
+
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+every_activation = pytest.mark.parametrize("activation", ["identity", *nn.ACTIVATIONS])
+
+DEFINITIONS = {
+    "identity": lambda a: a,
+    "relu": lambda a: np.maximum(a, 0),
+    "leaky_relu": lambda a: np.where(a > 0, a, 0.01 * a),
+    "elu": lambda a: np.where(a > 0, a, np.exp(a) - 1),
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "tanh": lambda a: (np.exp(2 * a) - 1) / (np.exp(2 * a) + 1),
+    "softplus": lambda a: np.log(1 + np.exp(a)),
+    "gelu": lambda a: a * (1 + np.vectorize(math.erf, otypes=[float])(a / math.sqrt(2))) / 2,
+}
+
+
+@pytest.fixture(params=kernels.SETS)
+def kernel_set(request):
+    with kernels.use(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+class Zoo(Module):
+    """A bit of everything that can hold parameters."""
+
+    def __init__(self, rng, dtype=np.float32):
+        self.scale = Parameter(np.ones(2), dtype)
+        self.body = Sequential(Dense(3, 2, rng, "tanh", dtype=dtype), Dropout(0.5, rng))
+        self.note = "no parameter"
+        self.heads = [Dense(2, 1, rng, dtype=dtype), Parameter(np.zeros((2, 2)), dtype)]
+
+
+ZOO = ["scale", "body.layers.0.weight", "body.layers.0.bias", "heads.0.weight", "heads.0.bias", "heads.1"]
+
+
+# ---- names and state ----
+
+
+def test_parameters_have_names_in_the_order_of_definition(rng):
+    zoo = Zoo(rng)
+    assert list(zoo.named_parameters()) == ZOO
+    assert [id(p) for p in zoo.parameters()] == [id(p) for p in zoo.named_parameters().values()]
+    assert zoo.parameters()[1] is zoo.body.layers[0].weight
+    assert zoo.parameters()[5] is zoo.heads[1]
+
+
+@both_dtypes
+def test_state_goes_round(rng, dtype):
+    source, target = Zoo(rng, dtype), Zoo(rng, dtype)
+    state = source.state_dict()
+    assert list(state) == ZOO
+    target.load_state_dict(dict(reversed(state.items())))  # by name, not by order
+    for mine, other in zip(target.parameters(), source.parameters(), strict=True):
+        np.testing.assert_array_equal(mine.data, other.data)
+        assert mine.dtype == dtype
+        assert not np.shares_memory(mine.data, other.data)
+    state["scale"][...] = 7  # a copy: nobody sees it
+    assert (source.scale.data == 1).all()
+    assert (target.scale.data == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("heads.1", None, r"missing \['heads.1'\], unexpected \[\]"),
+        ("heads.2", np.ones(2, np.float32), r"missing \[\], unexpected \['heads.2'\]"),
+        ("heads.1", np.ones(4, np.float32), r"heads.1 is \(2, 2\) float32, not \(4,\) float32"),
+        ("heads.1", np.ones((2, 2)), r"heads.1 is \(2, 2\) float32, not \(2, 2\) float64"),
+    ],
+    ids=["missing", "unexpected", "shape", "dtype"],
+)
+def test_state_that_does_not_fit_is_refused_whole(rng, name, value, message):
+    zoo = Zoo(rng)
+    before = zoo.state_dict()
+    state = {key: array + 1 for key, array in before.items() if key != name}
+    if value is not None:
+        state[name] = value
+    with pytest.raises(ValueError, match=message):
+        zoo.load_state_dict(state)
+    assert all(np.array_equal(array, before[key]) for key, array in zoo.state_dict().items())
+    assert all(p.version == 0 for p in zoo.parameters())
+
+
+def test_train_and_eval_reach_every_module(rng):
+    zoo = Zoo(rng)
+    modules = [zoo, zoo.body, *zoo.body.layers, zoo.heads[0]]
+    zoo.eval()
+    assert not any(module.training for module in modules)
+    zoo.train()
+    assert all(module.training for module in modules)
+
+
+def test_a_module_without_forward_says_so(rng):
+    with pytest.raises(NotImplementedError, match="Zoo has no forward"):
+        Zoo(rng)(Tensor([1.0]))
+
+
+# ---- what layers compute ----
+
+
+def test_every_activation_has_a_definition_here():
+    assert DEFINITIONS.keys() == {"identity", *nn.ACTIVATIONS}
+
+
+@pytest.mark.usefixtures("kernel_set")
+@every_activation
+@both_dtypes
+@pytest.mark.parametrize("lead", [(), (4,), (2, 0), (2, 3)], ids=str)
+def test_dense_against_numpy(rng, activation, dtype, lead):
+    layer = Dense(3, 5, rng, activation, dtype=dtype)
+    layer.bias.write(rng.standard_normal(5).astype(dtype))
+    x = Tensor(rng.standard_normal((*lead, 3)), dtype=dtype)
+    weight, bias = (p.data.astype(np.float64) for p in (layer.weight, layer.bias))
+    out = layer(x)
+    assert out.dtype == dtype
+    expected = DEFINITIONS[activation](x.data.astype(np.float64) @ weight + bias)
+    np.testing.assert_allclose(out.data, expected, rtol=0, atol=1e-14 if dtype == np.float64 else 2e-6)
+
+
+@pytest.mark.usefixtures("kernel_set")
+@every_activation
+def test_gradients_of_dense(activation):
+    rng = np.random.default_rng(4)
+    layer = Dense(3, 5, rng, activation, dtype=np.float64)
+    layer.bias.write(rng.standard_normal(5))
+    x = Tensor(rng.standard_normal((4, 3)), requires_grad=True)
+    preactivation = x.data @ layer.weight.data + layer.bias.data
+    assert np.abs(preactivation).min() > 0.01  # no kink within reach of a difference
+    gradcheck(lambda *_: layer(x), x, layer.weight, layer.bias)
+
+
+@every_activation
+def test_dense_begins_by_its_activation(activation):
+    def draw(function):
+        return function(np.random.default_rng(3), 4, 6)
+
+    layer = Dense(4, 6, np.random.default_rng(3), activation, dtype=np.float64)
+    like_relu = activation in ("relu", "leaky_relu", "elu", "gelu")
+    np.testing.assert_array_equal(layer.weight.data, draw(init.he_normal if like_relu else init.glorot_uniform))
+    np.testing.assert_array_equal(layer.bias.data, np.zeros(6))
+    chosen = Dense(4, 6, np.random.default_rng(3), activation, init.uniform, np.float64)
+    np.testing.assert_array_equal(chosen.weight.data, draw(init.uniform))
+
+
+def test_an_unknown_activation_is_refused(rng):
+    with pytest.raises(ValueError, match="activation 'relo' is not one of identity, relu, leaky_relu, elu, sigmoid"):
+        Dense(2, 2, rng, "relo")
+
+
+@both_dtypes
+def test_sequential_and_mlp_apply_layer_after_layer(rng, dtype):
+    net = mlp((3, 5, 4, 2), "tanh", rng, dtype)
+    assert [layer.weight.shape for layer in net.layers] == [(3, 5), (5, 4), (4, 2)]
+    assert {layer.activation for layer in net.layers} == {"tanh"}
+    assert {p.dtype for p in net.parameters()} == {np.dtype(dtype)}
+    x = Tensor(rng.standard_normal((6, 3)), dtype=dtype)
+    by_hand = x.data
+    for layer in net.layers:
+        by_hand = np.tanh(by_hand @ layer.weight.data)
+    np.testing.assert_allclose(net(x).data, by_hand, atol=1e-6)
+    assert mlp((3,), "tanh", rng)(x) is x
+
+
+# ---- dropout ----
+
+
+@pytest.mark.usefixtures("kernel_set")
+@both_dtypes
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+def test_dropout_in_training(rng, dtype, rate):
+    n = 20_000
+    x = Tensor(rng.uniform(0.5, 1.5, n), requires_grad=True, dtype=dtype)
+    out = Dropout(rate, rng)(x)
+    assert out.dtype == dtype
+    kept = out.data != 0
+    np.testing.assert_allclose(out.data[kept], x.data[kept] / (1 - rate), rtol=1e-6)
+    assert abs(kept.mean() - (1 - rate)) < 4 * math.sqrt(rate * (1 - rate) / n)
+    noise = out.data - x.data  # its mean is 0, its variance x^2 rate / (1 - rate)
+    variance = x.data**2 * rate / (1 - rate)
+    assert abs(noise.mean()) < 4 * math.sqrt(variance.mean() / n)
+    assert (noise**2).mean() == pytest.approx(variance.mean(), rel=0.05)
+    out.backward(np.full(n, 3.0, dtype))
+    np.testing.assert_allclose(x.grad, np.where(kept, 3 / (1 - rate), 0), rtol=1e-6)
+
+
+def test_dropout_draws_anew_and_repeats_from_its_seed():
+    x = Tensor(np.ones(100))
+    layer, again = Dropout(0.5, np.random.default_rng(1)), Dropout(0.5, np.random.default_rng(1))
+    first, second = layer(x).data, layer(x).data
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(again(x).data, first)
+
+
+def test_dropout_leaves_evaluation_alone(rng):
+    x = Tensor(np.ones(5))
+    layer, never = Dropout(0.5, rng), Dropout(0, rng)
+    layer.eval()
+    before = rng.bit_generator.state
+    assert layer(x) is x
+    assert never(x) is x
+    assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
+def test_impossible_dropout_rates_are_refused(rng, rate):
+    with pytest.raises(ValueError, match=r"the dropout rate lies in \[0, 1\)"):
+        Dropout(rate, rng)
+
+
+# ---- how weights begin ----
+
+FAN_IN, FAN_OUT = 300, 200
+
+
+@pytest.mark.parametrize(
+    ("initializer", "kurtosis", "variance"),
+    [
+        (init.glorot_uniform, 1.8, 2 / (FAN_IN + FAN_OUT)),
+        (init.glorot_normal, 3.0, 2 / (FAN_IN + FAN_OUT)),
+        (init.he_uniform, 1.8, 2 / FAN_IN),
+        (init.he_normal, 3.0, 2 / FAN_IN),
+        (init.normal, 3.0, 0.02**2),
+        (init.uniform, 1.8, 0.05**2 / 3),
+    ],
+)
+def test_initializers_have_the_moments_of_their_formulas(rng, initializer, kurtosis, variance):
+    weights = initializer(rng, FAN_IN, FAN_OUT)
+    assert weights.shape == (FAN_IN, FAN_OUT)
+    assert weights.dtype == np.float64
+    n = weights.size
+    assert abs(weights.mean()) < 4 * math.sqrt(variance / n)
+    assert weights.var() == pytest.approx(variance, rel=4 * math.sqrt((kurtosis - 1) / n))
+    assert (weights**4).mean() / variance**2 == pytest.approx(kurtosis, rel=0.05)
+    if kurtosis == 1.8:  # uniform: variance = limit^2 / 3, and draws come near the limit
+        limit = math.sqrt(3 * variance)
+        assert 0.999 * limit < np.abs(weights).max() <= limit
+
+
+def test_initializers_take_their_spread(rng):
+    assert init.normal(rng, 100, 100, std=2.0).std() == pytest.approx(2, rel=0.03)
+    assert 2.9 < np.abs(init.uniform(rng, 100, 100, limit=3.0)).max() <= 3
+
+
+@pytest.mark.parametrize("initializer", [init.glorot_uniform, init.glorot_normal, init.he_uniform, init.he_normal])
+def test_initializers_of_nothing(rng, initializer):
+    assert initializer(rng, 0, 0).shape == (0, 0)
+
+
+# ---- the flat buffer ----
+
+SLICES = pytest.mark.parametrize("part", [slice(0, 2), slice(1, 3), slice(2, 4)], ids=["prefix", "middle", "suffix"])
+
+
+def autoencoder(rng):
+    return mlp((5, 4, 2, 4, 5), "tanh", rng, np.float64)
+
+
+def backward(model, rng, factor=1.0):
+    x = Tensor(rng.standard_normal((6, 5)))
+    (factor * ops.square(model(x) - x).sum()).backward()
+
+
+def test_parameters_become_views_of_the_buffer(rng):
+    model = autoencoder(rng)
+    before = model.state_dict()
+    flat = flatten(model.parameters())
+    np.testing.assert_array_equal(flat.data, np.concatenate([array.ravel() for array in before.values()]))
+    assert flat.grad.shape == flat.data.shape
+    assert flat.grad.dtype == flat.data.dtype == np.float64
+    backward(model, rng)
+    np.testing.assert_array_equal(flat.grad, np.concatenate([p.grad.ravel() for p in model.parameters()]))
+    flat.data[...], flat.grad[...] = np.arange(flat.data.size), -np.arange(flat.data.size)
+    start = 0
+    for p in model.parameters():
+        np.testing.assert_array_equal(p.data.ravel(), np.arange(start, start + p.size))
+        np.testing.assert_array_equal(p.grad, -p.data)
+        start += p.size
+
+
+def test_a_gradient_from_before_the_buffer_is_forgotten(rng):
+    model = autoencoder(rng)
+    backward(model, rng)
+    flat = flatten(model.parameters())
+    assert all(p.grad is None for p in model.parameters())
+    backward(model, rng)
+    assert flat.grad.any()
+
+
+@SLICES
+def test_a_part_of_a_flat_module_is_a_slice_of_its_buffer(rng, part):
+    model = autoencoder(rng)
+    inner = Sequential(*model.layers[part])
+    whole, slot = flatten(model.parameters()), flatten(inner.parameters())
+    assert [id(p) for p in slot.parameters] == [id(p) for p in inner.parameters()]
+    assert slot.data.size == slot.grad.size == sum(p.size for p in inner.parameters())
+    assert np.shares_memory(whole.data, slot.data)
+    assert np.shares_memory(whole.grad, slot.grad)
+    backward(model, rng)
+    np.testing.assert_array_equal(slot.data, np.concatenate([p.data.ravel() for p in inner.parameters()]))
+    np.testing.assert_array_equal(slot.grad, np.concatenate([p.grad.ravel() for p in inner.parameters()]))
+    again = flatten(model.parameters())
+    assert again.data.ctypes.data == whole.data.ctypes.data
+    assert again.data.size == whole.data.size
+
+
+@SLICES
+def test_a_step_of_one_optimizer_changes_only_its_own_bytes(rng, part):
+    model = autoencoder(rng)
+    inner = Sequential(*model.layers[part])
+    outer, own = SGD(model, 0.1), SGD(inner, 0.1)
+    mine = {id(p) for p in inner.parameters()}
+    backward(model, rng)
+    gradients, before = outer.flat.grad.copy(), model.state_dict()
+    own.step()
+    np.testing.assert_array_equal(outer.flat.grad, gradients)
+    for p, old in zip(model.parameters(), before.values(), strict=True):
+        assert (p.data.tobytes() != old.tobytes()) == (id(p) in mine)
+        assert p.version == (id(p) in mine)
+    own.zero_grad()
+    assert {id(p) for p in model.parameters() if p.grad is None} == mine
+    before = model.state_dict()
+    outer.step()
+    for p, old in zip(model.parameters(), before.values(), strict=True):
+        assert (p.data.tobytes() == old.tobytes()) == (id(p) in mine)  # a gradient of zero moves nothing
+
+
+def test_the_first_gradient_is_written_and_the_second_added(rng):
+    model = autoencoder(rng)
+    flat = flatten(model.parameters())
+    flat.grad[...] = np.nan  # whatever lies there must not matter
+    backward(model, np.random.default_rng(1))
+    first = flat.grad.copy()
+    assert np.isfinite(first).all()
+    backward(model, np.random.default_rng(1), factor=3.0)
+    np.testing.assert_allclose(flat.grad, 4 * first, rtol=1e-12)
+    flat.clear_gradients()
+    assert all(p.grad is None for p in model.parameters())
+    backward(model, np.random.default_rng(1))
+    np.testing.assert_array_equal(flat.grad, first)
+
+
+def test_gradients_outside_a_buffer_are_added_too(rng):
+    loose = Parameter([1.0, 2.0])
+    (loose * 3.0).sum().backward()
+    (loose * 4.0).sum().backward()
+    np.testing.assert_array_equal(loose.grad, [7, 7])
+
+
+def test_a_parameter_without_gradient_counts_as_zero(rng):
+    model = autoencoder(rng)
+    flat = flatten(model.parameters())
+    flat.grad[...] = np.nan
+    reached = model.layers[0].parameters()
+    ops.square(model.layers[0](Tensor(rng.standard_normal((6, 5))))).sum().backward()
+    expected = np.concatenate([p.grad.ravel() for p in reached])
+    complete = flat.complete_gradient()
+    np.testing.assert_array_equal(complete[: expected.size], expected)
+    np.testing.assert_array_equal(complete[expected.size :], 0)
+
+
+def loose(*sizes):
+    return [Parameter(np.zeros(size), np.float64) for size in sizes]
+
+
+def flat_model(rng):
+    model = autoencoder(rng)
+    flatten(model.parameters())
+    return model.parameters()
+
+
+@pytest.mark.parametrize(
+    ("choose", "message"),
+    [
+        (lambda rng: [], "there are no parameters"),
+        (lambda rng: 2 * loose(3), "a parameter is named twice"),
+        (lambda rng: [*loose(3), Parameter([1.0])], "of one float type"),
+        (lambda rng: [*flat_model(rng), *loose(3)], "lie in another buffer"),
+        (lambda rng: [*loose(3), *flat_model(rng)], "lie in another buffer"),
+        (lambda rng: [*flat_model(rng), *flat_model(rng)], "lie in another buffer"),
+        (lambda rng: flat_model(rng)[::2], "lie in another buffer"),
+        (lambda rng: flat_model(rng)[::-1], "lie in another buffer"),
+    ],
+    ids=["none", "twice", "types", "more behind", "more before", "two buffers", "gaps", "order"],
+)
+def test_parameters_that_cannot_share_a_buffer_are_refused(rng, choose, message):
+    parameters = choose(rng)
+    before = [(p.data.ctypes.data, p.flat) for p in parameters]
+    with pytest.raises(ValueError, match=message):
+        flatten(parameters)
+    assert [(p.data.ctypes.data, p.flat) for p in parameters] == before
+
+
+# ---- graphs know when their parameters change ----
+
+
+@pytest.mark.parametrize("how", ["step", "load_state_dict"])
+def test_backward_after_parameters_changed_is_an_error(rng, how):
+    model = autoencoder(rng)
+    optimizer = SGD(model, 0.1)
+    x = Tensor(rng.standard_normal((6, 5)))
+    stale = model(x).sum()
+    optimizer.step() if how == "step" else model.load_state_dict(model.state_dict())
+    with pytest.raises(RuntimeError, match=r"dense: an input of shape \(4, 5\) has been written to since the forward"):
+        stale.backward()
+    model(x).sum().backward()
+
+
+def test_a_step_leaves_graphs_of_other_parameters_alone(rng):
+    model = autoencoder(rng)
+    flatten(model.parameters())
+    encoder, decoder = Sequential(*model.layers[:2]), Sequential(*model.layers[2:])
+    codes = encoder(Tensor(rng.standard_normal((6, 5)))).sum()
+    SGD(decoder, 0.1).step()
+    codes.backward()
+    assert encoder.parameters()[0].grad.any()
