@@ -14,6 +14,9 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
 
+# One BLAS thread: beside other work on the machine, two wait for one another and small products take ten times as long.
+test test-all: export OPENBLAS_NUM_THREADS = 1
+
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
 

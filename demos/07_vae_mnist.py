@@ -61,6 +61,31 @@ print(f"before training, nats an image: reconstruction {reconstruction.mean().it
 print(f"(a coin toss for every pixel would cost 784 ln 2 = {784 * np.log(2):.0f})")
 
 # %% [markdown]
+# ## Why reparametrise?
+#
+# There is another unbiased gradient of E_q[log p(x|z)], which needs no derivative of the decoder: log p(x|z) times the
+# gradient of log q(z|x), the score function (REINFORCE). Both estimate the same vector. Look at their spread.
+
+# %%
+bias = model.encoder_mu.bias
+one = Tensor(data.train.images[:1])
+draws: dict[str, list[np.ndarray]] = {"reparametrised": [], "score function": []}
+for _ in range(300):
+    noise = Tensor(rng.standard_normal((1, 1, config.network.latent_dim)), dtype=np.float32)
+    estimators = {
+        "reparametrised": lambda noise=noise: model.negative_elbo(one, noise)[0],
+        "score function": lambda noise=noise: model.score_function_loss(one, noise),
+    }
+    for name, estimator in estimators.items():
+        task.optimizer.zero_grad()
+        estimator().mean().backward()
+        draws[name].append(bias.grad.copy())
+for name, gradients in draws.items():
+    print(
+        f"{name:<16} variance of the gradient of one bias, mean over the code: {np.var(gradients, axis=0).mean():.3g}"
+    )
+
+# %% [markdown]
 # ## Training
 #
 # `runs.start` loads the data, trains, measures and draws; `scratchgen train vae` calls the same function. The run's

@@ -1,8 +1,11 @@
 """How weights begin. Each function draws a (fan_in, fan_out) float64 array; layers convert it to their dtype."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+
+Initializer = Callable[[np.random.Generator, int, int], np.ndarray]
 
 
 def glorot_uniform(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
@@ -25,6 +28,11 @@ def he_normal(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray
     return normal(rng, fan_in, fan_out, math.sqrt(2 / max(fan_in, 1)))
 
 
+def fan_in_uniform(rng: np.random.Generator, fan_in: int, fan_out: int) -> np.ndarray:
+    """Uniform in +-1 / sqrt(fan_in), a sixth of he_uniform's variance: the default of PyTorch's linear layers."""
+    return uniform(rng, fan_in, fan_out, 1 / math.sqrt(max(fan_in, 1)))
+
+
 def normal(rng: np.random.Generator, fan_in: int, fan_out: int, std: float = 0.02) -> np.ndarray:
     """Normal with standard deviation ``std``; 0.02 is the choice of Radford et al. 2015 for GANs."""
     return std * rng.standard_normal((fan_in, fan_out))
@@ -33,3 +41,12 @@ def normal(rng: np.random.Generator, fan_in: int, fan_out: int, std: float = 0.0
 def uniform(rng: np.random.Generator, fan_in: int, fan_out: int, limit: float = 0.05) -> np.ndarray:
     """Uniform in [-limit, limit)."""
     return rng.uniform(-limit, limit, (fan_in, fan_out))
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_uniform": he_uniform,
+    "he_normal": he_normal,
+    "fan_in_uniform": fan_in_uniform,
+}

@@ -182,7 +182,7 @@ class Dense(Module):
         outputs: int,
         rng: np.random.Generator,
         activation: str = "identity",
-        initializer: Callable[[np.random.Generator, int, int], np.ndarray] | None = None,
+        initializer: init.Initializer | None = None,
         dtype: Any = np.float32,
     ) -> None:
         if activation != "identity" and activation not in ACTIVATIONS:
@@ -227,6 +227,12 @@ class Sequential(Module):
         return x
 
 
-def mlp(sizes: Sequence[int], activation: str, rng: np.random.Generator, dtype: Any = np.float32) -> Sequential:
+def mlp(
+    sizes: Sequence[int],
+    activation: str,
+    rng: np.random.Generator,
+    initializer: init.Initializer | None = None,
+    dtype: Any = np.float32,
+) -> Sequential:
     """Dense layers of the given sizes, every one followed by ``activation``."""
-    return Sequential(*(Dense(i, o, rng, activation, dtype=dtype) for i, o in pairwise(sizes)))
+    return Sequential(*(Dense(i, o, rng, activation, initializer, dtype) for i, o in pairwise(sizes)))

@@ -71,7 +71,9 @@ def _fits(value: Any, declared: Any) -> bool:
 
 VAE_CONFIGS = {
     # The example of the PyTorch repository, whose loss so many people have seen.
-    "pytorch-example": RunConfig("pytorch-example", VAEConfig(), VAETraining(), epochs=10, batch_size=128),
+    "pytorch-example": RunConfig(
+        "pytorch-example", VAEConfig(initializer="fan_in_uniform"), VAETraining(), epochs=10, batch_size=128
+    ),
     # J. H. Metzen's variational autoencoder in TensorFlow; with --latent-dim 2 for its scatter and manifold (L21).
     "metzen": RunConfig(
         "metzen",
@@ -80,12 +82,13 @@ VAE_CONFIGS = {
         epochs=20,
         batch_size=100,
     ),
-    # The one-layer VAE of Burda et al. 2015, with its initialisation, schedule and binarisation.
+    # The one-layer VAE of Burda et al. 2015, with its initialisation and binarisation. Its schedule ("tripling") is
+    # made for 3,280 epochs; in minutes, three times the learning rate and half a cosine get further.
     "iwae": RunConfig(
         "iwae",
         VAEConfig(latent_dim=50, encoder_hidden=(200, 200), decoder_hidden=(200, 200), activation="tanh"),
-        VAETraining(schedule="tripling", binarize="dynamic", output_bias=True),
-        epochs=200,
+        VAETraining(lr=3e-3, schedule="cosine", binarize="dynamic", output_bias=True),
+        epochs=150,
         batch_size=100,
     ),
 }

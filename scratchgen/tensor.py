@@ -128,6 +128,9 @@ class Tensor:
     def __len__(self) -> int:
         return len(self._data)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._data, dtype)
+
     def __repr__(self) -> str:
         made_by = f", made by {self.node.op.name}" if self.node else ""
         wants = ", requires_grad" if self.requires_grad and not self.node else ""
@@ -201,6 +204,8 @@ class Tensor:
         return apply("matmul", other, self)
 
     def __pow__(self, exponent: float) -> "Tensor":
+        if isinstance(exponent, Tensor):
+            raise TypeError("power: the exponent is a number; for tensors there is exp(b * log(a))")
         return apply("power", self, exponent=exponent)
 
     def __neg__(self) -> "Tensor":

@@ -1,5 +1,7 @@
 """Reductions, and what is built on them."""
 
+import math
+
 from numba import njit
 
 from kernels.cpu import vector_math as vm
@@ -42,10 +44,11 @@ def logsumexp(out, x):
         largest = row[0]
         for n in range(row.size):
             largest = largest if row[n] < largest else row[n]
+        shift = largest if math.isfinite(largest) else cast(0.0, largest)  # inf - inf would be NaN
         total = cast(0.0, largest)
         for n in range(row.size):
-            total += vm.exp(row[n] - largest)
-        out[r] = largest + vm.log(total)
+            total += vm.exp(row[n] - shift)
+        out[r] = shift + vm.log(total)
 
 
 @njit(**JIT)

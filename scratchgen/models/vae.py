@@ -18,12 +18,14 @@ import numpy as np
 from scratchgen import ops
 from scratchgen.data.dataset import Dataset
 from scratchgen.data.pixels import BINARIZE, binarized
+from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
-from scratchgen.optim import Adam, constant, tripling_stages
+from scratchgen.optim import Adam, constant, cosine, tripling_stages
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.training import Figures, require_finite
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
+SCHEDULES = {"constant": lambda lr, total: constant(lr), "cosine": cosine, "tripling": tripling_stages}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class VAEConfig:
         D pixels, J latent dimensions.
     encoder_hidden, decoder_hidden : tuple of int
         Sizes of the hidden layers, each followed by ``activation``.
+    initializer : str
+        How all weights begin: a name in ``init.INITIALIZERS``.
     likelihood : str
         p(x|z): "bernoulli" of logits; "gaussian" with its own mean and variance for every pixel, its standard deviation
         at least ``sigma_floor``; "gaussian-fixed" with standard deviation ``sigma`` throughout (L13).
@@ -46,6 +50,7 @@ class VAEConfig:
     encoder_hidden: tuple[int, ...] = (400,)
     decoder_hidden: tuple[int, ...] = (400,)
     activation: str = "relu"
+    initializer: str = "glorot_uniform"
     likelihood: str = "bernoulli"
     sigma: float = 0.2
     sigma_floor: float = 0.01
@@ -53,6 +58,8 @@ class VAEConfig:
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}")
+        if self.initializer not in INITIALIZERS:
+            raise ValueError(f"initializer {self.initializer!r} is not one of {', '.join(INITIALIZERS)}")
         if min(self.input_dim, self.latent_dim, *self.encoder_hidden, *self.decoder_hidden) < 1:
             raise ValueError("every layer, the latent code and the input have at least one dimension")
         if not (self.sigma > 0 and self.sigma_floor > 0):
@@ -66,13 +73,18 @@ class VAE(Module):
         self.config, self.dtype = config, np.dtype(dtype)
         encoder_sizes = (config.input_dim, *config.encoder_hidden)
         decoder_sizes = (config.latent_dim, *config.decoder_hidden)
-        self.encoder = mlp(encoder_sizes, config.activation, rng, dtype)
-        self.encoder_mu = Dense(encoder_sizes[-1], config.latent_dim, rng, dtype=dtype)
-        self.encoder_logvar = Dense(encoder_sizes[-1], config.latent_dim, rng, dtype=dtype)
-        self.decoder = mlp(decoder_sizes, config.activation, rng, dtype)
-        self.decoder_out = Dense(decoder_sizes[-1], config.input_dim, rng, dtype=dtype)  # logits, or the mean
+        weights = INITIALIZERS[config.initializer]
+
+        def head(inputs: int, outputs: int) -> Dense:
+            return Dense(inputs, outputs, rng, "identity", weights, dtype)
+
+        self.encoder = mlp(encoder_sizes, config.activation, rng, weights, dtype)
+        self.encoder_mu = head(encoder_sizes[-1], config.latent_dim)
+        self.encoder_logvar = head(encoder_sizes[-1], config.latent_dim)
+        self.decoder = mlp(decoder_sizes, config.activation, rng, weights, dtype)
+        self.decoder_out = head(decoder_sizes[-1], config.input_dim)  # logits, or the mean
         if config.likelihood == "gaussian":
-            self.decoder_logvar = Dense(decoder_sizes[-1], config.input_dim, rng, dtype=dtype)
+            self.decoder_logvar = head(decoder_sizes[-1], config.input_dim)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x), each (..., J), of x (..., D)."""
@@ -162,7 +174,7 @@ class VAETraining:
     Attributes
     ----------
     lr, schedule : float, str
-        Adam's learning rate, "constant" or in "tripling" stages (see ``optim.tripling_stages``).
+        Adam's learning rate, and how it goes down: a name in ``SCHEDULES`` (see ``optim``).
     samples : int
         M, draws of z for each example (L17).
     monte_carlo_kl : bool
@@ -185,8 +197,8 @@ class VAETraining:
     output_bias: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("constant", "tripling"):
-            raise ValueError(f"schedule {self.schedule!r} is neither constant nor tripling")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if self.binarize not in BINARIZE:
             raise ValueError(f"binarize {self.binarize!r} is not one of {', '.join(BINARIZE)}")
         if not (self.samples >= 1 and self.lr > 0 and self.beta >= 0 and self.beta_warmup >= 0):  # a NaN fails too
@@ -199,9 +211,7 @@ class VAETask:
     def __init__(self, model: VAE, training: VAETraining, steps_per_epoch: int, epochs: int) -> None:
         self.model, self.training, self.steps_per_epoch = model, training, steps_per_epoch
         self.optimizer = Adam(model, training.lr)
-        total = steps_per_epoch * epochs
-        stages = training.schedule == "tripling"
-        self.schedule = tripling_stages(training.lr, total) if stages else constant(training.lr)
+        self.schedule = SCHEDULES[training.schedule](training.lr, steps_per_epoch * epochs)
 
     def beta(self) -> float:
         """The weight of the KL term now."""

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from statistics import NormalDist
 from typing import Any
 
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from scratchgen import figures
+
+pytestmark = pytest.mark.filterwarnings("error")
 
 RNG = np.random.default_rng(0)
 CODES = RNG.normal(size=(50, 2))
@@ -145,10 +148,13 @@ def test_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_replaces_the_old_file(tmp_path):
-    path = tmp_path / "figure.png"
+def test_replaces_the_old_file_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other disk"))
+    path, link = tmp_path / "figure.png", tmp_path / "link"
     path.write_bytes(b"old")
+    link.hardlink_to(path)
     assert len(shown(figures.save_samples(path, gray(1)))) == 28
+    assert link.read_bytes() == b"old"  # a file that were rewritten in place would show here
 
 
 def test_needs_neither_pyplot_nor_a_display(tmp_path):
@@ -195,6 +201,10 @@ def test_samples_keep_every_pixel(tmp_path, n, columns, rows_and_columns, shape)
     for form in images, images.reshape(n, -1):
         path = figures.save_samples(tmp_path / "figure.png", form, shape, columns)
         np.testing.assert_allclose(shown(path), expected, atol=ROUNDING)
+
+
+def test_no_pixel_is_lost_on_the_way_through_inches():
+    assert all(n / figures._DPI * figures._DPI == n for n in range(10_000))
 
 
 def test_title_goes_above_the_images(tmp_path):

@@ -1,0 +1,256 @@
+"""The kernel sets agree: the same names and arguments, and the same numbers on drawn inputs, in float64 and float32."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kernels
+from kernels import cpu, reference
+
+SIZES = st.integers(0, 19)  # 19 = two vectors of 8 float32 and a remainder
+NOT_KERNELS = {"__init__", "vector_math", "products"}  # of cpu alone: the helpers inside loops, and a teaching ladder
+
+# Every number is compared relative to the largest of its array, or to 1. In float64 only the order of sums and the last
+# bit of exp and its like differ. A float32 kernel is held against the definition in float64, on the same inputs: a sum
+# rounds 19 times by eps / 2 = 6e-8, exp and its like add 2e-7, and terms reach a few times the result.
+TOLERANCE = {np.float64: 1e-13, np.float32: 4e-6}
+
+both_dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.__name__)
+
+
+# ---- every kernel, and how to call it ----
+
+
+@dataclass(frozen=True)
+class Array:
+    """An argument: its dimensions, a letter each (a capital for a size above 0, ``1`` for size 1), and its values."""
+
+    dims: str
+    low: float = -3.0
+    high: float = 3.0
+    role: str = "input"  # or "output", written only; or "state", updated
+    labels_of: str = ""  # whole numbers below the size of this dimension
+    double: bool = False  # float64, whatever the rest is
+
+    def draw(self, rng, sizes, dtype, coarse):
+        shape = tuple(1 if dim == "1" else sizes[dim] for dim in self.dims)
+        if self.labels_of:
+            return rng.integers(0, sizes[self.labels_of], shape)
+        if self.role == "output":  # an element that is never written stays NaN
+            return np.full(shape, np.nan, np.float64 if self.double else dtype)
+        values = rng.uniform(self.low, self.high, shape)
+        return np.asarray(np.round(2 * values) / 2 if coarse else values, dtype)  # coarse: zeros, ties, the bounds
+
+
+def out(dims):
+    return Array(dims, role="output")
+
+
+def positive(dims):
+    return Array(dims, 0.5)
+
+
+def unit(dims):
+    return Array(dims, 0.0, 1.0)
+
+
+OUT, X, POSITIVE, UNIT = out("n"), Array("n"), positive("n"), unit("n")
+OUT_B, OUT_BD, B, BD = out("b"), out("bd"), Array("b"), Array("bd")
+OUT_RN, R, RN = out("rN"), Array("r"), Array("rN")
+LABELS = Array("r", labels_of="N")
+STATE, POSITIVE_STATE = Array("n", role="state"), Array("n", 0.5, role="state")
+ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")
+
+CASES: list[tuple[Any, ...]] = [
+    *((f"elementwise.{name}", OUT, X, X) for name in ("add", "subtract", "multiply")),
+    ("elementwise.divide", OUT, X, POSITIVE),
+    ("elementwise.scale", OUT, X, -1.7),
+    ("elementwise.sqrt", OUT, POSITIVE),
+    ("elementwise.sqrt_backward", OUT, X, POSITIVE),
+    ("elementwise.power", OUT, POSITIVE, 1.7),
+    ("elementwise.power", OUT, X, 2),
+    ("elementwise.power_backward", OUT, X, POSITIVE, 1.7),
+    ("elementwise.power_backward", OUT, X, X, 2),
+    ("elementwise.log", OUT, POSITIVE),
+    *((f"elementwise.{name}", OUT, X) for name in ("exp", "square", "relu", "elu", "sigmoid", "tanh", "softplus")),
+    ("elementwise.gelu", OUT, X),
+    ("elementwise.leaky_relu", OUT, X, 0.2),
+    *((f"elementwise.{name}_backward", OUT, X, X) for name in ("square", "relu", "elu", "gelu")),
+    *((f"elementwise.{name}_backward", OUT, X, UNIT) for name in ("sigmoid", "tanh", "softplus")),
+    ("elementwise.leaky_relu_backward", OUT, X, X, 0.2),
+    ("elementwise.reparameterize", OUT, X, X, X),
+    ("elementwise.reparameterize_backward", OUT, OUT, X, X, X),
+    ("elementwise.bernoulli", OUT, UNIT, UNIT),
+    ("reductions.sum_axis", out("oi"), Array("oni")),
+    ("reductions.sum_axis", out("o1"), Array("on1")),  # a loop of its own
+    ("reductions.sum_squares", out("1"), X),
+    ("reductions.sum_squares", Array("1", role="output", double=True), X),  # as gradients are clipped
+    ("reductions.logsumexp", out("r"), RN),
+    ("reductions.logsumexp_backward", OUT_RN, R, RN, R),
+    ("reductions.softmax", OUT_RN, RN),
+    ("reductions.softmax_backward", OUT_RN, RN, unit("rN")),
+    ("dense.matmul", out("mn"), Array("mk"), Array("kn")),
+    ("dense.matmul", out("bmn"), Array("bmk"), Array("bkn")),
+    ("dense.matmul_tn", out("mn"), Array("km"), Array("kn")),
+    ("dense.matmul_tn", out("bmn"), Array("bkm"), Array("bkn")),
+    ("dense.matmul_nt", out("mn"), Array("mk"), Array("nk")),
+    ("dense.matmul_nt", out("bmn"), Array("bmk"), Array("bnk")),
+    *(("dense.dense_forward", out("ro"), Array("ri"), Array("io"), Array("o"), name) for name in ACTIVATIONS),
+    *(
+        ("dense.dense_activation_backward", out("ro"), out("o"), Array("ro"), Array("ro", -1.0, 1.0), name)
+        for name in ACTIVATIONS
+    ),
+    ("losses.bce_with_logits", OUT_B, BD, unit("bd")),
+    ("losses.bce_with_logits_backward", OUT_BD, B, BD, unit("bd")),
+    ("losses.gaussian_nll", OUT_B, BD, BD, BD),
+    ("losses.gaussian_nll_backward", OUT_BD, OUT_BD, OUT_BD, B, BD, BD, BD),
+    ("losses.gaussian_nll_fixed", OUT_B, BD, BD, 0.7),
+    ("losses.gaussian_nll_fixed_backward", OUT_BD, B, BD, BD, 0.7),
+    ("losses.squared_error", OUT_B, BD, BD),
+    ("losses.squared_error_backward", OUT_BD, B, BD, BD),
+    ("losses.softmax_cross_entropy", out("r"), RN, LABELS),
+    ("losses.softmax_cross_entropy_backward", OUT_RN, R, RN, LABELS),
+    ("losses.kl_standard_normal", OUT_B, BD, BD),
+    ("losses.kl_standard_normal_backward", OUT_BD, OUT_BD, B, BD, BD),
+    ("optimizers.sgd_step", STATE, STATE, X, 0.1, 0.9, False),
+    ("optimizers.sgd_step", STATE, STATE, X, 0.1, 0.9, True),
+    ("optimizers.rmsprop_step", STATE, POSITIVE_STATE, X, 0.1, 0.9, 1e-8),
+    ("optimizers.adagrad_step", STATE, POSITIVE_STATE, X, 0.1, 1e-8),
+    ("optimizers.adam_step", STATE, STATE, POSITIVE_STATE, X, 0.1, 0.9, 0.999, 1e-8, 3),
+]
+
+
+def kernel(kernel_set, name):
+    module, function = name.split(".")
+    return getattr(getattr(kernel_set, module), function)
+
+
+def assert_close(actual, expected, dtype):
+    """Compare within ``TOLERANCE``; NaN, too, is a difference."""
+    assert np.isfinite(expected).all()
+    scale = np.abs(expected).max(initial=1.0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype] * scale)
+
+
+def in_float64(value):
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
+
+
+@both_dtypes
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(a) for a in case if not isinstance(a, Array)))
+@given(sizes=st.fixed_dictionaries(dict.fromkeys("bdikmnor", SIZES)), size=st.integers(1, 19), data=st.data())
+def test_sets_agree(case, dtype, sizes, size, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    coarse = data.draw(st.booleans())
+    name, *specs = case
+    drawn = [s.draw(rng, sizes | {"N": size}, dtype, coarse) if isinstance(s, Array) else s for s in specs]
+    before = [in_float64(np.copy(a)) if isinstance(a, np.ndarray) else a for a in drawn]
+    expected = [np.copy(a) if isinstance(a, np.ndarray) else a for a in before]
+
+    kernel(cpu, name)(*drawn)
+    kernel(reference, name)(*expected)
+
+    for spec, was, actual, wanted in zip(specs, before, drawn, expected, strict=True):
+        if isinstance(spec, Array) and spec.role == "input":
+            np.testing.assert_array_equal(actual, was, "cpu writes into an input")
+            np.testing.assert_array_equal(wanted, was, "reference writes into an input")
+        elif isinstance(spec, Array):
+            assert_close(actual, wanted, dtype)
+
+
+STEPS = {  # name: (number of moments, their scalars); adam also wants the number of the step
+    "sgd_step": (1, (0.1, 0.9, True)),
+    "rmsprop_step": (1, (0.01, 0.9, 1e-8)),
+    "adagrad_step": (1, (0.1, 1e-8)),
+    "adam_step": (2, (0.01, 0.9, 0.999, 1e-8)),
+}
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", STEPS)
+def test_optimizers_agree_over_many_steps(name, dtype):
+    rng = np.random.default_rng(0)
+    moments, scalars = STEPS[name]
+    states = [np.asarray(rng.normal(size=37), dtype), *(np.zeros(37, dtype) for _ in range(moments))]
+    expected = [state.astype(np.float64) for state in states]
+    for step in range(1, 31):
+        grad = np.asarray(rng.normal(size=37), dtype)
+        grad[0] = 0  # a parameter that no example touches
+        counted = (*scalars, step) if name == "adam_step" else scalars
+        getattr(cpu.optimizers, name)(*states, grad, *counted)
+        getattr(reference.optimizers, name)(*expected, grad.astype(np.float64), *counted)
+    for actual, wanted in zip(states, expected, strict=True):
+        assert_close(actual, wanted, dtype)
+
+
+# ---- the two packages ----
+
+
+def public_kernels(kernel_set):
+    """The functions that the files of a set define, by their dotted names."""
+    return {
+        f"{module}.{name}": getattr(function, "py_func", function)
+        for module in kernel_set.__all__
+        for name, function in vars(getattr(kernel_set, module)).items()
+        if not name.startswith("_") and getattr(function, "__module__", "") == f"{kernel_set.__name__}.{module}"
+    }
+
+
+def test_sets_hold_the_same_files():
+    for name, kernel_set in kernels.SETS.items():
+        files = {file.stem for file in Path(kernel_set.__file__).parent.glob("*.py")}
+        assert set(kernel_set.__all__) == set(reference.__all__) == files - NOT_KERNELS, name
+
+
+def test_sets_hold_the_same_functions_with_the_same_arguments():
+    wanted = {name: list(inspect.signature(f).parameters) for name, f in public_kernels(reference).items()}
+    for kernel_set in kernels.SETS.values():
+        found = {name: list(inspect.signature(f).parameters) for name, f in public_kernels(kernel_set).items()}
+        assert found == wanted, kernel_set.__name__
+
+
+def test_every_kernel_is_compared():
+    assert {name for name, *_ in CASES} == set(public_kernels(reference))
+    assert {f"optimizers.{name}" for name in STEPS} == {n for n in public_kernels(reference) if "optimizers" in n}
+
+
+def test_outputs_come_first_and_every_argument_is_given():
+    for name, *specs in CASES:
+        assert len(specs) == len(inspect.signature(kernel(reference, name)).parameters), name
+        written = [isinstance(spec, Array) and spec.role != "input" for spec in specs]
+        assert any(written), name
+        assert written == sorted(written, reverse=True), name
+
+
+# ---- the choice ----
+
+
+def test_cpu_is_active_unless_told_otherwise():
+    assert kernels.active() is cpu
+
+
+def test_use_nests_and_restores():
+    with kernels.use("reference"):
+        assert kernels.active() is reference
+        with kernels.use("cpu"):
+            assert kernels.active() is cpu
+        assert kernels.active() is reference
+    assert kernels.active() is cpu
+
+
+def test_use_restores_after_an_exception():
+    with pytest.raises(ZeroDivisionError), kernels.use("reference"):
+        1 / 0  # noqa: B018
+    assert kernels.active() is cpu
+
+
+def test_use_refuses_a_set_that_is_not_there():
+    with pytest.raises(ValueError, match="no kernel set 'gpu'; choose from cpu, reference"), kernels.use("gpu"):
+        pass
+    assert kernels.active() is cpu

@@ -1,0 +1,410 @@
+"""The forwards against independent definitions, which finite differences cannot see; extremes, NaN, and moments.
+
+A definition here is the formula of a textbook in float64, not rearranged: it overflows where an operation must not.
+"""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from numpy.polynomial.hermite_e import hermegauss
+
+import kernels
+from scratchgen import Tensor, ops
+from scratchgen.op import REGISTRY
+from scratchgen.tensor import apply
+
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
+
+
+@pytest.fixture(params=kernels.SETS)
+def kernel_set(request):
+    """Runs a test on each kernel set; yields its modules."""
+    with kernels.use(request.param):
+        yield kernels.SETS[request.param]
+
+
+# ---- definitions ----
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def elu(x):
+    return np.where(x > 0, x, np.exp(x) - 1)
+
+
+def softplus(x):
+    return np.log(1 + np.exp(x))
+
+
+def relu(x):
+    return (x + abs(x)) / 2
+
+
+def tanh(x):
+    return (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x))
+
+
+def gelu(x):
+    return x * np.vectorize(NormalDist().cdf)(x)
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+
+def bce(logits, targets):
+    p = sigmoid(logits)
+    return -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum(-1)
+
+
+def normal_density(x, mean, sigma):
+    return np.exp(-(((x - mean) / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+def kl(mu, logvar):
+    """The mean of log q - log p under q, by quadrature, which is exact for these polynomials in the noise."""
+    noise, weights = hermegauss(5)
+    sigma = np.sqrt(np.exp(logvar))
+    z = mu[..., None] + sigma[..., None] * noise
+    log_ratio = np.log(normal_density(z, mu[..., None], sigma[..., None]) / normal_density(z, 0.0, 1.0))
+    return (log_ratio @ weights).sum(-1) / math.sqrt(2 * math.pi)
+
+
+def cross_entropy(logits, labels):
+    return -np.log(np.array([row[label] for row, label in zip(softmax(logits), labels, strict=True)]))
+
+
+def dense_of(activation):
+    return lambda x, w, b: activation(np.einsum("bi,io->bo", x, w) + b)
+
+
+RNG = np.random.default_rng(0)
+A, B, C = RNG.uniform(-3, 3, (3, 4, 5))
+POSITIVE, UNIT = RNG.uniform(0.5, 3, (4, 5)), RNG.random((4, 5))
+W, BIAS, MASK = RNG.uniform(-1, 1, (5, 3)), RNG.uniform(-1, 1, 3), RNG.integers(0, 2, (4, 5)) / 0.6
+LABELS, PICKED = np.array([4, 0, 2, 2]), np.array([2, 0, 2])
+
+# name of the operation, then of the case: (operation, definition, *inputs)
+CASES = {
+    "add": (lambda a, b: a + b, np.add, A, B),
+    "subtract": (lambda a, b: a - b, lambda a, b: a + -b, A, B),
+    "multiply": (lambda a, b: a * b, np.multiply, A, B),
+    "divide": (lambda a, b: a / b, lambda a, b: a * b**-1.0, A, POSITIVE),
+    "scale": (lambda x: -x, lambda x: 0 - x, A),
+    "square": (ops.square, lambda x: x * x, A),
+    "sqrt": (ops.sqrt, lambda x: np.exp(np.log(x) / 2), POSITIVE),
+    "power": (lambda x: x**1.7, lambda x: np.exp(1.7 * np.log(x)), POSITIVE),
+    "power-whole": (lambda x: x**3, lambda x: x * x * x, A),
+    "exp": (ops.exp, np.vectorize(math.exp), A),
+    "log": (ops.log, np.vectorize(math.log), POSITIVE),
+    "relu": (ops.relu, relu, A),
+    "leaky_relu": (lambda x: ops.leaky_relu(x, 0.2), lambda x: np.maximum(x, 0.2 * x), A),
+    "elu": (ops.elu, elu, A),
+    "sigmoid": (ops.sigmoid, sigmoid, A),
+    "tanh": (ops.tanh, tanh, A),
+    "softplus": (ops.softplus, softplus, A),
+    "gelu": (ops.gelu, gelu, A),
+    "dropout": (ops.dropout, np.multiply, A, MASK),
+    "reparameterize": (ops.reparameterize, lambda mu, v, noise: mu + np.sqrt(np.exp(v)) * noise, A, B, C),
+    "sum": (lambda x: x.sum(), lambda x: np.einsum("ij->", x), A),
+    "mean": (lambda x: x.mean(axis=0), lambda x: np.einsum("ij->j", x) / 4, A),
+    "logsumexp": (ops.logsumexp, lambda x: np.log(np.exp(x).sum(-1)), A),
+    "logsumexp-first": (lambda x: ops.logsumexp(x, axis=0), lambda x: np.log(np.exp(x).sum(0)), A),
+    "softmax": (ops.softmax, softmax, A),
+    "log_softmax": (ops.log_softmax, lambda x: np.log(softmax(x)), A),
+    "matmul": (lambda a, b: a @ b, lambda a, b: np.einsum("ij,jk->ik", a, b), A, W),
+    "matmul-batched": (
+        lambda a, b: a.reshape(2, 2, 5) @ b.reshape(2, 5, 2),
+        lambda a, b: np.einsum("bij,bjk->bik", a.reshape(2, 2, 5), b.reshape(2, 5, 2)),
+        A,
+        B,
+    ),
+    "dense": (ops.dense, dense_of(lambda y: y), A, W, BIAS),
+    "dense-relu": (lambda *xwb: ops.dense(*xwb, "relu"), dense_of(relu), A, W, BIAS),
+    "dense-elu": (lambda *xwb: ops.dense(*xwb, "elu"), dense_of(elu), A, W, BIAS),
+    "dense-sigmoid": (lambda *xwb: ops.dense(*xwb, "sigmoid"), dense_of(sigmoid), A, W, BIAS),
+    "dense-tanh": (lambda *xwb: ops.dense(*xwb, "tanh"), dense_of(tanh), A, W, BIAS),
+    "dense-softplus": (lambda *xwb: ops.dense(*xwb, "softplus"), dense_of(softplus), A, W, BIAS),
+    "bce_with_logits": (ops.bce_with_logits, bce, A, UNIT),
+    "gaussian_nll": (
+        ops.gaussian_nll,
+        lambda mean, logvar, x: -np.log(normal_density(x, mean, np.exp(logvar / 2)).prod(-1)),
+        A / 3,
+        B / 3,
+        C,
+    ),
+    "gaussian_nll_fixed": (
+        lambda mean, x: ops.gaussian_nll_fixed(mean, x, 0.7),
+        lambda mean, x: -np.log(normal_density(x, mean, 0.7).prod(-1)),
+        A,
+        B,
+    ),
+    "squared_error": (ops.squared_error, lambda p, t: np.linalg.norm(p - t, axis=-1) ** 2, A, B),
+    "softmax_cross_entropy": (ops.softmax_cross_entropy, cross_entropy, A, LABELS),
+    "kl_standard_normal": (ops.kl_standard_normal, kl, A, B),
+    "reshape": (lambda x: x.reshape(2, -1), lambda x: x.reshape(2, 10), A),
+    "transpose": (lambda x: x.transpose(), lambda x: x.T, A),
+    "slice": (lambda x: x[1:, ::-2], lambda x: x[1:, ::-2], A),
+    "slice-array": (lambda x: x[PICKED], lambda x: x[PICKED], A),
+    "slice-mask": (lambda x: x[UNIT > 0.5], lambda x: x[UNIT > 0.5], A),
+    "slice-number": (lambda x: x[..., 1], lambda x: x[..., 1], A),
+    "concatenate": (lambda a, b: ops.concatenate([a, b], axis=-1), lambda a, b: np.concatenate([a, b], -1), A, W[:4]),
+    "concatenate-three": (lambda *parts: ops.concatenate(parts), lambda *parts: np.concatenate(parts), A, B, C),
+}
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+def as_dtype(array, dtype):
+    return array if array.dtype.kind == "i" else array.astype(dtype)
+
+
+def wrapped(array):
+    return array if array.dtype.kind == "i" else Tensor(array)
+
+
+def test_every_operation_has_a_definition():
+    functions = {name for name in ops.__all__ if callable(getattr(ops, name))}
+    assert {name.split("-")[0] for name in CASES} == functions | set(REGISTRY)
+
+
+@every_case
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_forward_is_its_definition(case, dtype):
+    operation, definition, *inputs = CASES[case]
+    inputs = [as_dtype(array, dtype) for array in inputs]
+    out = operation(*map(wrapped, inputs))
+    expected = definition(*(as_dtype(array, np.float64) for array in inputs))
+    assert (out.dtype, out.shape) == (dtype, expected.shape)
+    tolerance = 1e-13 if dtype == np.float64 else 2e-6  # up to 20 roundings of 6e-8 in a sum; polynomials add 2e-7
+    np.testing.assert_allclose(out.data, expected, rtol=0, atol=tolerance * np.abs(expected).max(initial=1.0))
+
+
+@every_case
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_nan_comes_out_wherever_it_went_in(case, dtype):
+    """At every element of every input, NaN shows in the output just where it does in the definition."""
+    operation, definition, *inputs = CASES[case]
+    seen = False
+    for i, array in enumerate(inputs):
+        for element in range(array.size if array.dtype.kind == "f" else 0):
+            changed = [as_dtype(a, dtype).copy() for a in inputs]
+            changed[i].reshape(-1)[element] = np.nan
+            with np.errstate(invalid="ignore"):
+                out, expected = operation(*map(wrapped, changed)).data, definition(*changed)
+            np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
+            seen |= np.isnan(expected).any()
+    assert seen
+
+
+# ---- shapes ----
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, 1, 2, -1, -3, (), (0, 1), (1, 2), (2, 0), (-1, 0), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 3, 1), (2, 1, 5), (0, 3, 2)], ids=str)
+@pytest.mark.usefixtures("kernel_set")
+def test_sum_and_mean_over_every_axis(shape, axis, keepdims):
+    data = np.random.default_rng(0).normal(size=shape)
+    total = Tensor(data).sum(axis, keepdims)
+    expected = data.sum(axis, keepdims=keepdims)
+    assert total.shape == np.shape(expected)
+    np.testing.assert_allclose(total.data, expected, rtol=1e-13, atol=1e-13)
+    if data.size:
+        mean = Tensor(data).mean(axis, keepdims).data
+        np.testing.assert_allclose(mean, data.mean(axis, keepdims=keepdims), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_sum_of_a_number():
+    assert Tensor(3.0).sum().item() == Tensor(3.0).mean().item() == 3.0
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (0, -1, 1), (-1, -3, -2)], ids=str)
+def test_transpose_and_back(axes):
+    """The axes of a cube: a wrong way back keeps the shape."""
+    rng = np.random.default_rng(0)
+    data, cotangent = rng.normal(size=(2, 3, 3, 3))
+    x = Tensor(data, requires_grad=True)
+    y = x.transpose(*axes)
+    y.backward(cotangent)
+    np.testing.assert_array_equal(y.data, data.transpose(axes))
+    np.testing.assert_array_equal(x.grad.transpose(axes), cotangent)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_logsumexp_along_every_axis(axis):
+    data = np.random.default_rng(0).normal(size=(2, 3, 4))
+    np.testing.assert_allclose(ops.logsumexp(Tensor(data), axis).data, np.log(np.exp(data).sum(axis)), rtol=1e-13)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_losses_keep_leading_dimensions():
+    """Losses see any leading shape as rows: none, one, or two dimensions."""
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(2, 3, 5)), rng.random((2, 3, 5))
+    for index in (np.s_[:], np.s_[0], np.s_[0, 0]):
+        loss = ops.bce_with_logits(Tensor(logits[index]), targets[index])
+        assert loss.shape == logits[index].shape[:-1]
+        np.testing.assert_allclose(loss.data, bce(logits[index], targets[index]), rtol=1e-13)
+
+
+# ---- extremes ----
+
+
+def value_and_gradient(operation, x, dtype):
+    """What the operation gives, and the gradient of its sum."""
+    leaf = Tensor(np.array(x, dtype), requires_grad=True)
+    out = operation(leaf)
+    out.backward(np.ones(out.shape, dtype))
+    return out.data, leaf.grad
+
+
+# operation: (x, its value, its gradient), to the last bit
+EXTREMES = {
+    "bce_with_logits": (
+        lambda x: ops.bce_with_logits(x, np.array([[1], [0], [1], [0]], x.dtype)),
+        [[1000], [1000], [-1000], [-1000]],
+        [0, 1000, 1000, 0],
+        [[0], [1], [-1], [0]],
+    ),
+    "sigmoid": (ops.sigmoid, [1000, -1000, 1e30, -1e30], [1, 0, 1, 0], [0, 0, 0, 0]),
+    "tanh": (ops.tanh, [1000, -1000, 1e30, -1e30], [1, -1, 1, -1], [0, 0, 0, 0]),
+    "softplus": (ops.softplus, [1000, -1000, 1e30, -1e30], [1000, 0, np.float32(1e30), 0], [1, 0, 1, 0]),
+    "elu": (ops.elu, [1000, -1000], [1000, -1], [1, 0]),
+    "gelu": (ops.gelu, [1000, -1000], [1000, 0], [1, 0]),
+    "softmax": (ops.softmax, [[1000, -1000], [-1000, -1000]], [[1, 0], [0.5, 0.5]], [[0, 0], [0, 0]]),
+    "logsumexp": (ops.logsumexp, [[1000, -1000], [-1000, -3000]], [1000, -1000], [[1, 0], [1, 0]]),
+    "log_softmax": (ops.log_softmax, [[1000, -1000]], [[0, -2000]], [[-1, 1]]),
+    "softmax_cross_entropy": (
+        lambda x: ops.softmax_cross_entropy(x, [0, 1]),
+        [[1000, -1000], [1000, -1000]],
+        [0, 2000],
+        [[0, 0], [1, -1]],
+    ),
+}
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.usefixtures("kernel_set")
+def test_extremes_are_exact(name, dtype):
+    operation, x, value, gradient = EXTREMES[name]
+    x, value = np.array(x, np.float32), np.array(value, np.float32)  # 1e30 as a float32, in float64 too
+    with np.errstate(over="ignore"):
+        actual_value, actual_gradient = value_and_gradient(operation, x, dtype)
+    np.testing.assert_array_equal(actual_value, value)
+    np.testing.assert_array_equal(actual_gradient, gradient)
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_equal_large_numbers(dtype):
+    value, gradient = value_and_gradient(ops.logsumexp, [[1000.0] * 4, [-1000.0] * 4], dtype)
+    np.testing.assert_allclose(value, [1000 + math.log(4), -1000 + math.log(4)], rtol=2 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(gradient, np.full((2, 4), 0.25), rtol=200 * np.finfo(dtype).eps)  # eps 1000 in the value
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_kinks_have_the_derivative_they_promise(dtype):
+    for operation, at_zero in ((ops.relu, 0), (ops.elu, 1), (lambda x: ops.leaky_relu(x, 0.25), 0.25)):
+        value, gradient = value_and_gradient(operation, [0.0, -0.0], dtype)
+        np.testing.assert_array_equal(value, 0)
+        np.testing.assert_array_equal(gradient, at_zero)
+
+
+# ---- what the losses are to each other ----
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_a_gaussian_of_fixed_sigma_is_least_squares():
+    """Its gradient is that of |x - mean|^2 / 2, over sigma^2."""
+    rng = np.random.default_rng(0)
+    mean, x, cotangent = rng.normal(size=(6, 7)), rng.normal(size=(6, 7)), rng.normal(size=6)
+    gaussian, squares = Tensor(mean, requires_grad=True), Tensor(mean, requires_grad=True)
+    ops.gaussian_nll_fixed(gaussian, x, 0.3).backward(cotangent)
+    (ops.squared_error(squares, x) * 0.5).backward(cotangent)
+    np.testing.assert_allclose(gaussian.grad, squares.grad / 0.3**2, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_the_gaussian_of_equal_variances_is_the_fixed_one():
+    rng = np.random.default_rng(0)
+    mean, x = Tensor(rng.normal(size=(6, 7))), rng.normal(size=(6, 7))
+    logvar = Tensor(np.full((6, 7), 2 * math.log(0.3)))
+    expected = ops.gaussian_nll_fixed(mean, x, 0.3).data
+    np.testing.assert_allclose(ops.gaussian_nll(mean, logvar, x).data, expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_cross_entropy_is_minus_log_softmax():
+    logits = Tensor(A)
+    picked = -ops.log_softmax(logits).data[np.arange(4), LABELS]
+    np.testing.assert_allclose(ops.softmax_cross_entropy(logits, LABELS).data, picked, rtol=1e-12)
+
+
+# ---- moments ----
+
+DRAWS = 1_000_000
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_reparameterized_draws_have_the_mean_and_variance_asked_for():
+    rng = np.random.default_rng(0)
+    mu, logvar = np.array([0.0, -2.0, 5.0], np.float32), np.array([-3.0, 0.0, 1.5], np.float32)
+    z = ops.reparameterize(Tensor(mu), Tensor(logvar), rng.standard_normal((DRAWS, 3), np.float32)).data
+    z = z.astype(np.float64)
+    variance = np.exp(logvar)
+    np.testing.assert_allclose(z.var(0), variance, rtol=0.01)
+    assert (abs(z.mean(0) - mu) < 3 * np.sqrt(variance / DRAWS)).all()
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_kl_is_what_draws_from_q_say():
+    rng = np.random.default_rng(0)
+    mu, logvar = np.array([[0.5, -1.0, 0.0]]), np.array([[-1.0, 0.7, 0.0]])
+    z = ops.reparameterize(Tensor(mu), Tensor(logvar), rng.standard_normal((DRAWS // 5, 3)))
+    log_p = -ops.gaussian_nll_fixed(Tensor(np.zeros((1, 3)) + 0 * z.data), z, 1.0).data
+    log_q = -ops.gaussian_nll(Tensor(mu + 0 * z.data), Tensor(logvar + 0 * z.data), z).data
+    estimate, error = (log_q - log_p).mean(), (log_q - log_p).std() / math.sqrt(len(log_q))
+    assert abs(ops.kl_standard_normal(Tensor(mu), Tensor(logvar)).item() - estimate) < 3 * error
+
+
+@both_dtypes
+def test_bernoulli_draws_ones_as_often_as_asked_for(kernel_set, dtype):
+    probability = np.repeat(np.array([0.0, 0.1, 0.5, 0.9, 1.0], dtype), DRAWS // 5)
+    out = np.full_like(probability, np.nan)
+    kernel_set.elementwise.bernoulli(out, probability, np.random.default_rng(0).random(DRAWS, dtype))
+    assert set(np.unique(out)) == {0, 1}
+    means, p = out.reshape(5, -1).mean(1, dtype=np.float64), probability[:: DRAWS // 5].astype(np.float64)
+    assert (means[[0, 4]] == [0, 1]).all()
+    assert (abs(means - p) <= 3 * np.sqrt(p * (1 - p) / (DRAWS // 5))).all()
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_dropout_keeps_the_mean_and_lets_gradients_through_what_is_kept():
+    rng, rate = np.random.default_rng(0), 0.3
+    x = Tensor(np.full(DRAWS, 2.0, np.float32), requires_grad=True)
+    mask = ((rng.random(DRAWS) >= rate) / (1 - rate)).astype(np.float32)
+    out = ops.dropout(x, mask)
+    out.sum().backward()
+    spread = 2.0 * math.sqrt(rate / (1 - rate) / DRAWS)
+    assert abs(out.data.mean(dtype=np.float64) - 2.0) < 3 * spread
+    np.testing.assert_array_equal(x.grad, mask)
+
+
+def test_an_operation_by_name_is_the_function():
+    np.testing.assert_array_equal(apply("exp", Tensor(A)).data, ops.exp(Tensor(A)).data)
+
+
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+def test_logsumexp_of_infinities(kernel_set):
+    with kernels.use(kernel_set):
+        out = ops.logsumexp(Tensor([[-np.inf, -np.inf], [0.0, np.inf], [-np.inf, 3.0]]))
+    assert out.data.tolist() == [-np.inf, np.inf, 3.0]
