@@ -1,0 +1,315 @@
+"""The run's folder: what is written is whole, what is read comes back to the last bit, and damage is one line."""
+
+import errno
+import json
+import math
+import os
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from scratchgen import checkpoint
+from scratchgen.checkpoint import create_run, load_checkpoint, read_config, save_checkpoint, write_json, write_whole
+from scratchgen.errors import UserError
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "model.weight": RNG.standard_normal((3, 4), dtype=np.float32),
+    "model.double": RNG.standard_normal((2, 1, 5)),
+    "model.odd": np.array([np.nan, np.inf, -np.inf, -0.0, 5e-324, 1.7e308]),
+    "model.empty": np.zeros((0, 3), np.float32),
+    "model.transposed": RNG.standard_normal((4, 3), dtype=np.float32).T,
+    "model.strided": np.arange(12.0, dtype=np.float32)[::3],
+    "model.scalar": np.array(0.1, np.float32),
+    "optimizer.steps": np.array([2**62 + 1]),
+}
+PROGRESS = {
+    "shuffle": np.random.default_rng(1).bit_generator.state,  # its integers have 128 bits
+    "epoch": 3,
+    "seconds": 0.1 + 0.2,
+    "sums": {"kl": math.pi * 1e300, "reconstruction": 5e-324, "neg_elbo": -0.0},
+    "history": [{"train": {"kl": 1 / 3}, "note": "é \u2028 \n"}],
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The bytes of a checkpoint."""
+    path = tmp_path_factory.mktemp("saved") / "checkpoint.safetensors"
+    save_checkpoint(path, ARRAYS, PROGRESS)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for files that Hypothesis writes over and over."""
+    return tmp_path_factory.mktemp("place")
+
+
+def refused(read, named, path=None):
+    """Have ``read(path)`` refuse with one line that names the file; returns the line."""
+    with pytest.raises(UserError) as refusal:
+        read(path or named)
+    message = str(refusal.value)
+    assert len(message.splitlines()) == 1
+    assert str(named) in message
+    return message
+
+
+def refused_checkpoint(path, content):
+    path.write_bytes(content)
+    return refused(load_checkpoint, path)
+
+
+def refused_config(folder, content):
+    (folder / "config.json").write_bytes(content)
+    return refused(read_config, folder / "config.json", folder)
+
+
+# ---- writing ----
+
+
+def failing(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+def test_writing_that_fails_leaves_the_old_content(tmp_path, monkeypatch, name, error):
+    path = tmp_path / "file"
+    write_whole(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, failing(error))
+        with pytest.raises(type(error)):
+            write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"newer")  # over whatever was left behind
+    assert path.read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+    calls = []
+
+    def fsync(number, original=os.fsync):
+        calls.append("folder" if os.path.samestat(os.fstat(number), os.stat(tmp_path)) else "content")
+        assert calls[-1] == "folder" or os.fstat(number).st_size == 3
+        original(number)
+
+    def replace(*names, original=os.replace):
+        calls.append("name")
+        original(*names)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_whole(tmp_path / "file", b"new")
+    assert calls == ["content", "name", "folder"]
+
+
+def test_a_longer_temporary_file_left_by_a_kill_does_not_show(tmp_path):
+    (tmp_path / "file.tmp").write_bytes(b"x" * 1000)
+    write_whole(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_temporary_file_is_never_read(tmp_path, saved):
+    (tmp_path / "checkpoint.safetensors.tmp").write_bytes(saved)
+    (tmp_path / "config.json.tmp").write_text('{"format": 1}')
+    assert "train first" in refused(load_checkpoint, tmp_path / "checkpoint.safetensors")
+    assert "holds no run" in refused(read_config, tmp_path)
+
+
+# ---- there and back ----
+
+
+def test_round_trip_keeps_every_bit(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, ARRAYS, PROGRESS)
+    arrays, progress = load_checkpoint(path)
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
+        assert arrays[name].tobytes() == array.tobytes()
+    assert progress == PROGRESS
+    assert math.copysign(1, progress["sums"]["neg_elbo"]) == -1
+
+
+@given(figures=st.dictionaries(st.text(), st.floats(allow_nan=False) | st.integers()))
+def test_figures_and_counters_come_back_exactly(place, figures):
+    save_checkpoint(place / "figures", {"a": np.zeros(1)}, figures)
+    assert load_checkpoint(place / "figures")[1] == figures
+
+
+def test_opens_with_the_safetensors_package(tmp_path, saved):
+    (tmp_path / "file").write_bytes(saved)
+    with safe_open(tmp_path / "file", framework="numpy") as file:
+        assert set(file.keys()) == set(ARRAYS)
+        assert np.array_equal(file.get_tensor("model.transposed"), ARRAYS["model.transposed"])
+        assert json.loads(file.metadata()["progress"]) == PROGRESS
+
+
+# ---- damaged checkpoints ----
+
+
+def header(content):
+    """Where the header of a safetensors file ends."""
+    return 8 + struct.unpack("<Q", content[:8])[0]
+
+
+def test_cut_off_anywhere(tmp_path, saved):
+    lengths = {*range(0, 20), *range(0, len(saved), 37), header(saved) - 1, header(saved), len(saved) - 1}
+    for length in lengths:
+        refused_checkpoint(tmp_path / "cut", saved[:length])
+
+
+@given(data=st.data())
+def test_one_flipped_bit_anywhere(place, saved, data):
+    position, bit = data.draw(st.integers(0, len(saved) - 1)), data.draw(st.integers(0, 7))
+    damaged = bytearray(saved)
+    damaged[position] ^= 1 << bit
+    refused_checkpoint(place / "flipped", damaged)
+
+
+def test_flipped_bits_all_over_the_header(place, saved):
+    for position in range(0, header(saved), 3):
+        damaged = bytearray(saved)
+        damaged[position] ^= 1 << position % 8
+        refused_checkpoint(place / "flipped", damaged)
+
+
+@given(content=st.binary(max_size=100))
+def test_garbage(place, content):
+    refused_checkpoint(place / "garbage", content)
+
+
+@given(content=st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
+def test_garbage_with_a_header_of_json(place, content):
+    text = json.dumps(content).encode()
+    refused_checkpoint(place / "garbage", struct.pack("<Q", len(text)) + text)
+
+
+def test_more_bytes_than_the_header_knows(tmp_path, saved):
+    refused_checkpoint(tmp_path / "longer", saved + b"\0")
+
+
+def test_missing_checkpoint_and_folder_in_its_place(tmp_path):
+    assert "no such checkpoint" in refused(load_checkpoint, tmp_path / "none")
+    (tmp_path / "folder").mkdir()
+    refused(load_checkpoint, tmp_path / "folder")
+    (tmp_path / "file").write_bytes(b"")
+    refused(load_checkpoint, tmp_path / "file" / "checkpoint.safetensors")
+    refused(load_checkpoint, tmp_path / ("n" * 300))
+
+
+def with_metadata(saved, **changes):
+    """The checkpoint with entries of its metadata replaced, or left out where they are None."""
+    end = header(saved)
+    content = json.loads(saved[8:end])
+    metadata = content.pop("__metadata__") | changes
+    content["__metadata__"] = {key: value for key, value in metadata.items() if value is not None}
+    text = json.dumps({key: value for key, value in content.items() if value}).encode()  # none at all, not an empty one
+    return struct.pack("<Q", len(text)) + text + saved[end:]
+
+
+def test_metadata_is_changed_as_meant(tmp_path, saved):
+    (tmp_path / "same").write_bytes(with_metadata(saved))
+    assert load_checkpoint(tmp_path / "same")[1] == PROGRESS
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": None, "progress": None, "sha256": None},
+        {"format": None},
+        {"progress": None},
+        {"sha256": None},
+        {"sha256": "0" * 64},
+        {"progress": json.dumps({**PROGRESS, "epoch": 4})},
+        {"progress": "[" * 100_000},
+        {"progress": ""},
+    ],
+)
+def test_metadata_missing_or_changed(tmp_path, saved, changes):
+    assert "damaged" in refused_checkpoint(tmp_path / "file", with_metadata(saved, **changes))
+
+
+@pytest.mark.parametrize("found", ["0", "2", "pt", "1\n", "", "9" * 50])
+def test_checkpoint_of_another_format(tmp_path, saved, found):
+    assert "this version reads 1" in refused_checkpoint(tmp_path / "file", with_metadata(saved, format=found))
+
+
+# ---- the configuration ----
+
+
+def test_config_comes_back(tmp_path):
+    config = {"name": "a", "lr": 0.1 + 0.2, "network": {"sizes": [1, 2]}, "note": "é\n"}
+    create_run(tmp_path / "some" / "run", config)
+    assert read_config(tmp_path / "some" / "run") == config
+    assert os.listdir(tmp_path / "some" / "run") == ["config.json"]
+
+
+def test_existing_run_is_left_alone(tmp_path):
+    create_run(tmp_path, {"name": "first"})
+    before = (tmp_path / "config.json").read_bytes()
+    assert "--resume" in refused(lambda folder: create_run(folder, {"name": "second"}), tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_may_begin_in_a_folder_with_other_files(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    create_run(tmp_path, {})
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "notes.txt"]
+
+
+def test_run_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("a file, no folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("n" * 300)):
+        assert "give another --out" in refused(lambda path: create_run(path, {}), folder)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_full_disk_leaves_no_run(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(OSError(errno.ENOSPC, "disk full")))
+        assert "disk full" in refused(lambda path: create_run(path, {}), tmp_path / "run")
+    assert "holds no run" in refused(read_config, tmp_path / "run")
+    create_run(tmp_path / "run", {})
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
+def test_config_cut_off_anywhere(tmp_path):
+    write_json(tmp_path / "config.json", {"format": checkpoint.FORMAT, "name": "é", "sizes": [1, 2]})
+    content = (tmp_path / "config.json").read_bytes()
+    for length in range(len(content) - 1):  # all but the newline at its end
+        refused_config(tmp_path, content[:length])
+
+
+@given(content=st.binary(max_size=50))
+def test_config_of_garbage(place, content):
+    refused_config(place, content)
+
+
+@given(value=st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(), st.lists))
+def test_config_that_is_not_one(place, value):
+    if str(value) != str(checkpoint.FORMAT):
+        refused_config(place, json.dumps({"format": value}).encode())
+    refused_config(place, json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"format": 1e999}', b'{"format": ' + b"9" * 5000 + b"}", b"{}"])
+def test_config_that_breaks_parsers(tmp_path, content):
+    refused_config(tmp_path, content)
+
+
+def test_missing_config_and_folder_in_its_place(tmp_path):
+    refused(read_config, tmp_path / "none")
+    (tmp_path / "config.json").mkdir()
+    refused(read_config, tmp_path)

@@ -1,0 +1,611 @@
+"""The command line: every command and option, and every mistake as one line, status 2 and nothing written."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import TINY, drive, outcome, tiny_data, use_tiny, without_figures
+from matplotlib.image import imread
+
+import scratchgen.data
+import scratchgen.figures
+from scratchgen import __version__, cli, runs
+from scratchgen.data.dataset import Dataset, Split
+from scratchgen.data.mnist import SHA256
+from scratchgen.models.vae import VAETask, VAETraining
+from scratchgen.op import REGISTRY
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch, tmp_path):
+    use_tiny(monkeypatch.setattr)
+    without_figures(monkeypatch.setattr)
+    monkeypatch.delenv("SCRATCHGEN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run of ``TINY``, with its figures, to be read only."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny(patch.setattr)
+        assert cli.main(["train", "vae", "--config", "tiny", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command that succeeds without a word on standard error; returns its standard output."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        status = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert (status, err) == (0, "")
+        return out
+
+    return call
+
+
+@pytest.fixture
+def mistake(capsys, tmp_path):
+    """Run a command that must refuse and leave every file as it was; returns its line on standard error."""
+
+    def mistake(*arguments):
+        capsys.readouterr()
+        before = files(tmp_path)
+        status = cli.main([str(argument) for argument in arguments])
+        err = capsys.readouterr().err
+        assert status == 2
+        assert err.startswith("scratchgen: ")
+        assert err.endswith("\n")
+        assert len(err.splitlines()) == 1
+        assert files(tmp_path) == before
+        return err
+
+    return mistake
+
+
+def files(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def pictures(path, n):
+    """See that a PNG holds n pictures: enough pixels, not all of them the same."""
+    pixels = imread(path)
+    assert pixels.shape[0] * pixels.shape[1] >= n * 28 * 28
+    assert pixels.std() > 0.01
+
+
+# ---- train ----
+
+
+def test_train_fills_the_folder(trained):
+    names = ["checkpoint.safetensors", "config.json", "metrics.jsonl", "summary.json"]
+    figures = ["latent.png", "losses.png", "manifold.png", "reconstructions.png", "samples.png"]
+    assert sorted(os.listdir(trained)) == sorted(names + figures)
+    for figure in figures:
+        pictures(trained / figure, 1)
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary.keys() == {"model", "config", "data", "pixels", "epochs", "seconds", "test"}
+    assert (summary["model"], summary["config"], summary["data"], summary["epochs"]) == ("vae", "tiny", "strokes", 3)
+    assert summary["pixels"].startswith("binarised anew for every batch")
+    assert summary["seconds"] > 0
+    test = summary["test"]
+    assert test.keys() == {"neg_elbo", "reconstruction", "kl", "nll", "iw_samples", "nll_images", "active_units"}
+    assert 0 < test["nll"] < test["neg_elbo"] < 784 * np.log(2)
+    assert 0 <= test["active_units"] <= 2
+
+
+def test_summary_is_of_l_500_over_1000_images_unless_told_otherwise():
+    assert (runs.IW_SAMPLES, runs.NLL_IMAGES) == (500, 1000)
+
+
+def test_train_reports_epochs_and_result(call, monkeypatch):
+    monkeypatch.setattr(runs, "EXPECTED", {("tiny", "strokes", "dynamic"): "a miracle"})
+    out = call("train", "vae", "--config", "tiny", "--out", "here")
+    assert [line[:9] for line in out.splitlines()[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    test = json.loads(Path("here/summary.json").read_text())["test"]
+    assert f"neg_elbo {test['neg_elbo']:.2f}" in out
+    assert f"nll {test['nll']:.2f}" in out
+    assert f"{test['active_units']} of 2 latent units active" in out
+    assert "is this normal? what to expect here: a miracle\n" in out
+
+
+def test_every_option_of_train_reaches_the_run(call, tmp_path):
+    given = {
+        "epochs": 1,
+        "batch_size": 300,
+        "seed": 5,
+        "kernels": "reference",
+        "data": "strokes",
+        "data_dir": str(tmp_path / "digits"),
+    }
+    network = {"latent_dim": 3, "likelihood": "gaussian"}
+    training = {"samples": 3, "binarize": "none", "lr": 0.002, "beta": 0.5, "beta_warmup": 1.0}
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
+    # Twice the data's folder: the last one counts, and what is stored does not depend on where we are.
+    call("train", "vae", "--config", "tiny", "--out", "run", *sum(options, ()), "--data-dir", "digits")
+    expected = replace(
+        TINY, network=replace(TINY.network, **network), training=replace(TINY.training, **training), **given
+    )
+    stored = runs.load_config(Path("run"))
+    assert stored == replace(expected, versions=stored.versions)
+    assert stored.versions.keys() == {"scratchgen", "numpy", "numba", "python"}
+    assert {"--config", "--out", "--resume", *dict(options)} == set(train_options())
+
+
+def train_options():
+    """What ``train vae --help`` lists."""
+    actions = cli._parser()._subparsers._group_actions[0].choices["train"]._subparsers._group_actions[0].choices["vae"]
+    return [option for action in actions._actions for option in action.option_strings if option not in ("-h", "--help")]
+
+
+@pytest.mark.parametrize("name", [None, *runs.VAE_CONFIGS])
+def test_named_configurations_and_where_they_go(call, monkeypatch, name):
+    started = []
+
+    def start(config, folder):
+        started.append((config, folder))
+        folder.mkdir(parents=True)
+        return {"data": "mnist"}
+
+    monkeypatch.setattr(runs, "start", start)
+    monkeypatch.setattr(cli, "_report", lambda *_: None)
+    monkeypatch.setattr(runs, "load_config", lambda folder: None)
+    for _ in range(3):
+        call("train", "vae", *(["--config", name] if name else []))
+    config = runs.VAE_CONFIGS[name or "pytorch-example"]
+    base = f"runs/vae-{config.name}"
+    assert started == [(config, Path(base)), (config, Path(f"{base}-2")), (config, Path(f"{base}-3"))]
+
+
+def test_what_to_expect_is_said_of_an_unchanged_configuration_only(monkeypatch):
+    monkeypatch.setattr(runs, "EXPECTED", {("tiny", "strokes", "dynamic"): "a miracle"})
+    assert runs.expectation(replace(TINY, seed=7, kernels="reference"), {"data": "strokes"}) == "a miracle"
+    assert runs.expectation(TINY, {"data": "mnist"}) is None
+    for change in ({"epochs": 4}, {"batch_size": 64}, {"name": "other"}, {"training": VAETraining()}):
+        assert runs.expectation(replace(TINY, **change), {"data": "strokes"}) is None
+    other = replace(TINY, network=replace(TINY.network, latent_dim=3))
+    assert runs.expectation(other, {"data": "strokes"}) is None
+
+
+def test_resume_with_more_epochs(call, run):
+    before = outcome(run)["metrics"]
+    out = call("train", "vae", "--resume", run, "--epochs", 5)
+    assert [line[:9] for line in out.splitlines()[:2]] == ["epoch 4/5", "epoch 5/5"]
+    after = outcome(run)
+    assert after["metrics"][:3] == before
+    assert (len(after["metrics"]), after["summary"]["epochs"], runs.load_config(run).epochs) == (5, 5, 5)
+
+
+def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(runs, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
+    before = outcome(run)
+    call("train", "vae", "--resume", run, "--data-dir", "digits")
+    assert asked == [("strokes", tmp_path / "digits")]
+    assert outcome(run) == before
+    call("train", "vae", "--resume", run)
+    assert asked[1] == ("strokes", tmp_path / "digits")  # it is remembered
+
+
+def test_ctrl_c_is_status_130(capsys, monkeypatch, tmp_path):
+    def step(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"kl": 1.0}
+
+    monkeypatch.setattr(VAETask, "step", step)
+    assert cli.main(["train", "vae", "--config", "tiny", "--out", "a run"]) == 130
+    assert capsys.readouterr().err == "stopped; continue with: scratchgen train vae --resume 'a run'\n"
+
+
+def test_ctrl_c_before_the_run_has_begun_says_nothing_of_resuming(capsys, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "load_dataset", interrupted)
+    assert cli.main(["train", "vae", "--config", "tiny", "--out", "run"]) == 130
+    assert capsys.readouterr().err == ""
+    assert not files(tmp_path)
+
+
+# ---- the other commands ----
+
+
+def test_sample(call, trained):
+    assert call("sample", trained, "--out", "a.npy") == "a.npy\n"
+    call("sample", trained, "--out", "b.npy", "-n", 7)
+    call("sample", trained, "--out", "c.npy", "--seed", 1)
+    call("sample", trained, "--out", "d.npy")
+    a, b, c, d = (np.load(f"{name}.npy") for name in "abcd")
+    assert (a.shape, b.shape, a.dtype) == ((100, 784), (7, 784), np.float32)
+    assert a.min() >= 0
+    assert a.max() <= 1
+    assert np.array_equal(a, d)
+    assert not np.array_equal(a, c)
+    assert a.std(axis=0).max() > 0
+    call("sample", trained, "--out", "a.png", "-n", 4)
+    pictures("a.png", 4)
+
+
+def test_sample_goes_into_the_run_unless_told_otherwise(call, run):
+    (run / "samples.png").unlink()
+    assert call("sample", run) == f"{run / 'samples.png'}\n"
+    pictures(run / "samples.png", 100)
+
+
+def test_reconstruct(call, run, monkeypatch):
+    (run / "reconstructions.png").unlink()
+    assert call("reconstruct", run) == f"{run / 'reconstructions.png'}\n"
+    pictures(run / "reconstructions.png", 40)
+    drawn = []
+    monkeypatch.setattr(scratchgen.figures, "save_reconstructions", lambda *arguments: drawn.append(arguments))
+    call("reconstruct", run, "-n", 3, "--out", "three.png")
+    (out, images, reconstructions), (config, model) = drawn[0], runs.load_model(run)
+    assert out == Path("three.png")
+    assert np.array_equal(images, runs.test_images(config, tiny_data())[:3])
+    assert set(np.unique(images)) == {0, 1}  # as the model sees pixels
+    assert np.array_equal(reconstructions, runs.reconstruct(model, images))
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
+def test_data_dir_of_a_command_replaces_the_run_s(call, run, monkeypatch, command):
+    edit(run, ["data_dir"], "/the/run/s")
+    asked = []
+    monkeypatch.setattr(cli, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
+    call(command, run)
+    call(command, run, "--data-dir", "/mine")
+    assert asked == [("strokes", Path("/the/run/s")), ("strokes", Path("/mine"))]
+
+
+def test_evaluate(call, trained):
+    summary = json.loads((trained / "summary.json").read_text())["test"]
+    assert json.loads(call("evaluate", trained, "--iw-samples", 20)) == summary
+    few = json.loads(call("evaluate", trained, "--iw-samples", 3, "--limit", 10))
+    assert few.keys() == summary.keys()
+    assert (few["iw_samples"], few["nll_images"]) == (3, 10)
+    all_of_them = json.loads(call("evaluate", trained, "--iw-samples", 3, "--limit", 1000))
+    assert all_of_them["nll_images"] == 60
+    assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == 500
+
+
+def test_gradcheck(call):
+    rows = [line.split() for line in call("gradcheck", "exp", "dense").splitlines()]
+    assert [(row[0], row[1], row[-1]) for row in rows[1:]] == [
+        (name, kernel_set, "pass") for name in ("exp", "dense") for kernel_set in ("cpu", "reference")
+    ]
+    assert len(call("gradcheck", "exp", "--kernels", "reference").splitlines()) == 2
+
+
+def test_gradcheck_of_a_wrong_gradient_is_status_1(monkeypatch, capsys):
+    wrong = replace(REGISTRY["exp"], backward=lambda *arguments, **_: (1.001 * arguments[2],))
+    monkeypatch.setitem(REGISTRY, "exp", wrong)
+    assert cli.main(["gradcheck", "exp"]) == 1
+    assert "FAIL" in capsys.readouterr().out
+
+
+def test_data_show(call):
+    out = call("data", "show", "--data", "strokes")
+    assert "strokes: 600 training and 60 test images" in out
+    assert str(np.bincount(tiny_data().train.labels).tolist()) in out
+    assert call("data", "show", "--out", "digits.png", "--data-dir", "digits").endswith("digits.png\n")
+    pictures("digits.png", 100)
+
+
+def test_data_fetch(call, monkeypatch):
+    monkeypatch.setattr(cli, "fetch_mnist", lambda folder: folder or Path("the cache"))
+    assert call("data", "fetch") == "the cache\n"
+    assert call("data", "fetch", "--data-dir", "digits") == "digits\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "vae", "--help"], ["sample", "-h"], ["--version"]])
+def test_help_and_version(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(("usage: scratchgen", __version__))
+
+
+# ---- mistakes in what was typed ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("", "command"),
+        ("train", "model"),
+        ("train gan", "'gan'"),
+        ("--nonsense", "command"),
+        ("train vae --nonsense", "--nonsense"),
+        ("train vae --epochs 0", "'0'"),
+        ("train vae --epochs -1", "'-1'"),
+        ("train vae --epochs 1.5", "'1.5'"),
+        ("train vae --epochs ten", "'ten'"),
+        ("train vae --epochs", "--epochs"),
+        ("train vae --batch-size 0", "--batch-size"),
+        ("train vae --latent-dim 0", "--latent-dim"),
+        ("train vae --latent-dim 99999999999999999999", "--latent-dim"),
+        ("train vae --samples 0", "--samples"),
+        ("train vae --seed -1", "--seed"),
+        ("train vae --seed 0x1", "--seed"),
+        ("train vae --lr -1", "lr > 0"),
+        ("train vae --lr 0", "lr > 0"),
+        *[(f"train vae --{name} {value}", f"--{name}") for name in ("lr", "beta", "beta-warmup") for value in
+          ("nan", "inf", "-inf", "1e999", "much")],
+        ("train vae --beta -1", "beta >= 0"),
+        ("train vae --beta-warmup -0.5", "beta_warmup >= 0"),
+        ("train vae --config unknown", "'unknown'"),
+        ("train vae --likelihood poisson", "'poisson'"),
+        ("train vae --binarize often", "'often'"),
+        ("train vae --kernels fortran", "'fortran'"),
+        ("train vae --data imagenet", "'imagenet'"),
+        ("train vae --resume nowhere", "nowhere"),
+        ("sample", "run"),
+        ("sample nowhere", "nowhere"),
+        ("sample nowhere -n 0", "'0'"),
+        ("sample nowhere --seed x", "'x'"),
+        ("reconstruct nowhere", "nowhere"),
+        ("reconstruct nowhere -n -3", "'-3'"),
+        ("evaluate nowhere", "nowhere"),
+        ("evaluate nowhere --iw-samples 0", "--iw-samples"),
+        ("evaluate nowhere --limit 0", "--limit"),
+        ("gradcheck unknown", "'unknown'"),
+        ("gradcheck exp --kernels unknown", "'unknown'"),
+        ("data", "action"),
+        ("data show --data imagenet", "'imagenet'"),
+        ("data burn", "'burn'"),
+    ],
+)  # fmt: skip
+def test_what_is_typed_wrong(mistake, arguments, named):
+    assert named in mistake(*arguments.split())
+
+
+def test_a_line_stays_a_line(mistake):
+    assert "two lines" in mistake("sample", "two\nlines")
+    assert "two lines" in mistake("train", "vae", "two\nlines")
+
+
+@pytest.mark.parametrize("option", sorted({*train_options()} - {"--resume", "--epochs", "--data-dir"}))
+def test_resume_takes_the_rest_from_the_run(mistake, run, option):
+    values = {
+        "--config": "iwae",
+        "--likelihood": "gaussian",
+        "--binarize": "none",
+        "--kernels": "cpu",
+        "--data": "auto",
+    }
+    assert "leave the rest out" in mistake("train", "vae", "--resume", run, option, values.get(option, "1"))
+
+
+def test_resume_with_fewer_epochs(mistake, run):
+    assert "run of 3 epochs" in mistake("train", "vae", "--resume", run, "--epochs", 2)
+
+
+def test_out_that_holds_a_run(mistake, run):
+    assert "holds a run already" in mistake("train", "vae", "--config", "tiny", "--out", run)
+
+
+# ---- folders and files that are not what they should be ----
+
+
+@pytest.mark.parametrize("out", ["file", "file/run", "n" * 300, "file/deep/run"])
+def test_train_cannot_write_there(mistake, out):
+    Path("file").write_text("a file")
+    assert "give another --out" in mistake("train", "vae", "--config", "tiny", "--out", out)
+
+
+UNWRITABLE = ["file/a.png", "nowhere/a.png", "n" * 300 + ".png", "folder.png", "a.txt", "a"]
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [(command, out) for command in ("sample", "reconstruct", "data show") for out in UNWRITABLE]
+    + [("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")],
+)
+def test_a_picture_cannot_be_written_there(mistake, trained, command, out):
+    Path("file").write_text("a file")
+    Path("folder.png").mkdir()
+    Path("folder.npy").mkdir()
+    assert out in mistake(*command.split(), *([] if command == "data show" else [trained]), "--out", out)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError("Unable to allocate")])
+def test_a_full_disk_or_memory_is_a_line(capsys, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(VAETask, "step", fail)
+    assert cli.main(["train", "vae", "--config", "tiny", "--out", "run"]) == 2
+    assert str(error) in capsys.readouterr().err
+
+
+READING = ["train vae --resume", "sample", "reconstruct", "evaluate"]
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda content: b""),
+        ("config.json", lambda content: content[: len(content) // 2]),
+        ("config.json", lambda content: b"[1, 2]"),
+        ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 2')),
+        ("config.json", lambda content: b"\xff\xfe" + content),
+        ("config.json", lambda content: None),
+        ("checkpoint.safetensors", lambda content: b""),
+        ("checkpoint.safetensors", lambda content: content[:-1]),
+        ("checkpoint.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+        ("checkpoint.safetensors", lambda content: content.replace(b'"format":"1"', b'"format":"2"')),
+        ("checkpoint.safetensors", lambda content: bytes(1000)),
+    ],
+    ids=["empty", "half", "list", "2", "encoding", "missing", "no bytes", "cut", "flipped", "format 2", "zeros"],
+)
+def test_damaged_run(mistake, run, command, name, damage):
+    content = damage((run / name).read_bytes())
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_bytes(content)
+    assert str(run) in mistake(*command.split(), run)
+
+
+def test_run_without_a_checkpoint(mistake, call, run, trained):
+    (run / "checkpoint.safetensors").unlink()
+    for command in READING[1:]:
+        assert "train first" in mistake(command, run)
+    call("train", "vae", "--resume", run)  # it was stopped before its first one, and starts again
+    assert outcome(run) == outcome(trained)
+
+
+def test_a_refused_resume_adds_no_epochs(mistake, run):
+    (run / "checkpoint.safetensors").write_bytes(b"")
+    mistake("train", "vae", "--resume", run, "--epochs", 9)
+
+
+def edit(run, keys, value):
+    """Change or, with ..., remove an entry of the run's config.json."""
+    config = part = json.loads((run / "config.json").read_text())
+    for key in keys[:-1]:
+        part = part[key]
+    part.pop(keys[-1]) if value is ... else part.update({keys[-1]: value})
+    (run / "config.json").write_text(json.dumps(config))
+
+
+EDITS = [
+    ("epochs", 0), ("epochs", 2.5), ("epochs", "3"), ("epochs", None), ("epochs", ...), ("batch_size", 0.5),
+    ("seed", -1), ("seed", 1.5), ("data", "imagenet"), ("data", ["mnist"]), ("data_dir", 5), ("kernels", "fortran"),
+    ("versions", 1), ("name", 3), ("unknown", 1), ("format", "one"), ("network", []), ("network", None),
+    ("training", ...), ("training", "lr"), ("network.latent_dim", 3), ("network.latent_dim", 2.0),
+    ("network.latent_dim", 0), ("network.latent_dim", 2**70), ("network.input_dim", 100),
+    ("network.encoder_hidden", 16), ("network.encoder_hidden", [17]), ("network.encoder_hidden", ["16"]),
+    ("network.decoder_hidden", []), ("network.activation", "step"), ("network.likelihood", "poisson"),
+    ("network.likelihood", "gaussian"), ("network.initializer", "ones"), ("network.sigma", "wide"),
+    ("network.sigma", -1), ("network.depth", 3),
+    ("training.lr", 0), ("training.lr", float("inf")), ("training.lr", "fast"), ("training.beta", float("nan")),
+    ("training.samples", 1.5), ("training.schedule", "sawtooth"), ("training.binarize", True),
+    ("training.output_bias", "no"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entry", "value"), EDITS)
+def test_edited_config(mistake, run, entry, value):
+    edit(run, entry.split("."), value)
+    mistake("train", "vae", "--resume", run)
+    if entry != "network.input_dim":
+        mistake("sample", run)
+
+
+def test_whole_numbers_in_the_config_are_numbers(call, run):
+    edit(run, ["training", "beta_warmup"], 1)
+    call("sample", run, "--out", "a.npy")
+
+
+# ---- data ----
+
+
+@pytest.fixture
+def real_data(monkeypatch):
+    """Load what is asked for, not the tiny data."""
+    for module in (runs, cli):
+        monkeypatch.setattr(module, "load_dataset", scratchgen.data.load_dataset)
+
+
+ASKING = ["train vae --out run", "data show", "data show --out digits.png"]
+
+
+@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize("source", ["mnist", "auto"])
+@pytest.mark.parametrize("present", [[], list(SHA256)[:3]], ids=["none", "three"])
+@pytest.mark.parametrize("variable", [False, True])
+def test_mnist_is_not_there(mistake, monkeypatch, real_data, command, source, present, variable):
+    Path("digits").mkdir()
+    for name in present:
+        Path("digits", name).write_bytes(b"")
+    if variable:
+        monkeypatch.setenv("SCRATCHGEN_DATA", "digits")
+    line = mistake(*command.split(), "--data", source, *([] if variable else ["--data-dir", "digits"]))
+    assert "digits" in line
+    assert "t10k-labels-idx1-ubyte" in line
+    assert ("SCRATCHGEN_DATA" if variable else "--data-dir") in line
+
+
+@pytest.mark.parametrize("command", ASKING)
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\x08\3" + bytes(12), b"\x1f\x8b\x08\0 no gzip", b"<html>\n404\n</html>"]
+)
+def test_mnist_is_damaged(mistake, real_data, command, content):
+    Path("digits").mkdir()
+    for name in SHA256:
+        Path("digits", name).write_bytes(content)
+    assert "train-images-idx3-ubyte" in mistake(*command.split(), "--data", "mnist", "--data-dir", "digits")
+
+
+def test_mnist_of_a_run_has_gone(mistake, run, real_data):
+    edit(run, ["data"], "mnist")
+    edit(run, ["data_dir"], "/nowhere/digits")
+    for command in ("train vae --resume", "reconstruct", "evaluate"):
+        assert "/nowhere/digits" in mistake(*command.split(), run)
+        assert "elsewhere" in mistake(*command.split(), run, "--data-dir", "elsewhere")
+
+
+@pytest.mark.parametrize("pixel", [np.nan, np.inf])
+def test_data_with_pixels_that_are_not_finite(mistake, monkeypatch, pixel):
+    def load(*_):
+        images = tiny_data().train.images.copy()
+        images[7, 300] = pixel
+        return Dataset("strokes", Split(images, tiny_data().train.labels), tiny_data().test)
+
+    for module in (runs, cli):
+        monkeypatch.setattr(module, "load_dataset", load)
+    for command in ASKING:
+        assert "image 7" in mistake(*command.split())
+
+
+# ---- the program ----
+
+
+def program(*arguments):
+    command = [sys.executable, "-m", "scratchgen", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_program(tmp_path):
+    version = program("--version")
+    assert (version.returncode, version.stdout, version.stderr) == (0, f"{__version__}\n", "")
+    wrong = program("train", "vae", "--epochs", "0", "--out", "run")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("scratchgen: argument --epochs: '0' is not a whole number above 0")
+    assert len(wrong.stderr.splitlines()) == 1
+    assert not files(tmp_path)
+
+
+def test_a_number_that_explodes_is_one_line(tmp_path):
+    """In a process of its own, for pytest would keep NumPy's warnings from standard error."""
+    wrong = drive("train", "vae", "--config", "tiny", "--lr", "1e30", "--out", tmp_path / "run")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("scratchgen: training stopped in epoch 1, step 2: ")
+    assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_import_is_light_and_quick():
+    code = "import sys, time, numba; t = time.perf_counter(); import scratchgen; print(time.perf_counter() - t); "
+    code += "print({'matplotlib', 'tqdm', 'pooch', 'requests', 'safetensors'} & sys.modules.keys())"
+    outputs = [subprocess.check_output([sys.executable, "-c", code], text=True).splitlines() for _ in range(3)]
+    assert statistics.median(float(seconds) for seconds, _ in outputs) < 0.3
+    assert {loaded for _, loaded in outputs} == {"set()"}

@@ -1,0 +1,377 @@
+"""Training: what is reported is true, the same seed gives the same bits, and no way to stop a run changes them."""
+
+import json
+import os
+import shlex
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import STEPS, TINY, drive, outcome, tiny_data, use_tiny, without_figures
+
+from scratchgen import runs
+from scratchgen.checkpoint import load_checkpoint, read_config, save_checkpoint
+from scratchgen.data.pixels import binarized
+from scratchgen.errors import UserError
+from scratchgen.models.vae import VAETask
+from scratchgen.training import STREAMS, Interrupted, NotFinite, Trainer, require_finite, stream
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    use_tiny(monkeypatch.setattr)
+    without_figures(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run of ``TINY`` that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny(patch.setattr)
+        without_figures(patch.setattr)
+        runs.start(TINY, folder)
+    return folder
+
+
+class Counting:
+    """A task that learns nothing. Its figures are the means of labels and pixels; ``seen`` keeps the batches."""
+
+    def __init__(self):
+        self.seen, self.drawn = [], np.zeros(1)
+
+    def step(self, images, labels, rng):
+        self.seen.append((images, labels))
+        self.drawn += rng.random()
+        return {"label": float(labels.mean()), "ink": float(images.mean(dtype=np.float64))}
+
+    def evaluate(self, dataset, rng):
+        return {"label": float(dataset.test.labels.mean()), "draw": rng.random()}
+
+    def state(self):
+        return {"drawn": self.drawn}
+
+    def load_state(self, state):
+        self.drawn = state["drawn"].copy()
+
+
+def counting_trainer(folder, seed=0, **options):
+    return Trainer(Counting(), tiny_data(), folder, epochs=2, batch_size=128, seed=seed, **options)
+
+
+@pytest.fixture
+def each_step(monkeypatch):
+    """Have a function called with the task and the number of the step, from 1, before every step of a VAE."""
+
+    def install(before):
+        original, number = VAETask.step, 0
+
+        def step(task, *arguments):
+            nonlocal number
+            number += 1
+            before(task, number)
+            return original(task, *arguments)
+
+        monkeypatch.setattr(VAETask, "step", step)
+
+    return install
+
+
+def press_ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+# ---- what is reported ----
+
+
+def test_train_figures_are_means_over_all_images(tmp_path):
+    history = counting_trainer(tmp_path).run()
+    train, test = tiny_data().train, tiny_data().test
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    for entry in history:
+        assert entry["train"]["label"] == pytest.approx(train.labels.mean(), rel=1e-12)
+        assert entry["train"]["ink"] == pytest.approx(train.images.mean(dtype=np.float64), rel=1e-12)
+        assert entry["test"]["label"] == test.labels.mean()
+        assert entry["test"]["draw"] == stream(0, "evaluation", entry["epoch"] - 1).random()  # not training's noise
+    assert 0 < history[0]["seconds"] < history[1]["seconds"]
+
+
+def test_an_epoch_shows_every_image_once_in_another_order(tmp_path):
+    trainer = counting_trainer(tmp_path)
+    trainer.run()
+    sizes = [len(labels) for _, labels in trainer.task.seen]
+    assert sizes == [128, 128, 128, 128, 88] * 2
+    number = {image.tobytes(): i for i, image in enumerate(tiny_data().train.images)}
+    shown = [number[image.tobytes()] for images, _ in trainer.task.seen for image in images]
+    labels = np.concatenate([labels for _, labels in trainer.task.seen])
+    assert np.array_equal(labels, tiny_data().train.labels[shown])
+    first, second = shown[:600], shown[600:]
+    assert sorted(first) == sorted(second) == list(range(600))
+    assert first != second
+    assert first != sorted(first)
+
+
+def test_metrics_history_and_summary_agree(whole):
+    history = load_checkpoint(whole / "checkpoint.safetensors")[1]["history"]
+    lines = (whole / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    for figures in (entry[split] for entry in history for split in ("train", "test")):
+        assert set(figures) == {"neg_elbo", "reconstruction", "kl"}
+        assert figures["neg_elbo"] == pytest.approx(figures["reconstruction"] + figures["kl"], rel=1e-12)
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["epochs"] == 3
+    assert summary["seconds"] == round(history[-1]["seconds"], 1)
+    # The same images and weights, another draw of the noise and of the pixels.
+    assert summary["test"]["neg_elbo"] == pytest.approx(history[-1]["test"]["neg_elbo"], rel=0.02)
+    assert summary["test"]["neg_elbo"] == pytest.approx(summary["test"]["reconstruction"] + summary["test"]["kl"])
+
+
+# ---- seeds ----
+
+
+def test_same_seed_same_bits(whole, tmp_path):
+    runs.start(TINY, tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_another_seed_other_bits(whole, tmp_path):
+    runs.start(replace(TINY, seed=1), tmp_path)
+    first, second = outcome(whole), outcome(tmp_path)
+    assert [name for name in first["arrays"] if first["arrays"][name] == second["arrays"][name]] == ["optimizer.steps"]
+    assert first["metrics"][0]["test"] != second["metrics"][0]["test"]
+
+
+def test_another_seed_another_order(tmp_path):
+    orders = []
+    for seed in (0, 1):
+        trainer = counting_trainer(tmp_path, seed)
+        trainer.run()
+        orders.append(np.concatenate([labels for _, labels in trainer.task.seen]).tolist())
+    assert orders[0] != orders[1]
+
+
+def test_streams_differ_by_seed_purpose_and_epoch():
+    draws = {
+        stream(seed, purpose, *more).random() for seed in (0, 1) for purpose in STREAMS for more in [(), (1,), (2,)]
+    }
+    assert len(draws) == 2 * len(STREAMS) * 3
+    assert stream(3, "noise", 4).random() == stream(3, "noise", 4).random()
+
+
+# ---- stopped and resumed ----
+
+
+def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, each_step):
+    each_step(lambda task, number: press_ctrl_c())
+    for step in range(3 * STEPS):
+        with pytest.raises(Interrupted):
+            runs.resume(tmp_path) if step else runs.start(TINY, tmp_path)
+        progress = load_checkpoint(tmp_path / "checkpoint.safetensors")[1]
+        # A finished epoch is measured by the one who resumes.
+        assert (progress["epoch"], progress["batch"]) == (step // STEPS, step % STEPS + 1)
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_interrupted_while_measuring_stops_after_the_epoch(whole, tmp_path, monkeypatch):
+    def evaluate(*arguments, original=VAETask.evaluate):
+        press_ctrl_c()
+        return original(*arguments)
+
+    monkeypatch.setattr(VAETask, "evaluate", evaluate)
+    for epoch in (1, 2, 3):
+        with pytest.raises(Interrupted):
+            runs.resume(tmp_path) if epoch > 1 else runs.start(TINY, tmp_path)
+        progress = load_checkpoint(tmp_path / "checkpoint.safetensors")[1]
+        assert (progress["epoch"], progress["batch"], len(progress["history"])) == (epoch, 0, epoch)
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+@pytest.mark.parametrize("binarize", ["none", "static"])
+def test_interrupted_within_an_epoch_with_other_pixels(tmp_path, each_step, binarize):
+    config = replace(TINY, epochs=2, training=replace(TINY.training, binarize=binarize))
+    runs.start(config, tmp_path / "whole")
+    each_step(lambda task, number: number == STEPS + 2 and press_ctrl_c())
+    with pytest.raises(Interrupted):
+        runs.start(config, tmp_path / "stopped")
+    runs.resume(tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
+    seen = []
+
+    def step(task, images, *arguments, original=VAETask.step):
+        seen.append(images)
+        return original(task, images, *arguments)
+
+    monkeypatch.setattr(VAETask, "step", step)
+    runs.start(replace(TINY, epochs=2, training=replace(TINY.training, binarize="static")), tmp_path)
+    first, second = np.concatenate(seen[:STEPS]), np.concatenate(seen[STEPS:])
+    assert sorted(map(bytes, first)) == sorted(map(bytes, second))
+    assert sorted(map(bytes, first)) == sorted(map(bytes, binarized(tiny_data().train.images, stream(0, "pixels", 0))))
+
+
+def test_more_epochs_later_are_the_same_as_at_once(tmp_path):
+    config = replace(TINY, training=replace(TINY.training, schedule="constant"))
+    runs.start(replace(config, epochs=1), tmp_path / "extended")
+    runs.resume(tmp_path / "extended", epochs=3)
+    runs.start(config, tmp_path / "at once")
+    assert outcome(tmp_path / "extended") == outcome(tmp_path / "at once")
+    assert read_config(tmp_path / "extended") == read_config(tmp_path / "at once")
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    runs.start(TINY, tmp_path)
+    before = outcome(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == before
+
+
+def stop(folder, **how):
+    """Start or resume a run in a process of its own, have it stopped, and see that no file is half there."""
+    goal = ["--resume", folder] if (folder / "config.json").exists() else ["--config", "tiny", "--out", folder]
+    process = drive("train", "vae", *goal, **how)
+    if (folder / "config.json").exists():
+        assert runs.load_config(folder).epochs == 3
+    if (folder / "checkpoint.safetensors").exists():
+        load_checkpoint(folder / "checkpoint.safetensors")
+    if (folder / "metrics.jsonl").exists():
+        assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return process
+
+
+def test_killed_anywhere_ends_with_the_same_bits(whole, tmp_path):
+    rng = np.random.default_rng(0)
+    for moment in [
+        "amid config.json 1",
+        f"before step {rng.integers(1, STEPS + 1)}",
+        "amid checkpoint.safetensors 1",
+        "before checkpoint.safetensors 1",
+        "after checkpoint.safetensors 1",  # the first epoch's; its line of metrics is still to come
+        f"after step {rng.integers(1, STEPS + 1)}",
+        "amid metrics.jsonl 2",  # the second epoch's; the first is written on resuming
+        "amid checkpoint.safetensors 1",
+        f"before step {rng.integers(1, STEPS + 1)}",
+    ]:
+        assert stop(tmp_path, moment=f"SIGKILL {moment}").returncode == -signal.SIGKILL, moment
+    for seconds in rng.uniform(0.05, 0.5, 2):
+        assert stop(tmp_path, after=seconds).returncode in (-signal.SIGKILL, 0)  # it may have been quick
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_ctrl_c_of_the_command_says_how_to_go_on(whole, tmp_path):
+    folder = tmp_path / "a run"
+    stopped = stop(folder, moment="SIGINT before step 7")
+    assert stopped.returncode == 130
+    command = f"scratchgen train vae --resume '{folder}'"
+    assert stopped.stderr == f"stopped; continue with: {command}\n"
+    resumed = drive(*shlex.split(command)[1:])
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert outcome(folder) == outcome(whole)
+
+
+def test_second_ctrl_c_interrupts_at_once(tmp_path, each_step):
+    handler = signal.getsignal(signal.SIGINT)
+    reached = []
+
+    def press_twice(task, number):
+        if number == STEPS + 2:
+            press_ctrl_c()
+            reached.append("the first lets the step go on")
+            press_ctrl_c()
+            reached.append("the second does not")
+
+    each_step(press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(TINY, tmp_path)
+    assert reached == ["the first lets the step go on"]
+    progress = load_checkpoint(tmp_path / "checkpoint.safetensors")[1]
+    assert (progress["epoch"], progress["batch"]) == (1, 0)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_is_given_back_after_training(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    counting_trainer(tmp_path).run()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_trains_in_another_thread_where_signals_are_not_ours(tmp_path):
+    thread = threading.Thread(target=counting_trainer(tmp_path).run)
+    thread.start()
+    thread.join()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_resume_refuses_the_checkpoint_of_another_task(tmp_path):
+    counting_trainer(tmp_path).run()
+    arrays, progress = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    for wrong_arrays, wrong_progress in [({}, progress), (arrays, {**progress, "noise": {}}), (arrays, {"epoch": 1})]:
+        save_checkpoint(tmp_path / "checkpoint.safetensors", wrong_arrays, wrong_progress)
+        with pytest.raises(UserError, match=r"checkpoint.safetensors does not fit the run's config.json"):
+            counting_trainer(tmp_path, resume=True)
+
+
+# ---- figures that are not finite ----
+
+
+@pytest.mark.parametrize(
+    ("step", "where", "kept"), [(2, "epoch 1, step 2", False), (STEPS + 3, "epoch 2, step 3", True)], ids=["1", "2"]
+)
+def test_nan_in_a_step_stops_and_keeps_the_last_checkpoint(tmp_path, each_step, step, where, kept):
+    checkpoint, before = tmp_path / "checkpoint.safetensors", b""
+
+    def poison(task, number):
+        nonlocal before
+        if number == step:
+            before = checkpoint.read_bytes() if kept else b""
+            task.model.decoder_out.bias.write(np.float32(np.nan))
+
+    each_step(poison)
+    with pytest.raises(NotFinite) as stopped:
+        runs.start(TINY, tmp_path)
+    message = str(stopped.value)
+    assert message.startswith(f"training stopped in {where}: neg_elbo is nan, reconstruction is nan")
+    assert "kl is" not in message
+    assert (str(checkpoint) in message) == checkpoint.exists() == kept
+    assert not (tmp_path / "summary.json").exists()
+    if kept:
+        assert checkpoint.read_bytes() == before
+        _, model = runs.load_model(tmp_path)
+        assert all(np.isfinite(array).all() for array in model.state_dict().values())
+
+
+def test_a_learning_rate_too_high_stops_with_advice(tmp_path):
+    config = replace(TINY, training=replace(TINY.training, lr=1e30))
+    with pytest.raises(NotFinite, match=r"epoch 1, step 2: .*reconstruction is .*; try a lower --lr"):
+        runs.start(config, tmp_path)
+
+
+def test_nan_in_the_evaluation_stops_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch):
+    measured = []
+
+    def evaluate(*arguments, original=VAETask.evaluate):
+        measured.append((tmp_path / "checkpoint.safetensors").read_bytes() if measured else b"")
+        figures = original(*arguments)
+        return {**figures, "kl": np.inf} if len(measured) == 2 else figures
+
+    monkeypatch.setattr(VAETask, "evaluate", evaluate)
+    with pytest.raises(NotFinite, match=r"stopped in epoch 2, its evaluation: kl is inf; the last good checkpoint is"):
+        runs.start(TINY, tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == measured[1]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_require_finite_names_what_is_wrong():
+    require_finite({"kl": 0.0, "reconstruction": -1e300})
+    with pytest.raises(NotFinite, match=r"^a is nan, c is -inf$"):
+        require_finite({"a": np.nan, "b": 1.0, "c": -np.inf})
