@@ -231,8 +231,8 @@ def mlp(
     sizes: Sequence[int],
     activation: str,
     rng: np.random.Generator,
-    initializer: init.Initializer | None = None,
     dtype: Any = np.float32,
+    initializer: init.Initializer | None = None,
 ) -> Sequential:
     """Dense layers of the given sizes, every one followed by ``activation``."""
     return Sequential(*(Dense(i, o, rng, activation, initializer, dtype) for i, o in pairwise(sizes)))

@@ -38,11 +38,11 @@ class VAEConfig:
         D pixels, J latent dimensions.
     encoder_hidden, decoder_hidden : tuple of int
         Sizes of the hidden layers, each followed by ``activation``.
-    initializer : str
-        How all weights begin: a name in ``init.INITIALIZERS``.
     likelihood : str
         p(x|z): "bernoulli" of logits; "gaussian" with its own mean and variance for every pixel, its standard deviation
         at least ``sigma_floor``; "gaussian-fixed" with standard deviation ``sigma`` throughout (L13).
+    initializer : str
+        How all weights begin: a name in ``init.INITIALIZERS``.
     """
 
     input_dim: int = 784
@@ -50,10 +50,10 @@ class VAEConfig:
     encoder_hidden: tuple[int, ...] = (400,)
     decoder_hidden: tuple[int, ...] = (400,)
     activation: str = "relu"
-    initializer: str = "glorot_uniform"
     likelihood: str = "bernoulli"
     sigma: float = 0.2
     sigma_floor: float = 0.01
+    initializer: str = "glorot_uniform"
 
     def __post_init__(self) -> None:
         if self.likelihood not in LIKELIHOODS:
@@ -78,10 +78,10 @@ class VAE(Module):
         def head(inputs: int, outputs: int) -> Dense:
             return Dense(inputs, outputs, rng, "identity", weights, dtype)
 
-        self.encoder = mlp(encoder_sizes, config.activation, rng, weights, dtype)
+        self.encoder = mlp(encoder_sizes, config.activation, rng, dtype, weights)
         self.encoder_mu = head(encoder_sizes[-1], config.latent_dim)
         self.encoder_logvar = head(encoder_sizes[-1], config.latent_dim)
-        self.decoder = mlp(decoder_sizes, config.activation, rng, weights, dtype)
+        self.decoder = mlp(decoder_sizes, config.activation, rng, dtype, weights)
         self.decoder_out = head(decoder_sizes[-1], config.input_dim)  # logits, or the mean
         if config.likelihood == "gaussian":
             self.decoder_logvar = head(decoder_sizes[-1], config.input_dim)
