@@ -8,6 +8,9 @@ every set has the same functions with the same arguments:
 ``cpu``
     Numba loops that vectorise, and the matrix products of NumPy's BLAS. It trains.
 
+A third, ``cuda``, has its place beside them: a package with the same files, and a line in ``SETS`` where there is a
+GPU.
+
 Kernels know nothing of gradients or models. Outputs come first and are written in place, then inputs, then scalars;
 ``dx`` stands for d(loss)/dx and ``dout`` for the incoming gradient d(loss)/d(out). Arrays are C-contiguous and of one
 float type; outputs never overlap inputs.

@@ -9,7 +9,8 @@ array([2.7182817, 7.389056 ], dtype=float32)
 
 from scratchgen import ops
 from scratchgen.errors import UserError
+from scratchgen.gradcheck import gradcheck
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.version import __version__
 
-__all__ = ["Tensor", "UserError", "__version__", "no_grad", "ops"]
+__all__ = ["Tensor", "UserError", "__version__", "gradcheck", "no_grad", "ops"]

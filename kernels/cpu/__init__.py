@@ -5,8 +5,10 @@ that it inlines, so an edit of ``vector_math.py`` would go unnoticed; here the c
 contents of all files of the set. ``NUMBA_CACHE_DIR`` overrides it.
 """
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -16,12 +18,16 @@ from numba import config
 def _cache_folder() -> str:
     files = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchgen"
     try:
-        (home / f"kernels-{digest}").mkdir(parents=True, exist_ok=True)
-    except OSError:  # no home that can be written to: compile once a boot instead
-        home = Path(tempfile.gettempdir()) / f"scratchgen-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
-    return str(home / f"kernels-{digest}")
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchgen" / f"kernels-{digest}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        pass
+    scratch = tempfile.mkdtemp(prefix="scratchgen-kernels-")  # compiled anew each time; NUMBA_CACHE_DIR mends that
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return scratch
 
 
 _before = config.CACHE_DIR

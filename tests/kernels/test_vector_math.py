@@ -87,14 +87,15 @@ def values(function, x):
 
 
 @every_function
-def test_float32_is_exact_to_4e_7(function):
+def test_float32_is_exact_to_a_few_roundings(function):
     exact, low, high = FUNCTIONS[function]
+    rtol = {exp: 1e-7, log: 1.2e-7}.get(function, 2.5e-7)  # a rounding is 6e-8
     x = grid(low, high, 8009)
     with np.errstate(over="ignore"):  # sigmoid's e^-x, harmless
         expected = exact(x.astype(np.float64))
     actual = values(function, x)
     assert x.size > 1e5
-    np.testing.assert_allclose(actual, expected, rtol=4e-7, atol=0)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=0)
 
 
 @every_function
@@ -125,7 +126,7 @@ def test_edges(function, dtype):
         x = x[np.isnan(x) | ((x >= 0) & (x <= 1))]  # nobody asks beyond
     with np.errstate(all="ignore"):
         expected = FUNCTIONS[function][0](x)
-    np.testing.assert_allclose(values(function, x), expected, rtol=4e-7, atol=0)
+    np.testing.assert_allclose(values(function, x), expected, rtol=2.5e-7, atol=0)
 
 
 @every_function

@@ -1,0 +1,37 @@
+"""The kernels import, compile and run wherever they may cache, or may not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = "import numpy as np; from scratchgen import Tensor, ops; print(ops.exp(Tensor([0.0])).item())"
+
+
+def run(home: Path | None, **variables: str) -> subprocess.CompletedProcess:
+    kept = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR")}
+    environment = kept | ({"HOME": str(home)} if home else {}) | variables
+    return subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
+
+
+def test_compiled_kernels_are_kept_below_the_users_cache(tmp_path):
+    assert run(tmp_path).stdout == "1.0\n"
+    (folder,) = (tmp_path / ".cache" / "scratchgen").iterdir()
+    assert list(folder.rglob("elementwise.exp*.nbc"))
+
+
+def test_numba_cache_dir_overrides_it(tmp_path):
+    assert run(tmp_path / "home", NUMBA_CACHE_DIR=str(tmp_path / "there")).stdout == "1.0\n"
+    assert list((tmp_path / "there").rglob("*.nbc"))
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder below a file"])
+def test_without_a_home_that_can_be_written_to_they_run_all_the_same(tmp_path, kind):
+    (tmp_path / "file").write_text("")
+    home = tmp_path / "file" if kind == "a file" else tmp_path / "file" / "home"
+    done = run(home, TMPDIR=str(tmp_path))
+    assert (done.stdout, done.stderr) == ("1.0\n", "")
+    assert not list(tmp_path.glob("scratchgen-kernels-*"))  # it cleans up behind itself
