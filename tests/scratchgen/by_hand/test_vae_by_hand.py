@@ -1,0 +1,70 @@
+"""The VAE's gradients by hand are the engine's, and those of finite differences, for every parameter."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kernels
+from scratchgen import Tensor
+from scratchgen.by_hand.vae import ACTIVATIONS, vae_gradients
+from scratchgen.models.vae import LIKELIHOODS, VAE, VAEConfig
+
+sizes = st.integers(1, 6)
+hidden = st.lists(sizes, max_size=2).map(tuple)
+
+
+@st.composite
+def problems(draw):
+    """A model in float64, a batch and noise."""
+    config = VAEConfig(
+        input_dim=draw(sizes),
+        latent_dim=draw(st.integers(1, 3)),
+        encoder_hidden=draw(hidden),
+        decoder_hidden=draw(hidden),
+        activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
+        likelihood=draw(st.sampled_from(LIKELIHOODS)),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    model = VAE(config, rng, np.float64)
+    for parameter in model.parameters():  # biases too, which begin at 0
+        parameter.write(rng.standard_normal(parameter.shape))
+    b, samples = draw(sizes), draw(st.integers(1, 3))
+    return model, rng.random((b, config.input_dim)), rng.standard_normal((samples, b, config.latent_dim))
+
+
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+@given(problem=problems(), beta=st.sampled_from([0.0, 0.3, 1.0]))
+def test_by_hand_is_the_engine(kernel_set, problem, beta):
+    model, x, noise = problem
+    reconstruction, kl, gradients = vae_gradients(model.state_dict(), model.config, x, noise, beta)
+    with kernels.use(kernel_set):
+        terms = [term.mean() for term in model.negative_elbo(Tensor(x), Tensor(noise))]
+        (terms[0] + beta * terms[1]).backward()
+    np.testing.assert_allclose([reconstruction, kl], [term.item() for term in terms], rtol=1e-12)
+    assert gradients.keys() == model.named_parameters().keys()
+    for name, parameter in model.named_parameters().items():
+        difference = np.linalg.norm(gradients[name] - parameter.grad)
+        # sums cancel: rounding is relative to what is added up, of which the largest gradient is a measure
+        assert difference <= 1e-12 * max(np.linalg.norm(g) for g in gradients.values()), name
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("activation", ["tanh", "softplus", "sigmoid"])
+def test_by_hand_is_finite_differences(likelihood, activation):
+    config = VAEConfig(4, 2, (5, 3), (3, 5), activation=activation, likelihood=likelihood)
+    rng = np.random.default_rng(0)
+    parameters = VAE(config, rng, np.float64).state_dict()
+    x, noise = rng.random((3, 4)), rng.standard_normal((2, 3, 2))
+
+    def loss(name, step):
+        moved = {**parameters, name: parameters[name] + step}
+        reconstruction, kl, _ = vae_gradients(moved, config, x, noise, 0.7)
+        return reconstruction + 0.7 * kl
+
+    gradients = vae_gradients(parameters, config, x, noise, 0.7)[2]
+    for name, gradient in gradients.items():
+        step = rng.standard_normal(gradient.shape)
+        step *= 1e-3 / np.linalg.norm(step)
+        near, far = loss(name, step) - loss(name, -step), loss(name, 2 * step) - loss(name, -2 * step)
+        np.testing.assert_allclose(np.vdot(gradient, step), (8 * near - far) / 12, rtol=1e-7, atol=1e-12)
