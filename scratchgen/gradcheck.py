@@ -223,10 +223,14 @@ def _check_shape(op: Op, case: Case, shapes: list[Shape]) -> None:
 
 
 def _check_writes(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> None:
-    """Nothing is written into: no input, not the result, not the cotangent, which other backwards may share."""
+    """Nothing is written into: no input, not the result, not the cotangent, which other backwards may share.
+
+    Nor is the result a view of an input: an optimizer's step on a parameter would change it.
+    """
     before = [x.tobytes() for x in inputs]
     values, _, out = _run(op, case, inputs)
     held = [*(v._data if isinstance(v, Tensor) else v for v in values), out._data, cotangent]
+    _require(not any(np.shares_memory(out._data, x) for x in held[: len(values)]), "the result is a view of an input")
     before += [out._data.tobytes(), cotangent.tobytes()]
     out.node.backward(cotangent)  # Tensor.backward would hand on a copy
     _require([x.tobytes() for x in held] == before, "an input, the result or the cotangent has been written into")

@@ -103,7 +103,10 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
 
 
 class Module:
-    """Something with parameters. Parameters and modules that are attributes, or in a list attribute, belong to it."""
+    """Something with parameters.
+
+    Parameters and modules that are attributes belong to it, and so do those in a list, tuple or dict attribute.
+    """
 
     training = True
 
@@ -114,21 +117,15 @@ class Module:
         """What the module computes; subclasses write it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
-    def _children(self) -> Iterator[tuple[str, Any]]:
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter | Module):
-                yield name, value
-            elif isinstance(value, list):
-                yield from ((f"{name}.{i}", one) for i, one in enumerate(value) if isinstance(one, Parameter | Module))
-
     def named_parameters(self) -> dict[str, Parameter]:
         """Every parameter under its name, such as ``encoder.layers.0.weight``, in the order of definition."""
         found: dict[str, Parameter] = {}
-        for name, child in self._children():
-            if isinstance(child, Parameter):
-                found[name] = child
-            else:
-                found.update({f"{name}.{key}": p for key, p in child.named_parameters().items()})
+        for name, child in _children(vars(self)):
+            own = {"": child} if isinstance(child, Parameter) else child.named_parameters()
+            named = {f"{name}.{key}" if key else name: p for key, p in own.items()}
+            if twice := found.keys() & named.keys():
+                raise ValueError(f"{type(self).__name__} has two parameters named {', '.join(sorted(twice))}")
+            found |= named
         return found
 
     def parameters(self) -> list[Parameter]:
@@ -156,13 +153,23 @@ class Module:
     def train(self, training: bool = True) -> None:
         """Switch what behaves differently in training, such as dropout."""
         self.training = training
-        for _, child in self._children():
+        for _, child in _children(vars(self)):
             if isinstance(child, Module):
                 child.train(training)
 
     def eval(self) -> None:
         """Switch to evaluation."""
         self.train(False)
+
+
+def _children(owned: Mapping[Any, Any]) -> Iterator[tuple[str, Parameter | Module]]:
+    """The parameters and modules among the values, and in the lists, tuples and dicts among them, with their names."""
+    for name, value in owned.items():
+        if isinstance(value, Parameter | Module):
+            yield str(name), value
+        elif isinstance(value, list | tuple | dict):
+            inside = value if isinstance(value, dict) else dict(enumerate(value))
+            yield from ((f"{name}.{key}", child) for key, child in _children(inside))
 
 
 class Dense(Module):

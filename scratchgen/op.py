@@ -31,20 +31,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation.
+    """An operation: its name, the shapes it takes, a domain for each input, and the cases in which it is checked.
 
-    Attributes
-    ----------
-    name, signature
-        What it is called in errors and tables, and the shapes it takes.
-    domains
-        One for each input.
-    forward : (kernels, *arrays, **params) -> (out, saved)
-        ``kernels`` is a kernel set; ``saved`` is what backward will need.
-    backward : (kernels, needs, dout, saved, **params) -> gradients
-        One gradient for each input; it may be None where ``needs`` says that nobody asks for it.
-    cases
-        The parameters with which it is checked.
+    ``forward(kernels, *arrays, **params)`` returns the result and ``saved``, what backward will need; ``kernels`` is a
+    kernel set. ``backward(kernels, needs, dout, saved, **params)`` returns one gradient for each input; it may be None
+    where ``needs`` says that nobody asks for it.
     """
 
     name: str

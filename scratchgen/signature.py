@@ -1,8 +1,10 @@
 """What an operation takes: the values of an input (its domain), and the shapes (its signature)."""
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +39,9 @@ LABEL = Domain("label", low=0.0, high=0.0, differentiable=False, whole=True)
 class Signature:
     """Shapes in the manner of NumPy's gufuncs: ``(b,i),(i,o),(o)->(b,o)``.
 
-    A letter is one size wherever it stands; ``...`` is any run of leading dimensions, the same wherever it stands.
-    ``()`` throughout means elementwise, and inputs then broadcast. A leading ``*`` takes any number of such inputs.
+    A letter is one size wherever it stands, and a number is that size; ``...`` is any run of leading dimensions, the
+    same wherever it stands. ``()`` throughout means elementwise, and inputs then broadcast. A leading ``*`` takes any
+    number of such inputs.
     """
 
     def __init__(self, text: str) -> None:
@@ -54,7 +57,7 @@ class Signature:
             return
         if len(shapes) != len(self.inputs):
             raise TypeError(f"{name} takes {len(self.inputs)} inputs, not {len(shapes)}")
-        sizes: dict[str, int | Shape] = {}
+        sizes: dict[str, int | Shape] = {dim: int(dim) for dims in self.inputs for dim in dims if dim.isdigit()}
         for dims, shape in zip(self.inputs, shapes, strict=True):
             if dims and dims[0] == "...":
                 lead = len(shape) - len(dims) + 1
@@ -74,6 +77,12 @@ class Signature:
             return np.broadcast_shapes(*shapes)
         except ValueError:
             raise ValueError(f"{name}: shapes {_join(shapes)} do not broadcast together") from None
+
+
+def whole_numbers(arguments: Sequence[Any]) -> Shape:
+    """Sizes or axes, given one by one or as one tuple or list."""
+    inside = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments
+    return tuple(operator.index(number) for number in inside)
 
 
 def _groups(text: str) -> tuple[tuple[str, ...], ...]:

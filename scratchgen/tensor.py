@@ -4,15 +4,16 @@
 result to the leaves and calls each operation's backward once. That is all of automatic differentiation here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 import kernels
 from scratchgen.op import REGISTRY, Op
-from scratchgen.signature import Shape
+from scratchgen.signature import Shape, whole_numbers
 
 _recording = True
 
@@ -51,20 +52,17 @@ class Node:
         return self.op.backward(kernels.active(), self.needs, dout, saved, **self.params)
 
 
+def _operators(name: str) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
+    """The methods for ``tensor ? other`` and ``other ? tensor``."""
+    return lambda self, other: apply(name, self, other), lambda self, other: apply(name, other, self)
+
+
 class Tensor:
-    """A float32 or float64 array with an optional gradient.
+    """A float32 or float64 array; where it ``requires_grad``, backward fills ``grad``, of the same shape and dtype.
 
-    A tensor's array is C-contiguous and never changes: the constructor copies, and ``data`` is a read-only view. Only
-    optimizers write into parameters, and they count up ``version``.
-
-    Parameters
-    ----------
-    data : array_like
-        Arrays keep their float type; Python numbers and lists become float32. Integer arrays are refused.
-    requires_grad : bool
-        Whether ``backward`` fills ``grad``, an array of the tensor's shape and dtype.
-    dtype : optional
-        float32 or float64, to convert.
+    Arrays keep their float type, and Python numbers and lists become float32, unless ``dtype`` says otherwise; without
+    it integer arrays are refused. The array is C-contiguous and never changes: the constructor copies, and ``data`` is
+    a read-only view. Only optimizers write into parameters, and they count up ``version``.
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
@@ -73,8 +71,10 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
         if dtype is None and not isinstance(data, np.ndarray | np.generic | Tensor):
             dtype = np.float32
-        source = data._data if isinstance(data, Tensor) else data
-        array = np.array(source, dtype=dtype, order="C")
+        source = np.asarray(data._data if isinstance(data, Tensor) else data)
+        if source.dtype.kind not in "iuf":  # NumPy would make NaN of None, and 1 of True and "1"
+            raise TypeError(f"a tensor holds float32 or float64, not {source.dtype}: {data!r:.40}")
+        array = np.array(source, dtype, order="C")
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"a tensor holds float32 or float64, not {array.dtype}; convert it with astype")
         self._set(array, requires_grad)
@@ -147,11 +147,9 @@ class Tensor:
         """
         if not self.requires_grad:
             raise RuntimeError("backward: this tensor does not depend on anything that requires a gradient")
-        if gradient is None:
-            if self.size != 1:
-                raise ValueError(f"backward: a tensor of shape {self.shape} needs a gradient of that shape")
-            gradient = np.ones(self.shape, self.dtype)
-        gradient = np.array(gradient, self.dtype, order="C")
+        if gradient is None and self.size != 1:
+            raise ValueError(f"backward: a tensor of shape {self.shape} needs a gradient of that shape")
+        gradient = np.array(np.ones(self.shape) if gradient is None else gradient, self.dtype, order="C")
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
         gradients = {id(self): gradient}
@@ -160,8 +158,8 @@ class Tensor:
             if tensor.node is None:
                 tensor._receive(dout)
                 continue
-            inputs = tensor.node.inputs
-            for source, needed, grad in zip(inputs, tensor.node.needs, tensor.node.backward(dout), strict=True):
+            node = tensor.node
+            for source, needed, grad in zip(node.inputs, node.needs, node.backward(dout), strict=True):
                 if needed:
                     grad = _unbroadcast(grad, source.shape)
                     known = gradients.get(id(source))
@@ -173,38 +171,14 @@ class Tensor:
 
     # ---- operators: each is an operation of the registry ----
 
-    def __add__(self, other: Any) -> "Tensor":
-        return apply("add", self, other)
-
-    def __radd__(self, other: Any) -> "Tensor":
-        return apply("add", other, self)
-
-    def __sub__(self, other: Any) -> "Tensor":
-        return apply("subtract", self, other)
-
-    def __rsub__(self, other: Any) -> "Tensor":
-        return apply("subtract", other, self)
-
-    def __mul__(self, other: Any) -> "Tensor":
-        return apply("multiply", self, other)
-
-    def __rmul__(self, other: Any) -> "Tensor":
-        return apply("multiply", other, self)
-
-    def __truediv__(self, other: Any) -> "Tensor":
-        return apply("divide", self, other)
-
-    def __rtruediv__(self, other: Any) -> "Tensor":
-        return apply("divide", other, self)
-
-    def __matmul__(self, other: Any) -> "Tensor":
-        return apply("matmul", self, other)
-
-    def __rmatmul__(self, other: Any) -> "Tensor":
-        return apply("matmul", other, self)
+    __add__, __radd__ = _operators("add")
+    __sub__, __rsub__ = _operators("subtract")
+    __mul__, __rmul__ = _operators("multiply")
+    __truediv__, __rtruediv__ = _operators("divide")
+    __matmul__, __rmatmul__ = _operators("matmul")
 
     def __pow__(self, exponent: float) -> "Tensor":
-        if isinstance(exponent, Tensor):
+        if not isinstance(exponent, Real):
             raise TypeError("power: the exponent is a number; for tensors there is exp(b * log(a))")
         return apply("power", self, exponent=exponent)
 
@@ -225,13 +199,13 @@ class Tensor:
         """The mean over ``axis``, or over everything."""
         return apply("mean", self, axis=axis, keepdims=keepdims)
 
-    def reshape(self, *shape: int) -> "Tensor":
-        """The same numbers in another shape; one size may be -1."""
-        return apply("reshape", self, shape=shape)
+    def reshape(self, *shape: Any) -> "Tensor":
+        """The same numbers in another shape, given as numbers or a tuple; one size may be -1."""
+        return apply("reshape", self, shape=whole_numbers(shape))
 
-    def transpose(self, *axes: int) -> "Tensor":
-        """The axes in another order; reversed without arguments."""
-        return apply("transpose", self, axes=axes or tuple(reversed(range(self.ndim))))
+    def transpose(self, *axes: Any) -> "Tensor":
+        """The axes in another order, given as numbers or a tuple; reversed without arguments."""
+        return apply("transpose", self, axes=whole_numbers(axes) or tuple(reversed(range(self.ndim))))
 
 
 def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
@@ -240,8 +214,7 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     Raises TypeError for mixed float types (nothing promotes silently) and ValueError for shapes that do not fit.
     """
     op = REGISTRY[operation] if isinstance(operation, str) else operation
-    dtype = _float_type(op.name, inputs)
-    tensors = tuple(_as_tensor(op, i, value, dtype) for i, value in enumerate(inputs))
+    tensors = _as_tensors(op, inputs)
     arrays = [tensor._data for tensor in tensors]
     if op.shapes.elementwise:
         shape = op.shapes.broadcast(op.name, [array.shape for array in arrays])
@@ -256,26 +229,28 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     return result
 
 
-def _float_type(name: str, inputs: tuple) -> np.dtype:
-    found = {i.dtype for i in inputs if isinstance(i, Tensor) or (isinstance(i, np.ndarray) and i.dtype.kind == "f")}
+def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
+    """The inputs as tensors of one float type, which numbers and lists take on; labels as int64."""
+    found = {x.dtype for x in inputs if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")}
     if len(found) > 1:
         types = " and ".join(sorted(map(str, found)))
-        raise TypeError(f"{name}: inputs are {types}; convert one with Tensor(x, dtype=...)")
-    return found.pop() if found else np.dtype(np.float32)
+        raise TypeError(f"{op.name}: inputs are {types}; convert one with Tensor(x, dtype=...)")
+    dtype = found.pop() if found else np.float32
 
-
-def _as_tensor(op: Op, position: int, value: Any, dtype: np.dtype) -> Tensor:
-    domain = op.domain(position)
-    if domain.whole or not isinstance(value, Tensor):
-        if not domain.whole:
+    def convert(position: int, value: Any) -> Tensor:
+        domain = op.domain(position)
+        if domain.whole:
+            labels = np.asarray(value)
+            if labels.dtype.kind not in "iu":
+                raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
+            return Tensor.wrap(np.array(labels, np.int64, order="C"))
+        if not isinstance(value, Tensor):
             return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
-        labels = value.data if isinstance(value, Tensor) else np.asarray(value)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
-        return Tensor.wrap(np.array(labels, np.int64, order="C"))
-    if value.requires_grad and _recording and not domain.differentiable:
-        raise ValueError(f"{op.name}: input {position} ({domain.name}) takes no gradient; detach() it")
-    return value
+        if value.requires_grad and _recording and not domain.differentiable:
+            raise ValueError(f"{op.name}: input {position} ({domain.name}) takes no gradient; detach() it")
+        return value
+
+    return tuple(convert(position, value) for position, value in enumerate(inputs))
 
 
 def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:

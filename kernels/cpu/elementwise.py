@@ -82,9 +82,10 @@ def power(out, x, exponent):
 
 @njit(**JIT)
 def power_backward(dx, dout, x, exponent):
-    """dx = exponent x^(exponent - 1) dout."""
+    """dx = exponent x^(exponent - 1) dout; 0 for exponent 0, at x = 0 too."""
     for i in range(dx.size):
-        dx[i] = cast(exponent, x[i]) * x[i] ** cast(exponent - 1.0, x[i]) * dout[i]
+        slope = cast(exponent, x[i]) * x[i] ** cast(exponent - 1.0, x[i])
+        dx[i] = slope * dout[i] if exponent != 0 else cast(0.0, x[i])
 
 
 @njit(**JIT)

@@ -137,12 +137,15 @@ def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
 
 @njit(**JIT)
 def kl_standard_normal(out, mu, logvar):
-    """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar."""
+    """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar.
+
+    Near logvar = 0 a term is about logvar^2 / 2, computed to within a rounding of logvar: expm1 keeps that much.
+    """
     for r in range(mu.shape[0]):
         m, v = mu[r], logvar[r]
-        total, one = cast(0.0, out[r]), cast(1.0, out[r])
+        total = cast(0.0, out[r])
         for j in range(m.size):
-            total += m[j] * m[j] + vm.exp(v[j]) - one - v[j]
+            total += m[j] * m[j] + (vm.expm1(v[j]) - v[j])
         out[r] = cast(0.5, total) * total
 
 
@@ -151,7 +154,7 @@ def kl_standard_normal_backward(dmu, dlogvar, dout, mu, logvar):
     """dmu (b,j) = mu dout;  dlogvar = (e^logvar - 1) dout / 2."""
     for r in range(mu.shape[0]):
         m, v, dm, dv = mu[r], logvar[r], dmu[r], dlogvar[r]
-        half, one = cast(0.5, dout[r]), cast(1.0, dout[r])
+        half = cast(0.5, dout[r])
         for j in range(m.size):
             dm[j] = m[j] * dout[r]
-            dv[j] = half * (vm.exp(v[j]) - one) * dout[r]
+            dv[j] = half * vm.expm1(v[j]) * dout[r]

@@ -60,8 +60,8 @@ def power(out, x, exponent):
 
 
 def power_backward(dx, dout, x, exponent):
-    """dx = exponent x^(exponent - 1) dout."""
-    dx[...] = exponent * x ** (exponent - 1) * dout
+    """dx = exponent x^(exponent - 1) dout; 0 for exponent 0, at x = 0 too."""
+    dx[...] = exponent * x ** (exponent - 1) * dout if exponent != 0 else 0
 
 
 def exp(out, x):

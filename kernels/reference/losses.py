@@ -60,10 +60,10 @@ def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
 
 def kl_standard_normal(out, mu, logvar):
     """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar."""
-    out[...] = -(1 + logvar - mu**2 - np.exp(logvar)).sum(1) / 2
+    out[...] = (mu**2 + (np.expm1(logvar) - logvar)).sum(1) / 2  # e^logvar - 1 cancels where logvar is near 0
 
 
 def kl_standard_normal_backward(dmu, dlogvar, dout, mu, logvar):
     """dmu (b,j) = mu dout;  dlogvar = (e^logvar - 1) dout / 2."""
     dmu[...] = mu * dout[:, None]
-    dlogvar[...] = (np.exp(logvar) - 1) / 2 * dout[:, None]
+    dlogvar[...] = np.expm1(logvar) / 2 * dout[:, None]

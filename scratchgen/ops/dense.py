@@ -10,41 +10,41 @@ from scratchgen.tensor import Tensor, apply
 FUSED_ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")
 
 
-def _matmul(k, a, b):
+def _matmul(kernels, a, b):
     out = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    k.dense.matmul(out, a, b)
+    kernels.dense.matmul(out, a, b)
     return out, (a, b)
 
 
-def _matmul_backward(k, needs, dout, saved):
+def _matmul_backward(kernels, needs, dout, saved):
     a, b = saved
     da = db = None
     if needs[0]:
         da = np.empty_like(a)
-        k.dense.matmul_nt(da, dout, b)  # da = dout b^T
+        kernels.dense.matmul_nt(da, dout, b)  # da = dout b^T
     if needs[1]:
         db = np.empty_like(b)
-        k.dense.matmul_tn(db, a, dout)  # db = a^T dout
+        kernels.dense.matmul_tn(db, a, dout)  # db = a^T dout
     return da, db
 
 
-def _dense(k, x, w, b, activation):
+def _dense(kernels, x, w, b, activation):
     out = np.empty((*x.shape[:-1], b.size), x.dtype)
-    k.dense.dense_forward(rows(out), rows(x), w, b, activation)
+    kernels.dense.dense_forward(rows(out), rows(x), w, b, activation)
     return out, (x, w, out)
 
 
-def _dense_backward(k, needs, dout, saved, activation):
+def _dense_backward(kernels, needs, dout, saved, activation):
     x, w, out = saved
     dpre, db = np.empty_like(out), np.empty(w.shape[1], w.dtype)
-    k.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
+    kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
     dx = dw = None
     if needs[0]:
         dx = np.empty_like(x)
-        k.dense.matmul_nt(rows(dx), rows(dpre), w)  # dx = dpre w^T
+        kernels.dense.matmul_nt(rows(dx), rows(dpre), w)  # dx = dpre w^T
     if needs[1]:
         dw = np.empty_like(w)
-        k.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
+        kernels.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
     return dx, dw, db
 
 

@@ -17,49 +17,49 @@ def flat(array: np.ndarray) -> np.ndarray:
 # ---- two inputs ----
 
 
-def _add(k, a, b):
+def _add(kernels, a, b):
     out = np.empty_like(a)
-    k.elementwise.add(flat(out), flat(a), flat(b))
+    kernels.elementwise.add(flat(out), flat(a), flat(b))
     return out, ()
 
 
-def _add_backward(k, needs, dout, saved):
+def _add_backward(kernels, needs, dout, saved):
     return dout, dout
 
 
-def _subtract(k, a, b):
+def _subtract(kernels, a, b):
     out = np.empty_like(a)
-    k.elementwise.subtract(flat(out), flat(a), flat(b))
+    kernels.elementwise.subtract(flat(out), flat(a), flat(b))
     return out, ()
 
 
-def _subtract_backward(k, needs, dout, saved):
+def _subtract_backward(kernels, needs, dout, saved):
     return dout, -dout if needs[1] else None
 
 
-def _multiply(k, a, b):
+def _multiply(kernels, a, b):
     out = np.empty_like(a)
-    k.elementwise.multiply(flat(out), flat(a), flat(b))
+    kernels.elementwise.multiply(flat(out), flat(a), flat(b))
     return out, (a, b)
 
 
-def _multiply_backward(k, needs, dout, saved):
+def _multiply_backward(kernels, needs, dout, saved):
     a, b = saved
-    da = _multiply(k, dout, b)[0] if needs[0] else None
-    db = _multiply(k, dout, a)[0] if needs[1] else None
+    da = _multiply(kernels, dout, b)[0] if needs[0] else None
+    db = _multiply(kernels, dout, a)[0] if needs[1] else None
     return da, db
 
 
-def _divide(k, a, b):
+def _divide(kernels, a, b):
     out = np.empty_like(a)
-    k.elementwise.divide(flat(out), flat(a), flat(b))
+    kernels.elementwise.divide(flat(out), flat(a), flat(b))
     return out, (b, out)
 
 
-def _divide_backward(k, needs, dout, saved):
+def _divide_backward(kernels, needs, dout, saved):
     b, out = saved
-    da = _divide(k, dout, b)[0]  # da = dout / b,  db = -dout a / b^2 = -da out
-    return da, -_multiply(k, da, out)[0] if needs[1] else None
+    da = _divide(kernels, dout, b)[0]  # da = dout / b,  db = -dout a / b^2 = -da out
+    return da, -_multiply(kernels, da, out)[0] if needs[1] else None
 
 
 register(Op("add", "(),()->()", (REAL, REAL), _add, _add_backward))
@@ -84,14 +84,14 @@ def dropout(x: Tensor, mask: Any) -> Tensor:
 def _unary(name: str, domain: Domain, backward_takes: str, case: Case | None = None) -> None:
     """Register the operation of the kernels ``name`` and ``name_backward``, which reads x or out besides dout."""
 
-    def forward(k, x, **params):
+    def forward(kernels, x, **params):
         out = np.empty_like(x)
-        getattr(k.elementwise, name)(flat(out), flat(x), *params.values())
+        getattr(kernels.elementwise, name)(flat(out), flat(x), *params.values())
         return out, (x if backward_takes == "x" else out,)
 
-    def backward(k, needs, dout, saved, **params):
+    def backward(kernels, needs, dout, saved, **params):
         dx = np.empty_like(dout)
-        getattr(k.elementwise, f"{name}_backward")(flat(dx), flat(dout), flat(saved[0]), *params.values())
+        getattr(kernels.elementwise, f"{name}_backward")(flat(dx), flat(dout), flat(saved[0]), *params.values())
         return (dx,)
 
     register(Op(name, "()->()", (domain,), forward, backward, (case or Case(),)))
@@ -112,34 +112,34 @@ _unary("gelu", REAL, "x")
 # ---- one input, and a backward that is arithmetic ----
 
 
-def _scale(k, x, factor):
+def _scale(kernels, x, factor):
     out = np.empty_like(x)
-    k.elementwise.scale(flat(out), flat(x), factor)
+    kernels.elementwise.scale(flat(out), flat(x), factor)
     return out, ()
 
 
-def _scale_backward(k, needs, dout, saved, factor):
-    return (_scale(k, dout, factor)[0],)
+def _scale_backward(kernels, needs, dout, saved, factor):
+    return (_scale(kernels, dout, factor)[0],)
 
 
-def _exp(k, x):
+def _exp(kernels, x):
     out = np.empty_like(x)
-    k.elementwise.exp(flat(out), flat(x))
+    kernels.elementwise.exp(flat(out), flat(x))
     return out, (out,)
 
 
-def _exp_backward(k, needs, dout, saved):
-    return (_multiply(k, dout, saved[0])[0],)
+def _exp_backward(kernels, needs, dout, saved):
+    return (_multiply(kernels, dout, saved[0])[0],)
 
 
-def _log(k, x):
+def _log(kernels, x):
     out = np.empty_like(x)
-    k.elementwise.log(flat(out), flat(x))
+    kernels.elementwise.log(flat(out), flat(x))
     return out, (x,)
 
 
-def _log_backward(k, needs, dout, saved):
-    return (_divide(k, dout, saved[0])[0],)
+def _log_backward(kernels, needs, dout, saved):
+    return (_divide(kernels, dout, saved[0])[0],)
 
 
 register(Op("scale", "()->()", (REAL,), _scale, _scale_backward, (Case({"factor": -1.5}),)))

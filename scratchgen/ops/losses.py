@@ -17,83 +17,83 @@ def _loss(x: np.ndarray) -> np.ndarray:
     return np.empty(x.shape[:-1], x.dtype)
 
 
-def _bce(k, logits, targets):
+def _bce(kernels, logits, targets):
     out = _loss(logits)
-    k.losses.bce_with_logits(out.reshape(-1), rows(logits), rows(targets))
+    kernels.losses.bce_with_logits(out.reshape(-1), rows(logits), rows(targets))
     return out, (logits, targets)
 
 
-def _bce_backward(k, needs, dout, saved):
+def _bce_backward(kernels, needs, dout, saved):
     logits, targets = saved
     dlogits = np.empty_like(logits)
-    k.losses.bce_with_logits_backward(rows(dlogits), dout.reshape(-1), rows(logits), rows(targets))
+    kernels.losses.bce_with_logits_backward(rows(dlogits), dout.reshape(-1), rows(logits), rows(targets))
     return dlogits, None
 
 
-def _gaussian(k, mean, logvar, x):
+def _gaussian(kernels, mean, logvar, x):
     out = _loss(mean)
-    k.losses.gaussian_nll(out.reshape(-1), rows(mean), rows(logvar), rows(x))
+    kernels.losses.gaussian_nll(out.reshape(-1), rows(mean), rows(logvar), rows(x))
     return out, (mean, logvar, x)
 
 
-def _gaussian_backward(k, needs, dout, saved):
+def _gaussian_backward(kernels, needs, dout, saved):
     gradients = tuple(np.empty_like(a) for a in saved)
-    k.losses.gaussian_nll_backward(*map(rows, gradients), dout.reshape(-1), *map(rows, saved))
+    kernels.losses.gaussian_nll_backward(*map(rows, gradients), dout.reshape(-1), *map(rows, saved))
     return gradients
 
 
-def _gaussian_fixed(k, mean, x, sigma):
+def _gaussian_fixed(kernels, mean, x, sigma):
     out = _loss(mean)
-    k.losses.gaussian_nll_fixed(out.reshape(-1), rows(mean), rows(x), sigma)
+    kernels.losses.gaussian_nll_fixed(out.reshape(-1), rows(mean), rows(x), sigma)
     return out, (mean, x)
 
 
-def _gaussian_fixed_backward(k, needs, dout, saved, sigma):
+def _gaussian_fixed_backward(kernels, needs, dout, saved, sigma):
     mean, x = saved
     dmean = np.empty_like(mean)
-    k.losses.gaussian_nll_fixed_backward(rows(dmean), dout.reshape(-1), rows(mean), rows(x), sigma)
+    kernels.losses.gaussian_nll_fixed_backward(rows(dmean), dout.reshape(-1), rows(mean), rows(x), sigma)
     return dmean, None
 
 
-def _squared(k, prediction, target):
+def _squared(kernels, prediction, target):
     out = _loss(prediction)
-    k.losses.squared_error(out.reshape(-1), rows(prediction), rows(target))
+    kernels.losses.squared_error(out.reshape(-1), rows(prediction), rows(target))
     return out, (prediction, target)
 
 
-def _squared_backward(k, needs, dout, saved):
+def _squared_backward(kernels, needs, dout, saved):
     prediction, target = saved
     dprediction = np.empty_like(prediction)
-    k.losses.squared_error_backward(rows(dprediction), dout.reshape(-1), rows(prediction), rows(target))
+    kernels.losses.squared_error_backward(rows(dprediction), dout.reshape(-1), rows(prediction), rows(target))
     return dprediction, None
 
 
-def _cross_entropy(k, logits, labels):
+def _cross_entropy(kernels, logits, labels):
     classes = logits.shape[-1]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {labels.min()}..{labels.max()}")
     out = _loss(logits)
-    k.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
+    kernels.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
     return out, (logits, labels)
 
 
-def _cross_entropy_backward(k, needs, dout, saved):
+def _cross_entropy_backward(kernels, needs, dout, saved):
     logits, labels = saved
     dlogits = np.empty_like(logits)
-    k.losses.softmax_cross_entropy_backward(rows(dlogits), dout.reshape(-1), rows(logits), labels.reshape(-1))
+    kernels.losses.softmax_cross_entropy_backward(rows(dlogits), dout.reshape(-1), rows(logits), labels.reshape(-1))
     return dlogits, None
 
 
-def _kl(k, mu, logvar):
+def _kl(kernels, mu, logvar):
     out = _loss(mu)
-    k.losses.kl_standard_normal(out.reshape(-1), rows(mu), rows(logvar))
+    kernels.losses.kl_standard_normal(out.reshape(-1), rows(mu), rows(logvar))
     return out, (mu, logvar)
 
 
-def _kl_backward(k, needs, dout, saved):
+def _kl_backward(kernels, needs, dout, saved):
     mu, logvar = saved
     dmu, dlogvar = np.empty_like(mu), np.empty_like(logvar)
-    k.losses.kl_standard_normal_backward(rows(dmu), rows(dlogvar), dout.reshape(-1), rows(mu), rows(logvar))
+    kernels.losses.kl_standard_normal_backward(rows(dmu), rows(dlogvar), dout.reshape(-1), rows(mu), rows(logvar))
     return dmu, dlogvar
 
 

@@ -1,12 +1,13 @@
 """Sums, means, logsumexp and softmax."""
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
 from scratchgen.op import Case, Op, register
-from scratchgen.signature import REAL, Shape
+from scratchgen.signature import REAL, Shape, whole_numbers
 from scratchgen.tensor import Tensor, apply
 
 
@@ -15,14 +16,19 @@ def rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
-def _reduced_axes(name: str, ndim: int, axis: Any) -> tuple[int, ...]:
-    wanted = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+def _reduced_axes(name: str, shape: Shape, axis: Any) -> tuple[int, ...]:
+    """The axes that ``axis`` means, None being all of them: counted from 0, in order."""
+    ndim = len(shape)
+    wanted = tuple(range(ndim)) if axis is None else whole_numbers((axis,))
     if any(not -ndim <= a < ndim for a in wanted):
-        raise ValueError(f"{name}: there is no axis {axis} in {ndim} dimensions")
-    return tuple(sorted({a % ndim for a in wanted}))
+        raise ValueError(f"{name}: there is no axis {axis} in shape {shape}")
+    axes = {a % ndim for a in wanted}
+    if len(axes) < len(wanted):
+        raise ValueError(f"{name}: axis {axis} of shape {shape} is named twice")
+    return tuple(sorted(axes))
 
 
-def _sum_over(k: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def _sum_over(kernels: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """The sum over ``axes``, which stay behind with size 1."""
     kept = tuple(1 if a in axes else size for a, size in enumerate(x.shape))
     if axes and axes != tuple(range(axes[0], axes[-1] + 1)):  # bring the axes together
@@ -31,34 +37,35 @@ def _sum_over(k: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
     outer, size, inner = (math.prod(part) for part in (x.shape[:first], x.shape[first:last], x.shape[last:]))
     out = np.empty((outer, inner), x.dtype)
-    k.reductions.sum_axis(out, x.reshape(outer, size, inner))
+    kernels.reductions.sum_axis(out, x.reshape(outer, size, inner))
     return out.reshape(kept)
 
 
-def _sum(k, x, axis, keepdims):
-    axes = _reduced_axes("sum", x.ndim, axis)
-    total = _sum_over(k, x, axes)
+def _sum(kernels, x, axis, keepdims):
+    axes = _reduced_axes("sum", x.shape, axis)
+    total = _sum_over(kernels, x, axes)
     return (total if keepdims else total.reshape(_without(x.shape, axes))), (x.shape, axes)
 
 
-def _sum_backward(k, needs, dout, saved, axis, keepdims):
+def _sum_backward(kernels, needs, dout, saved, axis, keepdims):
     shape, axes = saved
     kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
     return (np.array(np.broadcast_to(dout.reshape(kept), shape), order="C"),)
 
 
-def _mean(k, x, axis, keepdims):
-    out, (shape, axes) = _sum(k, x, axis, keepdims)
-    count = math.prod(shape[a] for a in axes)
+def _mean(kernels, x, axis, keepdims):
+    axes = _reduced_axes("mean", x.shape, axis)
+    count = math.prod(x.shape[a] for a in axes)
     if count == 0:
-        raise ValueError(f"mean: there is nothing to average over axis {axis} of shape {shape}")
+        raise ValueError(f"mean: there is nothing to average over axis {axis} of shape {x.shape}")
+    out, _ = _sum(kernels, x, axes, keepdims)
     out *= 1 / count
-    return out, (shape, axes, count)
+    return out, (x.shape, axes, count)
 
 
-def _mean_backward(k, needs, dout, saved, axis, keepdims):
+def _mean_backward(kernels, needs, dout, saved, axis, keepdims):
     shape, axes, count = saved
-    (dx,) = _sum_backward(k, needs, dout, (shape, axes), axis, keepdims)
+    (dx,) = _sum_backward(kernels, needs, dout, (shape, axes), axis, keepdims)
     dx *= 1 / count
     return (dx,)
 
@@ -67,30 +74,30 @@ def _without(shape: Shape, axes: tuple[int, ...]) -> Shape:
     return tuple(size for a, size in enumerate(shape) if a not in axes)
 
 
-def _logsumexp(k, x):
+def _logsumexp(kernels, x):
     _need_something("logsumexp", x)
     out = np.empty(x.shape[:-1], x.dtype)
-    k.reductions.logsumexp(out.reshape(-1), rows(x))
+    kernels.reductions.logsumexp(out.reshape(-1), rows(x))
     return out, (x, out)
 
 
-def _logsumexp_backward(k, needs, dout, saved):
+def _logsumexp_backward(kernels, needs, dout, saved):
     x, out = saved
     dx = np.empty_like(x)
-    k.reductions.logsumexp_backward(rows(dx), dout.reshape(-1), rows(x), out.reshape(-1))
+    kernels.reductions.logsumexp_backward(rows(dx), dout.reshape(-1), rows(x), out.reshape(-1))
     return (dx,)
 
 
-def _softmax(k, x):
+def _softmax(kernels, x):
     _need_something("softmax", x)
     out = np.empty_like(x)
-    k.reductions.softmax(rows(out), rows(x))
+    kernels.reductions.softmax(rows(out), rows(x))
     return out, (out,)
 
 
-def _softmax_backward(k, needs, dout, saved):
+def _softmax_backward(kernels, needs, dout, saved):
     dx = np.empty_like(dout)
-    k.reductions.softmax_backward(rows(dx), rows(dout), rows(saved[0]))
+    kernels.reductions.softmax_backward(rows(dx), rows(dout), rows(saved[0]))
     return (dx,)
 
 
@@ -128,7 +135,7 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def _with_last(x: Tensor, axis: int) -> Tensor:
-    (last,) = _reduced_axes("logsumexp", x.ndim, axis)
+    (last,) = _reduced_axes("logsumexp", x.shape, operator.index(axis))
     if last == x.ndim - 1:
         return x
     return x.transpose(*(a for a in range(x.ndim) if a != last), last)

@@ -10,15 +10,15 @@ from scratchgen.signature import CONSTANT, REAL
 from scratchgen.tensor import Tensor, apply
 
 
-def _reparameterize(k, mu, logvar, noise):
+def _reparameterize(kernels, mu, logvar, noise):
     out = np.empty_like(mu)
-    k.elementwise.reparameterize(flat(out), flat(mu), flat(logvar), flat(noise))
+    kernels.elementwise.reparameterize(flat(out), flat(mu), flat(logvar), flat(noise))
     return out, (logvar, noise)
 
 
-def _reparameterize_backward(k, needs, dout, saved):
+def _reparameterize_backward(kernels, needs, dout, saved):
     dmu, dlogvar = np.empty_like(dout), np.empty_like(dout)
-    k.elementwise.reparameterize_backward(flat(dmu), flat(dlogvar), flat(dout), *map(flat, saved))
+    kernels.elementwise.reparameterize_backward(flat(dmu), flat(dlogvar), flat(dout), *map(flat, saved))
     return dmu, dlogvar, None
 
 

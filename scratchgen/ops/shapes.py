@@ -1,5 +1,6 @@
 """Operations that move numbers and change none: reshape, transpose, slice, concatenate."""
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,36 +10,44 @@ from scratchgen.signature import REAL
 from scratchgen.tensor import Tensor, apply
 
 
-def _reshape(k, x, shape):
+def _reshape(kernels, x, shape):
     try:
-        return x.reshape(shape), (x.shape,)
+        return x.reshape(shape).copy(), (x.shape,)  # a view of a parameter would change with an optimizer's step
     except ValueError:
         raise ValueError(f"reshape: {x.size} numbers of shape {x.shape} do not fit {tuple(shape)}") from None
 
 
-def _reshape_backward(k, needs, dout, saved, shape):
+def _reshape_backward(kernels, needs, dout, saved, shape):
     return (dout.reshape(saved[0]),)
 
 
-def _transpose(k, x, axes):
-    return np.array(x.transpose(axes), order="C"), ()
+def _transpose(kernels, x, axes):
+    try:
+        return np.array(x.transpose(axes), order="C"), ()
+    except ValueError:
+        raise ValueError(f"transpose: {axes} is no order of the axes of shape {x.shape}") from None
 
 
-def _transpose_backward(k, needs, dout, saved, axes):
+def _transpose_backward(kernels, needs, dout, saved, axes):
     return (np.array(dout.transpose(np.argsort([a % dout.ndim for a in axes])), order="C"),)
 
 
-def _slice(k, x, index):
-    return np.array(x[index], order="C"), (x.shape,)
+def _slice(kernels, x, index):
+    try:
+        return np.array(x[index], order="C"), (x.shape,)
+    except (IndexError, ValueError) as error:
+        raise type(error)(f"slice: {error}; the shape is {x.shape}") from None
 
 
-def _slice_backward(k, needs, dout, saved, index):
+def _slice_backward(kernels, needs, dout, saved, index):
     dx = np.zeros(saved[0], dout.dtype)
     np.add.at(dx, index, dout)  # an index array may name an element twice
     return (dx,)
 
 
-def _concatenate(k, *parts, axis):
+def _concatenate(kernels, *parts, axis):
+    if not parts:
+        raise ValueError("concatenate: there are no parts")
     try:
         return np.concatenate(parts, axis), tuple(part.shape[axis] for part in parts)
     except ValueError:
@@ -46,7 +55,7 @@ def _concatenate(k, *parts, axis):
         raise ValueError(f"concatenate: shapes {shapes} do not fit along axis {axis}") from None
 
 
-def _concatenate_backward(k, needs, dout, saved, axis):
+def _concatenate_backward(kernels, needs, dout, saved, axis):
     pieces = np.split(dout, np.cumsum(saved)[:-1], axis)
     return tuple(np.array(piece, order="C") for piece in pieces)
 
@@ -99,4 +108,4 @@ register(
 
 def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The parts, one after the other along ``axis``; their other sizes agree."""
-    return apply("concatenate", *parts, axis=axis)
+    return apply("concatenate", *parts, axis=operator.index(axis))

@@ -76,7 +76,7 @@ CASES: list[tuple[Any, ...]] = [
     ("elementwise.power", OUT, POSITIVE, 1.7),
     ("elementwise.power", OUT, X, 2),
     ("elementwise.power_backward", OUT, X, POSITIVE, 1.7),
-    ("elementwise.power_backward", OUT, X, X, 2),
+    *(("elementwise.power_backward", OUT, X, X, exponent) for exponent in (0, 1, 2)),
     ("elementwise.log", OUT, POSITIVE),
     *((f"elementwise.{name}", OUT, X) for name in ("exp", "square", "relu", "elu", "sigmoid", "tanh", "softplus")),
     ("elementwise.gelu", OUT, X),

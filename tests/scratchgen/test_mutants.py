@@ -301,6 +301,35 @@ def test_a_result_of_another_shape_than_the_signature_is_caught() -> None:
     assert "the result: shapes (2, 3) and (2,) do not fit" in text
 
 
+def test_a_result_of_another_size_than_the_number_in_the_signature_is_caught() -> None:
+    op = replace(REGISTRY["softmax"], signature="(...,n)->(...,1)")
+    text = complaint(op, Case(), [np.ones((2, 3))], "reference")
+    assert "the result: shapes (2, 3) and (2, 3) do not fit" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "fitting", "misfit"),
+    [
+        ("(a,b),(a,1)->()", [(2, 3), (2, 1)], [(2, 3), (2, 7)]),
+        ("(3,b)->()", [(3, 5)], [(5, 3)]),
+        ("(...,2)->()", [(4, 2)], [(2, 4)]),
+    ],
+)
+def test_a_number_in_a_signature_is_a_size(text: str, fitting: list, misfit: list) -> None:
+    Signature(text).check("op", fitting)
+    with pytest.raises(ValueError, match=r"^op: shapes .* do not fit"):
+        Signature(text).check("op", misfit)
+
+
+def test_a_result_that_is_a_view_of_an_input_is_caught() -> None:
+    def forward(k: Any, x: np.ndarray, shape: Any) -> tuple[np.ndarray, Any]:
+        return x.reshape(shape), (x.shape,)
+
+    op = replace(REGISTRY["reshape"], forward=forward)
+    text = complaint(op, op.cases[0], [np.ones((2, 3))], "reference")
+    assert "the result is a view of an input" in text
+
+
 # ---- no operation without a check ----
 
 

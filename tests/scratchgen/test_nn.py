@@ -62,6 +62,32 @@ def test_parameters_have_names_in_the_order_of_definition(rng):
     assert zoo.parameters()[5] is zoo.heads[1]
 
 
+class Nested(Module):
+    """Parameters and modules in every container, and containers in containers."""
+
+    def __init__(self, rng):
+        self.pair = (Parameter([1.0]), Dense(2, 1, rng))
+        self.heads = {"mean": Dense(2, 1, rng), "scale": Parameter([2.0]), 3: Parameter([3.0]), "note": "none"}
+        self.deep = [({"a": Parameter([4.0])}, 5.0), []]
+
+
+def test_parameters_are_found_in_tuples_and_dicts(rng):
+    nested = Nested(rng)
+    names = ["pair.0", "pair.1.weight", "pair.1.bias", "heads.mean.weight", "heads.mean.bias", "heads.scale", "heads.3"]
+    assert list(nested.named_parameters()) == [*names, "deep.0.0.a"]
+    assert nested.named_parameters()["heads.scale"] is nested.heads["scale"]
+    nested.eval()
+    assert not nested.pair[1].training
+    assert not nested.heads["mean"].training
+
+
+def test_two_parameters_of_one_name_are_refused():
+    module = Module()
+    module.heads = {"1": Parameter([1.0]), 1: Parameter([2.0])}
+    with pytest.raises(ValueError, match=r"Module has two parameters named heads\.1$"):
+        module.named_parameters()
+
+
 @both_dtypes
 def test_state_goes_round(rng, dtype):
     source, target = Zoo(rng, dtype), Zoo(rng, dtype)

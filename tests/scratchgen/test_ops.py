@@ -319,6 +319,42 @@ def test_kinks_have_the_derivative_they_promise(dtype):
         np.testing.assert_array_equal(gradient, at_zero)
 
 
+WHOLE_POWERS = {  # exponent: (the power, its derivative)
+    0: (lambda x: 0 * x + 1, lambda x: 0 * x),
+    1: (lambda x: x, lambda x: 0 * x + 1),
+    2: (lambda x: x * x, lambda x: 2 * x),
+    3: (lambda x: x * x * x, lambda x: 3 * x * x),
+    -1: (lambda x: 1 / x, lambda x: -1 / (x * x)),
+    -2: (lambda x: 1 / (x * x), lambda x: -2 / (x * x * x)),
+}
+
+
+@both_dtypes
+@pytest.mark.parametrize("exponent", [0, 0.0, 1, 2, 3, -1, -2], ids=repr)
+@pytest.mark.usefixtures("kernel_set")
+def test_whole_powers_of_zero_and_of_negative_numbers(exponent, dtype):
+    x = np.array([-2.0, -0.5, 1.5] if exponent < 0 else [-2.0, -0.5, -0.0, 0.0, 1.5])
+    value, gradient = value_and_gradient(lambda t: t**exponent, x, dtype)
+    power, derivative = WHOLE_POWERS[exponent]
+    np.testing.assert_allclose(value, power(x), rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(gradient, derivative(x), rtol=4 * np.finfo(dtype).eps)
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_kl_near_the_standard_normal(dtype):
+    """Gradients to the last bits however near; the value to a rounding of each logvar, though it is logvar^2 / 4."""
+    eps, signs = np.finfo(dtype).eps, np.where(np.arange(200) % 2, 1, -1)
+    logvar = (signs * np.geomspace(1e-12, 0.5, 200)).reshape(20, 10).astype(dtype)
+    leaf = Tensor(logvar, requires_grad=True)
+    out = ops.kl_standard_normal(Tensor(np.zeros_like(logvar)), leaf)
+    out.backward(np.ones(20, dtype))
+    exact = logvar.astype(np.float64)
+    np.testing.assert_allclose(leaf.grad, np.expm1(exact) / 2, rtol=4 * eps)
+    series = sum(exact**n / math.factorial(n) for n in range(2, 20)) / 2
+    assert (abs(out.data - series.sum(1)) <= 2 * eps * abs(exact).sum(1)).all()
+
+
 # ---- what the losses are to each other ----
 
 

@@ -226,6 +226,34 @@ def test_arrays_of_other_types_are_refused(dtype):
         Tensor([1.0]) + np.ones(1, dtype)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "object: None"),
+        ([1.0, None], r"object: \[1.0, None\]"),
+        (object(), "object: <object"),
+        ("1", "<U1: '1'"),
+        ([b"1"], "S1: "),
+        (True, "bool: True"),
+        ([True, False], "bool: "),
+        (np.bool_(True), "bool: "),
+        (np.ones(1, bool), "bool: "),
+        (1j, "complex128: 1j"),
+        (np.array([None]), "object: "),
+    ],
+    ids=str,
+)
+def test_what_is_no_number_is_refused(value, message):
+    for mistake in (
+        lambda: Tensor(value),
+        lambda: Tensor(value, dtype=np.float64),
+        lambda: Tensor([1.0]) + value,
+        lambda: ops.bce_with_logits(Tensor([1.0]), value),
+    ):
+        with pytest.raises(TypeError, match=f"a tensor holds float32 or float64, not .?{message}"):
+            mistake()
+
+
 @both_sets
 @both_dtypes
 def test_python_numbers_adapt(dtype):
@@ -345,6 +373,21 @@ def test_a_detached_parameter_keeps_its_numbers():
     assert_gradient(x, [3.0, 4.0])
 
 
+@pytest.mark.parametrize(
+    "move", [lambda w: w.reshape(-1), lambda w: w.transpose(0, 1), lambda w: w[:], lambda w: ops.concatenate([w])]
+)
+def test_what_was_made_from_a_parameter_keeps_its_numbers(move):
+    """The result has a version of its own: an optimizer's step on the parameter must not reach it."""
+    x, w = leaf([[1.0, 2.0]]), leaf([[3.0, 4.0]])
+    with no_grad():
+        moved = move(w)
+    loss = (x.reshape(*moved.shape) * moved).sum()
+    w._data *= 0
+    w.version += 1
+    loss.backward()
+    assert_gradient(x, [[3.0, 4.0]])
+
+
 def test_backward_needs_a_number_a_gradient_and_something_that_requires_it():
     x = leaf([1.0, 2.0])
     with pytest.raises(ValueError, match=r"a tensor of shape \(2,\) needs a gradient of that shape"):
@@ -379,8 +422,16 @@ MISFITS = {
     "softmax: the last axis of shape (2, 0) is empty": lambda: ops.softmax(Tensor(np.ones((2, 0)))),
     "logsumexp: the last axis of shape (2, 0) is empty": lambda: ops.logsumexp(Tensor(np.ones((2, 0)))),
     "mean: there is nothing to average over axis 1 of shape (2, 0)": lambda: Tensor(np.ones((2, 0))).mean(axis=1),
-    "sum: there is no axis 2 in 2 dimensions": lambda: X.sum(axis=2),
-    "logsumexp: there is no axis -3 in 2 dimensions": lambda: ops.logsumexp(X, axis=-3),
+    "sum: there is no axis 2 in shape (2, 3)": lambda: X.sum(axis=2),
+    "mean: there is no axis (0, 2) in shape (2, 3)": lambda: X.mean(axis=(0, 2)),
+    "sum: axis (0, -2) of shape (2, 3) is named twice": lambda: X.sum(axis=(0, -2)),
+    "logsumexp: there is no axis -3 in shape (2, 3)": lambda: ops.logsumexp(X, axis=-3),
+    "transpose: (0, 2) is no order of the axes of shape (2, 3)": lambda: X.transpose(0, 2),
+    "transpose: (0, 0) is no order of the axes of shape (2, 3)": lambda: X.transpose((0, 0)),
+    "transpose: (0,) is no order of the axes of shape (2, 3)": lambda: X.transpose(0),
+    "slice: slice step cannot be zero; the shape is (2, 3)": lambda: X[::0],
+    "concatenate: there are no parts": lambda: ops.concatenate([]),
+    "concatenate: shapes (2, 3) and (2, 2) do not fit along axis 2": lambda: ops.concatenate([X, Y], axis=2),
     "reshape: 6 numbers of shape (2, 3) do not fit (4, -1)": lambda: X.reshape(4, -1),
     "concatenate: shapes (2, 3) and (2, 2)": lambda: ops.concatenate([X, Y], axis=0),
 }
@@ -391,6 +442,26 @@ def test_what_does_not_fit_names_the_operation_and_all_shapes(message):
     with pytest.raises(ValueError) as error:  # noqa: PT011  (the whole message is compared below)
         MISFITS[message]()
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("index", [2, (0, 3), (0, 0, 0), "a", [0, 2], np.ones(3, bool)], ids=str)
+def test_an_index_that_does_not_fit_names_the_operation_and_the_shape(index):
+    with pytest.raises(IndexError, match=r"^slice: .*; the shape is \(2, 3\)$"):
+        X[index]
+
+
+def test_sizes_and_axes_are_any_whole_numbers_one_by_one_or_in_a_tuple():
+    three = np.int64(3)
+    for reshaped in (X.reshape(3, 2), X.reshape((3, 2)), X.reshape([three, -1]), X.reshape(three, 2)):
+        np.testing.assert_array_equal(reshaped.data, np.ones((3, 2)))
+    assert X.reshape((6,)).shape == X.reshape(6).shape == (6,)
+    assert Tensor([1.0]).reshape(()).shape == Tensor([1.0]).reshape().shape == ()
+    assert X.transpose((1, 0)).shape == X.transpose(np.int64(1), 0).shape == X.transpose().shape == (3, 2)
+    assert X.sum(axis=np.int64(0)).shape == X.mean(axis=[np.int64(0)]).shape == (3,)
+    assert ops.concatenate([X, X], axis=np.int64(0)).shape == (4, 3)
+    for mistake in (lambda: X.reshape(3.0, 2), lambda: X.sum(axis=0.0), lambda: X.transpose("ab")):
+        with pytest.raises(TypeError, match="integer"):
+            mistake()
 
 
 CONSTANTS = {
@@ -445,5 +516,6 @@ def test_numpy_takes_a_tensor_as_an_array():
 
 
 def test_power_of_a_tensor_is_refused():
-    with pytest.raises(TypeError, match="exponent is a number"):
-        Tensor([1.0]) ** Tensor([2.0])
+    for exponent in (Tensor([2.0]), np.ones(1), None, "2"):
+        with pytest.raises(TypeError, match="exponent is a number"):
+            Tensor([1.0]) ** exponent
