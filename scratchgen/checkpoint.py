@@ -11,6 +11,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,33 @@ FORMAT = 1  # of the run's folder; counted up when an older one can no longer be
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment, whatever happens, the old or the new content is there, whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)  # the new name has to reach the disk too
+    """Write a file so that at any moment, whatever happens, the old or the new content is there, whole.
+
+    UserError if it cannot be written; nothing but a kill leaves a temporary file, which ``sweep`` removes.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may be writing the same file
     try:
-        os.fsync(folder)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)  # the new name has to reach the disk too
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        os.close(folder)
+        with suppress(OSError):  # it has its new name
+            temporary.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a kill amid ``write_whole`` left in a run's folder, and nobody else's."""
+    for temporary in folder.glob("*.*.[0-9]*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -3,9 +3,11 @@
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,10 +27,19 @@ from scratchgen.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0 done, 1 a check failed, 2 a mistake of the user's, 130 Ctrl-C."""
+    """Run a command; returns the exit status.
+
+    0 done, 1 a check failed, 2 a mistake of the user's, 130 Ctrl-C, 141 nobody reads on (``| head``).
+    """
     try:
-        options = _parser().parse_args(arguments)
-        return options.command(options)
+        try:
+            options = _parser().parse_args(arguments)
+            return options.command(options)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can still be caught
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left, which Python flushes at exit
+        return 141
     except (UserError, OSError, MemoryError) as error:  # a full disk, a network too large
         print("scratchgen:", *str(error).splitlines(), file=sys.stderr)
         return 2
@@ -63,8 +74,9 @@ def sample(options: argparse.Namespace) -> int:
     """Draw digits from the prior."""
     from scratchgen.figures import save_samples
 
-    _, model = runs.load_model(options.run)
-    images = runs.sample(model, options.n, stream(options.seed, "samples"))
+    config, model = runs.load_model(options.run)
+    with kernels.use(config.kernels):
+        images = runs.sample(model, options.n, stream(options.seed, "samples"))
     out = options.out or options.run / "samples.png"
     _write(out, lambda: np.save(out, images) if out.suffix == ".npy" else save_samples(out, images), (".png", ".npy"))
     return 0
@@ -75,17 +87,22 @@ def reconstruct(options: argparse.Namespace) -> int:
     from scratchgen.figures import save_reconstructions
 
     config, model = runs.load_model(options.run)
-    images = runs.test_images(config, _data_of(config, options.data_dir))[: options.n]
+    data = runs.load_data(config, options.run, options.data_dir)
+    with kernels.use(config.kernels):
+        images = runs.test_images(config, data)[: options.n]
+        reconstructions = runs.reconstruct(model, images)
     out = options.out or options.run / "reconstructions.png"
-    _write(out, lambda: save_reconstructions(out, images, runs.reconstruct(model, images)))
+    _write(out, lambda: save_reconstructions(out, images, reconstructions))
     return 0
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Print the table of a trained model as JSON."""
     config, model = runs.load_model(options.run)
-    data = _data_of(config, options.data_dir)
-    print(json.dumps(runs.evaluate(config, model, data, options.iw_samples, options.limit), indent=2))
+    data = runs.load_data(config, options.run, options.data_dir)
+    with kernels.use(config.kernels):
+        table = runs.evaluate(config, model, data, options.iw_samples, options.limit)
+    print(json.dumps(table, indent=2))
     return 0
 
 
@@ -140,7 +157,7 @@ def _configure(options: argparse.Namespace) -> runs.RunConfig:
     config = runs.VAE_CONFIGS[options.config or "pytorch-example"]
     given = {name: getattr(options, name) for name in _OVERRIDES if getattr(options, name) is not None}
     if "data_dir" in given:
-        given["data_dir"] = str(given["data_dir"].absolute())
+        given["data_dir"] = str(given["data_dir"])
     parts: dict[str, dict[str, Any]] = {"run": {}, "network": {}, "training": {}}
     for name, value in given.items():
         parts[_OVERRIDES[name]][name] = value
@@ -161,18 +178,16 @@ def _new_folder(config: runs.RunConfig) -> Path:
     return base if not base.exists() else next(folder for folder in numbered if not folder.exists())
 
 
-class _saying_how_to_resume:
+@contextmanager
+def _saying_how_to_resume(folder: Path) -> Iterator[None]:
     """On Ctrl-C, say how the run goes on, if it has begun."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, Interrupted | KeyboardInterrupt) and (self.folder / "config.json").exists():
-            folder = shlex.quote(str(self.folder))
-            print(f"stopped; continue with: scratchgen train vae --resume {folder}", file=sys.stderr)
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        if (folder / "config.json").exists():
+            command = f"scratchgen train vae --resume {shlex.quote(str(folder))}"
+            print(f"stopped; continue with: {command}", file=sys.stderr)
+        raise
 
 
 def _report(config: runs.RunConfig, summary: dict[str, Any], folder: Path) -> None:
@@ -192,11 +207,6 @@ def _report(config: runs.RunConfig, summary: dict[str, Any], folder: Path) -> No
         print(path)
 
 
-def _data_of(config: runs.RunConfig, data_dir: Path | None) -> Any:
-    folder = data_dir or (Path(config.data_dir) if config.data_dir else None)
-    return load_dataset(config.data, folder)
-
-
 def _write(path: Path, write: Any, suffixes: tuple[str, ...] = (".png",)) -> None:
     if path.suffix not in suffixes:
         raise UserError(f"{path}: give a name that ends in {' or '.join(suffixes)}")
@@ -208,6 +218,10 @@ def _write(path: Path, write: Any, suffixes: tuple[str, ...] = (".png",)) -> Non
 
 
 # ---- options ----
+
+_RUN = "folder of a trained run"
+_DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's cache)"
+_RUN_DATA_DIR = "folder of the four MNIST files (the one that the run remembers)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -222,52 +236,81 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="model")
     vae = _command(train, "vae", train_vae)
-    vae.add_argument("--config", choices=runs.VAE_CONFIGS, help="named configuration (pytorch-example)")
-    vae.add_argument("--data", choices=SOURCES, help="auto: MNIST where it can be had, else strokes")
-    vae.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the four MNIST files")
-    vae.add_argument("--epochs", type=_positive, metavar="N")
-    vae.add_argument("--batch-size", type=_positive, metavar="N")
-    vae.add_argument("--latent-dim", type=_positive, metavar="J", help="2 brings the scatter and the manifold")
-    vae.add_argument("--likelihood", choices=LIKELIHOODS)
-    vae.add_argument("--samples", type=_positive, metavar="M", help="draws of z for each image")
-    vae.add_argument("--binarize", choices=BINARIZE)
-    vae.add_argument("--beta", type=_number, metavar="B", help="weight of the KL term")
-    vae.add_argument("--beta-warmup", type=_number, metavar="EPOCHS", help="epochs over which beta rises from 0")
-    vae.add_argument("--lr", type=_number, metavar="X", help="Adam's learning rate")
-    vae.add_argument("--seed", type=_whole, metavar="N")
-    vae.add_argument("--kernels", choices=kernels.SETS)
+    vae.epilog = "In brackets: the default; where a configuration sets it, that of pytorch-example."
+    config = runs.VAE_CONFIGS["pytorch-example"]
+    network, training = config.network, config.training
+    vae.add_argument("--config", choices=runs.VAE_CONFIGS, help=f"named configuration ({config.name})")
+    vae.add_argument("--data", choices=SOURCES, help=f"auto: MNIST where it can be had, else strokes ({config.data})")
+    vae.add_argument("--data-dir", type=Path, metavar="DIR", help=_DATA_DIR)
+    vae.add_argument("--epochs", type=_positive, metavar="N", help=f"passes over the training images ({config.epochs})")
+    vae.add_argument("--batch-size", type=_positive, metavar="N", help=f"images a step ({config.batch_size})")
+    vae.add_argument(
+        "--latent-dim",
+        type=_positive,
+        metavar="J",
+        help=f"dimensions of the code; 2 brings the scatter and the manifold ({network.latent_dim})",
+    )
+    vae.add_argument("--likelihood", choices=LIKELIHOODS, help=f"p(x|z) of a pixel ({network.likelihood})")
+    vae.add_argument("--samples", type=_positive, metavar="M", help=f"draws of z for each image ({training.samples})")
+    vae.add_argument("--binarize", choices=BINARIZE, help=f"draw pixels as 0 or 1: once, or anew ({training.binarize})")
+    vae.add_argument("--beta", type=_number, metavar="B", help=f"weight of the KL term ({training.beta})")
+    vae.add_argument(
+        "--beta-warmup",
+        type=_number,
+        metavar="EPOCHS",
+        help=f"epochs over which beta rises from 0 ({training.beta_warmup})",
+    )
+    vae.add_argument("--lr", type=_number, metavar="X", help=f"Adam's learning rate ({training.lr})")
+    vae.add_argument("--seed", type=_whole, metavar="N", help=f"of every random choice ({config.seed})")
+    vae.add_argument("--kernels", choices=kernels.SETS, help=f"what computes ({config.kernels})")
     vae.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (runs/vae-CONFIG)")
-    vae.add_argument("--resume", type=Path, metavar="DIR", help="continue this run; --epochs may add to it")
+    vae.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="continue this run; --epochs may add to it, which stretches a schedule that is not constant (a new run)",
+    )
 
     command = _command(commands, "sample", sample)
-    command.add_argument("run", type=Path)
+    command.add_argument("run", type=Path, help=_RUN)
     command.add_argument("-n", type=_positive, default=100, metavar="N", help="how many (100)")
-    command.add_argument("--out", type=Path, metavar="FILE", help=".png, or .npy for the numbers")
-    command.add_argument("--seed", type=_whole, default=0, metavar="N")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help=".png, or .npy for the numbers (samples.png in the run's folder)"
+    )
+    command.add_argument("--seed", type=_whole, default=0, metavar="N", help="of the draws (0)")
 
     command = _command(commands, "reconstruct", reconstruct)
-    command.add_argument("run", type=Path)
+    command.add_argument("run", type=Path, help=_RUN)
     command.add_argument("-n", type=_positive, default=20, metavar="N", help="how many (20)")
-    command.add_argument("--out", type=Path, metavar="FILE")
-    command.add_argument("--data-dir", type=Path, metavar="DIR")
+    command.add_argument("--out", type=Path, metavar="FILE", help=".png (reconstructions.png in the run's folder)")
+    command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
     command = _command(commands, "evaluate", evaluate)
-    command.add_argument("run", type=Path)
-    command.add_argument("--iw-samples", type=_positive, default=runs.IW_SAMPLES, metavar="K", help="K of L_K (500)")
-    command.add_argument("--limit", type=_positive, metavar="N", help="only the first N test images, for nll too")
-    command.add_argument("--data-dir", type=Path, metavar="DIR")
+    command.add_argument("run", type=Path, help=_RUN)
+    command.add_argument(
+        "--iw-samples", type=_positive, default=runs.IW_SAMPLES, metavar="K", help=f"K of L_K ({runs.IW_SAMPLES})"
+    )
+    command.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help=f"only the first N test images, for nll too (all, and {runs.NLL_IMAGES} for nll)",
+    )
+    command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
     command = _command(commands, "gradcheck", gradcheck)
     command.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")
-    command.add_argument("--kernels", choices=kernels.SETS, help="only this set")
+    command.add_argument("--kernels", choices=kernels.SETS, help="only this set (all)")
 
-    data = commands.add_parser("data", help="MNIST and strokes").add_subparsers(required=True, metavar="action")
-    command = _command(data, "fetch", data_fetch)
+    data = commands.add_parser("data", help="MNIST and strokes", description="MNIST and strokes; without action: show.")
+    data.set_defaults(command=data_show, data=None, data_dir=None, out=None)
+    actions = data.add_subparsers(metavar="action")
+    command = _command(actions, "fetch", data_fetch)
     command.add_argument("--data-dir", type=Path, metavar="DIR", help="where to (the user's cache)")
-    command = _command(data, "show", data_show)
-    command.add_argument("--data", choices=SOURCES)
-    command.add_argument("--data-dir", type=Path, metavar="DIR")
-    command.add_argument("--out", type=Path, metavar="FILE", help="a picture of ten images a class")
+    command = _command(actions, "show", data_show)
+    command.add_argument("--data", choices=SOURCES, help="auto: MNIST where it can be had, else strokes (auto)")
+    command.add_argument("--data-dir", type=Path, metavar="DIR", help=_DATA_DIR)
+    command.add_argument("--out", type=Path, metavar="FILE", help="a picture, .png, of ten images a class (none)")
     return parser
 
 

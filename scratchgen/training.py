@@ -3,7 +3,7 @@
     for every epoch:
         shuffle the training images
         for every batch: one step of the task
-        measure on held-out images, write the figures and a checkpoint
+        measure on held-out images, write the metrics and a checkpoint
 
 Everything that happens is a function of the seed and of what the checkpoint holds, so that a run which was killed and
 resumed ends with the same bits as one that was not.
@@ -26,17 +26,17 @@ from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from scratchgen.data.dataset import Dataset
 from scratchgen.errors import UserError
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 class Task(Protocol):
     """What the trainer asks of a model."""
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Figures:
-        """Take one training step on a batch; the figures are means over it. NotFinite before anything is harmed."""
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+        """Take one training step on a batch; the metrics are means over it. NotFinite before anything is harmed."""
 
-    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Figures:
-        """The same figures on held-out images."""
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """The same metrics on held-out images."""
 
     def state(self) -> dict[str, np.ndarray]:
         """Every array that a resumed run needs: parameters, optimizer moments, counters."""
@@ -46,12 +46,12 @@ class Task(Protocol):
 
 
 class NotFinite(UserError):
-    """A figure of a training step is NaN or infinite."""
+    """A metric of a training step is NaN or infinite."""
 
 
-def require_finite(figures: Mapping[str, float]) -> None:
-    """Raise NotFinite, naming the figures that are not finite."""
-    wrong = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+def require_finite(metrics: Mapping[str, float]) -> None:
+    """Raise NotFinite, naming the metrics that are not finite."""
+    wrong = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if wrong:
         raise NotFinite(", ".join(wrong))
 
@@ -62,7 +62,8 @@ STREAMS = ("parameters", "shuffle", "noise", "evaluation", "pixels", "samples")
 
 def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
     """The run's random generator for one purpose; ``more`` (an epoch, say) gives further independent ones."""
-    return np.random.default_rng([seed, STREAMS.index(purpose), *more])
+    # Their number too: NumPy takes [seed, purpose] and [seed, purpose, 0] for the same seed.
+    return np.random.default_rng([seed, STREAMS.index(purpose), len(more), *more])
 
 
 @dataclass
@@ -70,15 +71,17 @@ class Progress:
     """Where a run stands: ``epoch`` epochs and ``batch`` batches of the next one are done.
 
     ``shuffle`` is the state of the shuffling stream at the beginning of this epoch, ``noise`` that of the noise stream
-    now; ``sums`` holds the figures of this epoch so far, times the number of images.
+    now; ``sums`` holds the metrics of this epoch so far, times the number of images. ``fingerprint`` tells the settings
+    that made all this from others.
     """
 
+    fingerprint: str
     shuffle: Mapping[str, Any]
     noise: Mapping[str, Any]
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
-    sums: Figures = field(default_factory=dict)
+    sums: Metrics = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -90,7 +93,7 @@ class Trainer:
     """Trains a task up to ``epochs`` epochs and keeps the run's folder: a checkpoint and a line of metrics an epoch.
 
     With ``resume`` it continues from the folder's checkpoint, or from the start where a run was stopped before its
-    first one. UserError if the checkpoint does not fit.
+    first one. UserError if the checkpoint does not fit, or was made with settings of another ``fingerprint``.
     """
 
     def __init__(
@@ -102,13 +105,14 @@ class Trainer:
         epochs: int,
         batch_size: int,
         seed: int,
+        fingerprint: str,
         resume: bool = False,
     ) -> None:
         self.task, self.data, self.folder = task, data, folder
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.checkpoint = folder / "checkpoint.safetensors"
         self.shuffle, self.noise = stream(seed, "shuffle"), stream(seed, "noise")
-        self.progress = Progress(self.shuffle.bit_generator.state, self.noise.bit_generator.state)
+        self.progress = Progress(fingerprint, self.shuffle.bit_generator.state, self.noise.bit_generator.state)
         if resume and self.checkpoint.exists():
             self._restore()
         self.started = time.perf_counter() - self.progress.seconds
@@ -116,7 +120,7 @@ class Trainer:
     def run(self) -> list[dict[str, Any]]:
         """Train; returns the history, an entry an epoch.
 
-        Raises Interrupted after Ctrl-C, with a checkpoint of that very step, and NotFinite when a figure is not
+        Raises Interrupted after Ctrl-C, with a checkpoint of that very step, and NotFinite when a metric is not
         finite: the last checkpoint, and the good parameters in it, stay.
         """
         with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
@@ -145,14 +149,14 @@ class Trainer:
     def _step(self, images: np.ndarray, labels: np.ndarray) -> None:
         progress = self.progress
         try:
-            figures = self.task.step(images, labels, self.noise)
+            metrics = self.task.step(images, labels, self.noise)
         except NotFinite as error:
             raise self._stopped(f"step {progress.batch + 1}", error) from None
-        for name, value in figures.items():
+        for name, value in metrics.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
         progress.batch += 1
         if progress.batch % 20 == 0:
-            self.bar.set_postfix({name: f"{value:.2f}" for name, value in figures.items()}, refresh=False)
+            self.bar.set_postfix({name: f"{value:.2f}" for name, value in metrics.items()}, refresh=False)
         self.bar.update()
 
     def _finish_epoch(self) -> None:
@@ -191,7 +195,9 @@ class Trainer:
         arrays, saved = load_checkpoint(self.checkpoint)
         try:
             self.task.load_state(arrays)
-            self.progress = Progress(**saved)
+            fingerprint, self.progress = self.progress.fingerprint, Progress(**saved)
+            if self.progress.fingerprint != fingerprint:
+                raise ValueError("it was made with other settings")
             self.shuffle.bit_generator.state = self.progress.shuffle
             self.noise.bit_generator.state = self.progress.noise
         except (ValueError, TypeError, KeyError) as error:

@@ -24,10 +24,6 @@ def load_dataset(source: str = "auto", data_dir: Path | None = None) -> Dataset:
         return load_mnist(data_dir)
     try:
         return load_mnist()
-    except UserError:
-        print(
-            "MNIST is not here and cannot be downloaded: using strokes, digits drawn by a program "
-            "(--data-dir or SCRATCHGEN_DATA names a folder with MNIST)",
-            file=sys.stderr,
-        )
+    except UserError as error:
+        print(f"using strokes, digits drawn by a program, instead of MNIST: {error}", file=sys.stderr)
         return load_strokes()

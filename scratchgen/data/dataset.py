@@ -9,7 +9,7 @@ from scratchgen.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, d), float32, row-major pixels in [0, 1]; labels (n,), int64. UserError if a pixel is not finite."""
+    """Images (n, d), float32, row-major pixels in [0, 1]; labels (n,), int64. UserError if the images are not that."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -17,10 +17,13 @@ class Split:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise UserError(f"there are {len(self.images)} images and {len(self.labels)} labels; they go in pairs")
-        if self.images.size and not np.isfinite([self.images.min(), self.images.max()]).all():
-            where = np.flatnonzero(~np.isfinite(self.images).all(axis=1))
+        if self.images.dtype != np.float32:
+            raise UserError(f"the images are {self.images.dtype}; make them float32, with pixels in [0, 1]")
+        if self.images.size and not (self.images.min() >= 0 and self.images.max() <= 1):  # a NaN fails both
+            where = np.flatnonzero(~((self.images >= 0) & (self.images <= 1)).all(axis=1))
             raise UserError(
-                f"{len(where)} images hold NaN or infinite pixels, the first is image {where[0]}; mend the data"
+                f"{len(where)} images hold pixels that are NaN or not in [0, 1], the first is image {where[0]}; "
+                "mend the data"
             )
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import math
 import os
+import shlex
 import struct
 import sys
 import tempfile
@@ -67,8 +68,9 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
             raise ValueError(f"not the MNIST file, whose uncompressed SHA-256 begins with {sha256[:8]}")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        fetch = f"scratchgen data fetch --data-dir {shlex.quote(str(path.parent))}"
         # repr keeps every file name on one line
-        raise UserError(f"{str(path)!r}: {reason}; replace it or run `scratchgen data fetch`") from error
+        raise UserError(f"{str(path)!r}: {reason}; replace it or run `{fetch}`") from error
     return array
 
 
@@ -121,6 +123,12 @@ def _locate(folder: Path) -> dict[str, Path]:
     return found
 
 
+def missing_files(folder: Path) -> list[str]:
+    """Name the MNIST files that are not in the folder."""
+    found = _locate(folder)
+    return [name for name in SHA256 if name not in found]
+
+
 def find_mnist(data_dir: Path | None = None) -> Path | None:
     """Find the folder of the four files: ``data_dir``, else $SCRATCHGEN_DATA, else the user's cache.
 
@@ -141,9 +149,8 @@ def find_mnist(data_dir: Path | None = None) -> Path | None:
         folder, wish = Path(variable), "SCRATCHGEN_DATA"
     else:
         cache = _cache()
-        return cache if len(_locate(cache)) == len(SHA256) else None
-    missing = ", ".join(name for name in SHA256 if name not in _locate(folder))
-    if missing:
+        return None if missing_files(cache) else cache
+    if missing := ", ".join(missing_files(folder)):
         raise UserError(f"{wish} {str(folder)!r} lacks {missing}; put them there (.gz or not) or leave {wish} out")
     return folder
 
@@ -169,7 +176,10 @@ def load_mnist(data_dir: Path | None = None, download: bool = True) -> Dataset:
             "MNIST not found; run `scratchgen data fetch`, give its folder by --data-dir or SCRATCHGEN_DATA, "
             "or do without: `--data strokes`"
         )
-    paths = _locate(folder or fetch_mnist())
+    if folder is None:
+        print("MNIST is not here: downloading its 11 MB into your cache", file=sys.stderr)
+        folder = fetch_mnist()
+    paths = _locate(folder)
     # The digest covers the header, and with it the shape.
     train_images, train_labels, test_images, test_labels = (read_idx(paths[n], SHA256[n]) for n in SHA256)
     return Dataset("mnist", _split(train_images, train_labels), _split(test_images, test_labels))

@@ -5,11 +5,18 @@ import numpy as np
 import kernels
 
 BINARIZE = ("none", "static", "dynamic")
-DESCRIPTIONS = {
-    "none": "grey levels in [0, 1] as soft targets",
-    "static": "binarised once: each pixel drawn with its grey level as probability",
-    "dynamic": "binarised anew for every batch: each pixel drawn with its grey level as probability",
-}
+
+
+def describe(binarize: str, likelihood: str) -> str:
+    """The pixels of a run in words. Losses compare only where they are the same."""
+    pixels = {
+        "none": "grey levels in [0, 1]",
+        "static": "binarised once: each pixel drawn with its grey level as probability",
+        "dynamic": "binarised anew for every batch: each pixel drawn with its grey level as probability",
+    }[binarize]
+    if likelihood != "bernoulli":
+        return f"{pixels}, as real values (nats of a density)"
+    return f"{pixels} as soft targets" if binarize == "none" else pixels
 
 
 def binarized(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

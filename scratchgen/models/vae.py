@@ -22,7 +22,7 @@ from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
 from scratchgen.optim import Adam, constant, cosine, tripling_stages
 from scratchgen.tensor import Tensor, no_grad
-from scratchgen.training import Figures, require_finite
+from scratchgen.training import Metrics, require_finite
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
 SCHEDULES = {"constant": lambda lr, total: constant(lr), "cosine": cosine, "tripling": tripling_stages}
@@ -201,8 +201,15 @@ class VAETraining:
             raise ValueError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         if self.binarize not in BINARIZE:
             raise ValueError(f"binarize {self.binarize!r} is not one of {', '.join(BINARIZE)}")
-        if not (self.samples >= 1 and self.lr > 0 and self.beta >= 0 and self.beta_warmup >= 0):  # a NaN fails too
-            raise ValueError("samples >= 1, lr > 0, beta >= 0 and beta_warmup >= 0 are needed")
+        needs = {  # a NaN meets none
+            "samples >= 1": self.samples >= 1,
+            "lr > 0": self.lr > 0,
+            "beta >= 0": self.beta >= 0,
+            "beta_warmup >= 0": self.beta_warmup >= 0,
+        }
+        for need, met in needs.items():
+            if not met:
+                raise ValueError(f"{need} is needed")
 
 
 class VAETask:
@@ -218,7 +225,7 @@ class VAETask:
         warmup = self.training.beta_warmup * self.steps_per_epoch
         return self.training.beta * min(1.0, self.optimizer.steps / warmup if warmup else 1.0)
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Figures:
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
         """One step of stochastic gradient variational Bayes on a batch (b, D) (L19)."""
         if self.training.binarize == "dynamic":
             images = binarized(images, rng)
@@ -226,18 +233,18 @@ class VAETask:
         noise = Tensor.wrap(rng.standard_normal(shape, dtype=self.model.dtype.type))
         reconstruction, kl = self.model.negative_elbo(Tensor.wrap(images), noise, self.training.monte_carlo_kl)
         reconstruction, kl = reconstruction.mean(), kl.mean()
-        figures = _figures(reconstruction.item(), kl.item())
-        require_finite(figures)
+        metrics = _metrics(reconstruction.item(), kl.item())
+        require_finite(metrics)
         self.optimizer.lr = self.schedule(self.optimizer.steps)
         self.optimizer.zero_grad()
         (reconstruction + self.beta() * kl).backward()
         self.optimizer.step()
-        return figures
+        return metrics
 
-    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Figures:
-        """The terms of the bound on the test images, binarised if the training images are."""
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""
         images = dataset.test.images
-        return mean_bound(self.model, images if self.training.binarize == "none" else binarized(images, rng), rng)
+        return mean_bound(self.model, binarized(images, rng) if self.training.binarize == "dynamic" else images, rng)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters under ``model.``, Adam's moments under ``optimizer.``."""
@@ -255,7 +262,7 @@ def load_parameters(model: VAE, state: Mapping[str, np.ndarray]) -> None:
     model.load_state_dict(_under("model.", state))
 
 
-def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_size: int = 500) -> Figures:
+def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_size: int = 500) -> Metrics:
     """The means of ``neg_elbo``, ``reconstruction`` and ``kl`` over images (n, D), in nats, one draw of z each."""
     sums = np.zeros(2)
     with no_grad():
@@ -264,10 +271,10 @@ def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_s
             noise = rng.standard_normal((1, len(x), model.config.latent_dim), dtype=model.dtype.type)
             terms = model.negative_elbo(x, Tensor.wrap(noise))
             sums += [term.data.sum(dtype=np.float64) for term in terms]
-    return _figures(*(sums / len(images)).tolist())
+    return _metrics(*(sums / len(images)).tolist())
 
 
-def _figures(reconstruction: float, kl: float) -> Figures:
+def _metrics(reconstruction: float, kl: float) -> Metrics:
     return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 

@@ -47,7 +47,7 @@ def use_tiny(set_attribute) -> None:
     for module in (runs, cli):
         set_attribute(module, "load_dataset", lambda source="auto", data_dir=None: tiny_data())
     set_attribute(runs, "VAE_CONFIGS", {**runs.VAE_CONFIGS, "tiny": TINY})
-    set_attribute(runs.evaluate, "__defaults__", (20, None))  # L_20 instead of L_500
+    set_attribute(runs, "IW_SAMPLES", 20)  # L_20 instead of L_500
 
 
 def without_figures(set_attribute) -> None:
@@ -87,14 +87,14 @@ def _signal_at(when: str) -> None:
 
     def step(task, *arguments, original=VAETask.step):
         moment("before step")
-        figures = original(task, *arguments)
+        metrics = original(task, *arguments)
         moment("after step")
-        return figures
+        return metrics
 
     class HalfWritten(io.FileIO):  # without a buffer: what is written has left the process
         def write(self, content):
             written = super().write(content[: len(content) // 2])
-            moment(f"amid {Path(self.name).name.removesuffix('.tmp')}")
+            moment(f"amid {Path(self.name).name.removesuffix(f'.{os.getpid()}.tmp')}")
             return written + super().write(content[written:])
 
     def replace(source, target, original=os.replace):

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -82,16 +84,34 @@ def failing(error):
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-def test_writing_that_fails_leaves_the_old_content(tmp_path, monkeypatch, name, error):
+def test_writing_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, name, error):
     path = tmp_path / "file"
     write_whole(path, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, name, failing(error))
-        with pytest.raises(type(error)):
-            write_whole(path, b"new")
+        if isinstance(error, OSError):
+            assert "(disk full)" in refused(lambda path: write_whole(path, b"new"), path)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                write_whole(path, b"new")
     assert path.read_bytes() == b"old"
-    write_whole(path, b"newer")  # over whatever was left behind
-    assert path.read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_writing_where_there_is_no_folder_names_the_file(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none" / "a", tmp_path / "file" / "a", tmp_path / ("n" * 300)):
+        refused(lambda path: write_whole(path, b"new"), path)
+
+
+def test_two_processes_may_write_one_file(tmp_path):
+    """Whichever is last, the file is whole, and neither takes the other's temporary file away."""
+    code = "import sys, pathlib; from scratchgen.checkpoint import write_whole\n"
+    code += "for _ in range(200): write_whole(pathlib.Path(sys.argv[1]), sys.argv[2].encode() * 100_000)"
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    processes = [subprocess.Popen([*command, letter], stderr=subprocess.PIPE) for letter in "ab"]
+    assert [process.communicate(timeout=100)[1] for process in processes] == [b"", b""]
+    assert (tmp_path / "file").read_bytes() in (b"a" * 100_000, b"b" * 100_000)
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -114,15 +134,15 @@ def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
 
 
 def test_a_longer_temporary_file_left_by_a_kill_does_not_show(tmp_path):
-    (tmp_path / "file.tmp").write_bytes(b"x" * 1000)
+    (tmp_path / f"file.{os.getpid()}.tmp").write_bytes(b"x" * 1000)
     write_whole(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_temporary_file_is_never_read(tmp_path, saved):
-    (tmp_path / "checkpoint.safetensors.tmp").write_bytes(saved)
-    (tmp_path / "config.json.tmp").write_text('{"format": 1}')
+    (tmp_path / "checkpoint.safetensors.1.tmp").write_bytes(saved)
+    (tmp_path / "config.json.1.tmp").write_text('{"format": 1}')
     assert "train first" in refused(load_checkpoint, tmp_path / "checkpoint.safetensors")
     assert "holds no run" in refused(read_config, tmp_path)
 
@@ -142,10 +162,10 @@ def test_round_trip_keeps_every_bit(tmp_path):
     assert math.copysign(1, progress["sums"]["neg_elbo"]) == -1
 
 
-@given(figures=st.dictionaries(st.text(), st.floats(allow_nan=False) | st.integers()))
-def test_figures_and_counters_come_back_exactly(place, figures):
-    save_checkpoint(place / "figures", {"a": np.zeros(1)}, figures)
-    assert load_checkpoint(place / "figures")[1] == figures
+@given(metrics=st.dictionaries(st.text(), st.floats(allow_nan=False) | st.integers()))
+def test_metrics_and_counters_come_back_exactly(place, metrics):
+    save_checkpoint(place / "metrics", {"a": np.zeros(1)}, metrics)
+    assert load_checkpoint(place / "metrics")[1] == metrics
 
 
 def test_opens_with_the_safetensors_package(tmp_path, saved):
@@ -241,7 +261,7 @@ def test_metadata_missing_or_changed(tmp_path, saved, changes):
     assert "damaged" in refused_checkpoint(tmp_path / "file", with_metadata(saved, **changes))
 
 
-@pytest.mark.parametrize("found", ["0", "2", "pt", "1\n", "", "9" * 50])
+@pytest.mark.parametrize("found", ["0", "2", "3", "pt", "1\n", "", "9" * 50])
 def test_checkpoint_of_another_format(tmp_path, saved, found):
     assert "this version reads 1" in refused_checkpoint(tmp_path / "file", with_metadata(saved, format=found))
 

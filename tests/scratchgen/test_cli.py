@@ -1,5 +1,6 @@
 """The command line: every command and option, and every mistake as one line, status 2 and nothing written."""
 
+import argparse
 import errno
 import json
 import os
@@ -16,13 +17,17 @@ import pytest
 from helpers import TINY, drive, outcome, tiny_data, use_tiny, without_figures
 from matplotlib.image import imread
 
+import kernels
 import scratchgen.data
 import scratchgen.figures
 from scratchgen import __version__, cli, runs
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.mnist import SHA256
+from scratchgen.errors import UserError
 from scratchgen.models.vae import VAETask, VAETraining
 from scratchgen.op import REGISTRY
+
+IW_SAMPLES, NLL_IMAGES = runs.IW_SAMPLES, runs.NLL_IMAGES  # before the tests make the first smaller
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +111,7 @@ def test_train_fills_the_folder(trained):
     assert summary.keys() == {"model", "config", "data", "pixels", "epochs", "seconds", "test"}
     assert (summary["model"], summary["config"], summary["data"], summary["epochs"]) == ("vae", "tiny", "strokes", 3)
     assert summary["pixels"].startswith("binarised anew for every batch")
-    assert summary["seconds"] > 0
+    assert summary["seconds"] >= 0  # it is rounded
     test = summary["test"]
     assert test.keys() == {"neg_elbo", "reconstruction", "kl", "nll", "iw_samples", "nll_images", "active_units"}
     assert 0 < test["nll"] < test["neg_elbo"] < 784 * np.log(2)
@@ -114,13 +119,14 @@ def test_train_fills_the_folder(trained):
 
 
 def test_summary_is_of_l_500_over_1000_images_unless_told_otherwise():
-    assert (runs.IW_SAMPLES, runs.NLL_IMAGES) == (500, 1000)
+    assert (IW_SAMPLES, NLL_IMAGES) == (500, 1000)
 
 
 def test_train_reports_epochs_and_result(call, monkeypatch):
     monkeypatch.setattr(runs, "EXPECTED", {("tiny", "strokes", "dynamic"): "a miracle"})
     out = call("train", "vae", "--config", "tiny", "--out", "here")
     assert [line[:9] for line in out.splitlines()[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert out.splitlines()[3] == "measuring L_20 on 60 test images"
     test = json.loads(Path("here/summary.json").read_text())["test"]
     assert f"neg_elbo {test['neg_elbo']:.2f}" in out
     assert f"nll {test['nll']:.2f}" in out
@@ -186,13 +192,22 @@ def test_what_to_expect_is_said_of_an_unchanged_configuration_only(monkeypatch):
     assert runs.expectation(other, {"data": "strokes"}) is None
 
 
-def test_resume_with_more_epochs(call, run):
+def test_resume_with_more_epochs(capsys, run):
     before = outcome(run)["metrics"]
-    out = call("train", "vae", "--resume", run, "--epochs", 5)
+    assert cli.main(["train", "vae", "--resume", str(run), "--epochs", "5"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("3 epochs become 5: the tripling schedule is stretched")
+    assert len(err.splitlines()) == 1
     assert [line[:9] for line in out.splitlines()[:2]] == ["epoch 4/5", "epoch 5/5"]
     after = outcome(run)
     assert after["metrics"][:3] == before
     assert (len(after["metrics"]), after["summary"]["epochs"], runs.load_config(run).epochs) == (5, 5, 5)
+
+
+def test_more_epochs_of_a_constant_learning_rate_need_no_word(call):
+    config = replace(TINY, epochs=1, training=replace(TINY.training, schedule="constant"))
+    runs.start(config, Path("run"))
+    call("train", "vae", "--resume", "run", "--epochs", 2)
 
 
 def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
@@ -200,7 +215,7 @@ def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
     before = outcome(run)
     call("train", "vae", "--resume", run, "--data-dir", "digits")
-    assert asked == [("strokes", tmp_path / "digits")]
+    assert asked == [("strokes", Path("digits"))]
     assert outcome(run) == before
     call("train", "vae", "--resume", run)
     assert asked[1] == ("strokes", tmp_path / "digits")  # it is remembered
@@ -269,7 +284,7 @@ def test_reconstruct(call, run, monkeypatch):
 def test_data_dir_of_a_command_replaces_the_run_s(call, run, monkeypatch, command):
     edit(run, ["data_dir"], "/the/run/s")
     asked = []
-    monkeypatch.setattr(cli, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
+    monkeypatch.setattr(runs, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
     call(command, run)
     call(command, run, "--data-dir", "/mine")
     assert asked == [("strokes", Path("/the/run/s")), ("strokes", Path("/mine"))]
@@ -283,7 +298,21 @@ def test_evaluate(call, trained):
     assert (few["iw_samples"], few["nll_images"]) == (3, 10)
     all_of_them = json.loads(call("evaluate", trained, "--iw-samples", 3, "--limit", 1000))
     assert all_of_them["nll_images"] == 60
-    assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == 500
+    assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == runs.IW_SAMPLES
+
+
+def test_a_run_s_kernels_compute_whatever_is_asked_of_it(call, monkeypatch):
+    runs.start(replace(TINY, epochs=1, kernels="reference"), Path("run"))
+    used = []
+
+    def spy(original):
+        return lambda *arguments: used.append(kernels.active()) or original(*arguments)
+
+    for name in ("sample", "reconstruct", "evaluate", "test_images"):
+        monkeypatch.setattr(runs, name, spy(getattr(runs, name)))
+    for command in (["sample"], ["reconstruct"], ["evaluate", "--iw-samples", 2]):
+        call(*command, "run")
+    assert used == [kernels.SETS["reference"]] * 5  # two of them look for test images
 
 
 def test_gradcheck(call):
@@ -304,6 +333,7 @@ def test_gradcheck_of_a_wrong_gradient_is_status_1(monkeypatch, capsys):
 def test_data_show(call):
     out = call("data", "show", "--data", "strokes")
     assert "strokes: 600 training and 60 test images" in out
+    assert call("data") == out
     assert str(np.bincount(tiny_data().train.labels).tolist()) in out
     assert call("data", "show", "--out", "digits.png", "--data-dir", "digits").endswith("digits.png\n")
     pictures("digits.png", 100)
@@ -313,6 +343,24 @@ def test_data_fetch(call, monkeypatch):
     monkeypatch.setattr(cli, "fetch_mnist", lambda folder: folder or Path("the cache"))
     assert call("data", "fetch") == "the cache\n"
     assert call("data", "fetch", "--data-dir", "digits") == "digits\n"
+
+
+def parsers(parser):
+    """A parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
+
+
+def test_every_option_says_what_it_does_and_its_default():
+    for parser in parsers(cli._parser()):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction) or action.dest in ("help", "version"):
+                continue
+            assert action.help, (parser.prog, action.dest)
+            assert action.dest == "run" or action.help.endswith(")"), (parser.prog, action.dest)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "vae", "--help"], ["sample", "-h"], ["--version"]])
@@ -345,8 +393,8 @@ def test_help_and_version(arguments, capsys):
         ("train vae --samples 0", "--samples"),
         ("train vae --seed -1", "--seed"),
         ("train vae --seed 0x1", "--seed"),
-        ("train vae --lr -1", "lr > 0"),
-        ("train vae --lr 0", "lr > 0"),
+        ("train vae --lr -1", "scratchgen: lr > 0 is needed\n"),
+        ("train vae --lr 0", "scratchgen: lr > 0 is needed\n"),
         *[(f"train vae --{name} {value}", f"--{name}") for name in ("lr", "beta", "beta-warmup") for value in
           ("nan", "inf", "-inf", "1e999", "much")],
         ("train vae --beta -1", "beta >= 0"),
@@ -368,7 +416,6 @@ def test_help_and_version(arguments, capsys):
         ("evaluate nowhere --limit 0", "--limit"),
         ("gradcheck unknown", "'unknown'"),
         ("gradcheck exp --kernels unknown", "'unknown'"),
-        ("data", "action"),
         ("data show --data imagenet", "'imagenet'"),
         ("data burn", "'burn'"),
     ],
@@ -446,16 +493,16 @@ READING = ["train vae --resume", "sample", "reconstruct", "evaluate"]
         ("config.json", lambda content: b""),
         ("config.json", lambda content: content[: len(content) // 2]),
         ("config.json", lambda content: b"[1, 2]"),
-        ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 2')),
+        ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 3')),
         ("config.json", lambda content: b"\xff\xfe" + content),
         ("config.json", lambda content: None),
         ("checkpoint.safetensors", lambda content: b""),
         ("checkpoint.safetensors", lambda content: content[:-1]),
         ("checkpoint.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
-        ("checkpoint.safetensors", lambda content: content.replace(b'"format":"1"', b'"format":"2"')),
+        ("checkpoint.safetensors", lambda content: content.replace(b'"format":"1"', b'"format":"3"')),
         ("checkpoint.safetensors", lambda content: bytes(1000)),
     ],
-    ids=["empty", "half", "list", "2", "encoding", "missing", "no bytes", "cut", "flipped", "format 2", "zeros"],
+    ids=["empty", "half", "list", "3", "encoding", "missing", "no bytes", "cut", "flipped", "format 3", "zeros"],
 )
 def test_damaged_run(mistake, run, command, name, damage):
     content = damage((run / name).read_bytes())
@@ -499,7 +546,12 @@ EDITS = [
     ("network.sigma", -1), ("network.depth", 3),
     ("training.lr", 0), ("training.lr", float("inf")), ("training.lr", "fast"), ("training.beta", float("nan")),
     ("training.samples", 1.5), ("training.schedule", "sawtooth"), ("training.binarize", True),
-    ("training.output_bias", "no"),
+    ("training.output_bias", "no"), ("training.lr", 10**400), ("network.latent_dim", 10**400), ("epochs", 0),
+    # What fits in every shape and would be another run.
+    ("seed", 1), ("batch_size", 64), ("data", "mnist"), ("kernels", "reference"), ("network.activation", "tanh"),
+    ("network.initializer", "fan_in_uniform"), ("network.sigma", 0.5), ("training.lr", 2e-3), ("training.beta", 2.0),
+    ("training.samples", 1), ("training.schedule", "cosine"), ("training.binarize", "static"),
+    ("training.output_bias", False), ("training.monte_carlo_kl", True),
 ]  # fmt: skip
 
 
@@ -511,9 +563,18 @@ def test_edited_config(mistake, run, entry, value):
         mistake("sample", run)
 
 
-def test_whole_numbers_in_the_config_are_numbers(call, run):
-    edit(run, ["training", "beta_warmup"], 1)
-    call("sample", run, "--out", "a.npy")
+def test_whole_numbers_in_the_config_are_numbers(call):
+    runs.start(replace(TINY, epochs=1, training=replace(TINY.training, beta_warmup=1)), Path("run"))
+    call("sample", "run", "--out", "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "need"),
+    [({"epochs": 0}, "epochs >= 1"), ({"batch_size": 0}, "batch_size >= 1"), ({"seed": -1}, "seed >= 0")],
+)
+def test_a_configuration_says_only_what_is_wrong(change, need):
+    with pytest.raises(ValueError, match=f"^{need} is needed$"):
+        replace(TINY, **change)
 
 
 # ---- data ----
@@ -556,16 +617,36 @@ def test_mnist_is_damaged(mistake, real_data, command, content):
     assert "train-images-idx3-ubyte" in mistake(*command.split(), "--data", "mnist", "--data-dir", "digits")
 
 
-def test_mnist_of_a_run_has_gone(mistake, run, real_data):
-    edit(run, ["data"], "mnist")
-    edit(run, ["data_dir"], "/nowhere/digits")
+def test_mnist_of_a_run_has_gone(mistake, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "load_dataset", lambda *_: replace(tiny_data(), name="mnist"))
+        runs.start(replace(TINY, epochs=1, data_dir="/nowhere/digits"), Path("run"))
+    monkeypatch.setattr(runs, "load_dataset", scratchgen.data.load_dataset)
     for command in ("train vae --resume", "reconstruct", "evaluate"):
-        assert "/nowhere/digits" in mistake(*command.split(), run)
-        assert "elsewhere" in mistake(*command.split(), run, "--data-dir", "elsewhere")
+        line = mistake(*command.split(), "run")
+        assert line.startswith("scratchgen: run/config.json names the data's folder '/nowhere/digits'")
+        assert "say by --data-dir" in line
+        line = mistake(*command.split(), "run", "--data-dir", "elsewhere")
+        assert line.startswith("scratchgen: --data-dir 'elsewhere' lacks train-images-idx3-ubyte")
 
 
-@pytest.mark.parametrize("pixel", [np.nan, np.inf])
-def test_data_with_pixels_that_are_not_finite(mistake, monkeypatch, pixel):
+def test_what_cannot_be_downloaded_is_said_in_a_line_and_replaced(capsys, real_data, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def fetch():
+        assert capsys.readouterr().err == "MNIST is not here: downloading its 11 MB into your cache\n"
+        raise UserError("no mirror gave a thing")
+
+    monkeypatch.setattr(scratchgen.data.mnist, "fetch_mnist", fetch)
+    monkeypatch.setattr(scratchgen.data, "load_strokes", tiny_data)
+    assert cli.main(["data", "show"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("strokes: ")
+    assert err == "using strokes, digits drawn by a program, instead of MNIST: no mirror gave a thing\n"
+
+
+@pytest.mark.parametrize("pixel", [np.nan, np.inf, -0.01, 255.0])
+def test_data_with_pixels_that_are_no_grey_levels(mistake, monkeypatch, pixel):
     def load(*_):
         images = tiny_data().train.images.copy()
         images[7, 300] = pixel
@@ -601,6 +682,17 @@ def test_a_number_that_explodes_is_one_line(tmp_path):
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("scratchgen: training stopped in epoch 1, step 2: ")
     assert len(wrong.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["gradcheck", "exp"], ["--version"]])
+def test_a_reader_who_has_gone_is_no_error(monkeypatch, arguments):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # then argparse itself would meet the error, and pass it over
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "scratchgen", *arguments]
+    left = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=100, check=False)
+    os.close(writer)
+    assert (left.returncode, left.stderr) == (141, b"")
 
 
 def test_import_is_light_and_quick():

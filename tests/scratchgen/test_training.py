@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from helpers import STEPS, TINY, drive, outcome, tiny_data, use_tiny, without_figures
 
-from scratchgen import runs
+from scratchgen import evaluation, runs
 from scratchgen.checkpoint import load_checkpoint, read_config, save_checkpoint
 from scratchgen.data.pixels import binarized
 from scratchgen.errors import UserError
+from scratchgen.models import vae
 from scratchgen.models.vae import VAETask
 from scratchgen.training import STREAMS, Interrupted, NotFinite, Trainer, require_finite, stream
 
@@ -37,7 +38,7 @@ def whole(tmp_path_factory):
 
 
 class Counting:
-    """A task that learns nothing. Its figures are the means of labels and pixels; ``seen`` keeps the batches."""
+    """A task that learns nothing. Its metrics are the means of labels and pixels; ``seen`` keeps the batches."""
 
     def __init__(self):
         self.seen, self.drawn = [], np.zeros(1)
@@ -58,7 +59,7 @@ class Counting:
 
 
 def counting_trainer(folder, seed=0, **options):
-    return Trainer(Counting(), tiny_data(), folder, epochs=2, batch_size=128, seed=seed, **options)
+    return Trainer(Counting(), tiny_data(), folder, epochs=2, batch_size=128, seed=seed, fingerprint="a", **options)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def press_ctrl_c():
 # ---- what is reported ----
 
 
-def test_train_figures_are_means_over_all_images(tmp_path):
+def test_train_metrics_are_means_over_all_images(tmp_path):
     history = counting_trainer(tmp_path).run()
     train, test = tiny_data().train, tiny_data().test
     assert [entry["epoch"] for entry in history] == [1, 2]
@@ -118,9 +119,9 @@ def test_metrics_history_and_summary_agree(whole):
     lines = (whole / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
-    for figures in (entry[split] for entry in history for split in ("train", "test")):
-        assert set(figures) == {"neg_elbo", "reconstruction", "kl"}
-        assert figures["neg_elbo"] == pytest.approx(figures["reconstruction"] + figures["kl"], rel=1e-12)
+    for metrics in (entry[split] for entry in history for split in ("train", "test")):
+        assert set(metrics) == {"neg_elbo", "reconstruction", "kl"}
+        assert metrics["neg_elbo"] == pytest.approx(metrics["reconstruction"] + metrics["kl"], rel=1e-12)
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["epochs"] == 3
     assert summary["seconds"] == round(history[-1]["seconds"], 1)
@@ -155,9 +156,12 @@ def test_another_seed_another_order(tmp_path):
 
 def test_streams_differ_by_seed_purpose_and_epoch():
     draws = {
-        stream(seed, purpose, *more).random() for seed in (0, 1) for purpose in STREAMS for more in [(), (1,), (2,)]
+        stream(seed, purpose, *more).random()
+        for seed in (0, 1)
+        for purpose in STREAMS
+        for more in [(), (0,), (1,), (0, 0)]
     }
-    assert len(draws) == 2 * len(STREAMS) * 3
+    assert len(draws) == 2 * len(STREAMS) * 4
     assert stream(3, "noise", 4).random() == stream(3, "noise", 4).random()
 
 
@@ -216,6 +220,23 @@ def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
     assert sorted(map(bytes, first)) == sorted(map(bytes, binarized(tiny_data().train.images, stream(0, "pixels", 0))))
 
 
+def test_static_test_pixels_are_drawn_once(tmp_path, monkeypatch):
+    measured = []
+
+    def bound(model, images, *arguments, original=evaluation.mean_bound):
+        measured.append(images)
+        return original(model, images, *arguments)
+
+    for module in (vae, evaluation):
+        monkeypatch.setattr(module, "mean_bound", bound)
+    config = replace(TINY, epochs=2, training=replace(TINY.training, binarize="static"))
+    runs.start(config, tmp_path)
+    expected = binarized(tiny_data().test.images, stream(0, "pixels", 1))
+    assert len(measured) == 3  # two epochs and the summary
+    assert all(np.array_equal(images, expected) for images in measured)
+    assert np.array_equal(runs.test_images(config, tiny_data()), expected)
+
+
 def test_more_epochs_later_are_the_same_as_at_once(tmp_path):
     config = replace(TINY, training=replace(TINY.training, schedule="constant"))
     runs.start(replace(config, epochs=1), tmp_path / "extended")
@@ -231,6 +252,36 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     (tmp_path / "summary.json").unlink()
     runs.resume(tmp_path)
     assert outcome(tmp_path) == before
+
+
+def test_resuming_sweeps_up_after_a_kill_and_touches_nothing_else(tmp_path):
+    runs.start(TINY, tmp_path)
+    for name in ("checkpoint.safetensors.123.tmp", "notes.tmp", "notes.txt.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    runs.resume(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == ["notes.tmp", "notes.txt.tmp"]
+
+
+def test_a_picture_that_fails_does_not_lose_the_summary(whole, tmp_path, monkeypatch):
+    def draw(*_):
+        raise OSError("no room for pictures")
+
+    monkeypatch.setattr(runs, "draw", draw)
+    with pytest.raises(OSError, match="no room"):
+        runs.start(TINY, tmp_path)
+    assert outcome(tmp_path) == outcome(whole)
+
+
+def test_the_data_s_folder_is_stored_as_an_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs.start(replace(TINY, data_dir="digits"), tmp_path / "run")
+    assert runs.load_config(tmp_path / "run").data_dir == str(tmp_path / "digits")
+
+
+@pytest.mark.parametrize("setting", ["epochs", "data_dir", "versions", "name"])
+def test_the_fingerprint_leaves_out_what_may_change(setting):
+    value = {"epochs": 99, "data_dir": "/digits", "versions": {"numpy": "9"}, "name": "other"}[setting]
+    assert replace(TINY, **{setting: value}).fingerprint() == TINY.fingerprint()
 
 
 def stop(folder, **how):
@@ -313,13 +364,18 @@ def test_trains_in_another_thread_where_signals_are_not_ours(tmp_path):
 def test_resume_refuses_the_checkpoint_of_another_task(tmp_path):
     counting_trainer(tmp_path).run()
     arrays, progress = load_checkpoint(tmp_path / "checkpoint.safetensors")
-    for wrong_arrays, wrong_progress in [({}, progress), (arrays, {**progress, "noise": {}}), (arrays, {"epoch": 1})]:
+    for wrong_arrays, wrong_progress in [
+        ({}, progress),
+        (arrays, {**progress, "noise": {}}),
+        (arrays, {"epoch": 1}),
+        (arrays, {**progress, "fingerprint": "b"}),
+    ]:
         save_checkpoint(tmp_path / "checkpoint.safetensors", wrong_arrays, wrong_progress)
         with pytest.raises(UserError, match=r"checkpoint.safetensors does not fit the run's config.json"):
             counting_trainer(tmp_path, resume=True)
 
 
-# ---- figures that are not finite ----
+# ---- metrics that are not finite ----
 
 
 @pytest.mark.parametrize(
@@ -359,8 +415,8 @@ def test_nan_in_the_evaluation_stops_and_keeps_the_last_checkpoint(whole, tmp_pa
 
     def evaluate(*arguments, original=VAETask.evaluate):
         measured.append((tmp_path / "checkpoint.safetensors").read_bytes() if measured else b"")
-        figures = original(*arguments)
-        return {**figures, "kl": np.inf} if len(measured) == 2 else figures
+        metrics = original(*arguments)
+        return {**metrics, "kl": np.inf} if len(measured) == 2 else metrics
 
     monkeypatch.setattr(VAETask, "evaluate", evaluate)
     with pytest.raises(NotFinite, match=r"stopped in epoch 2, its evaluation: kl is inf; the last good checkpoint is"):

@@ -6,6 +6,8 @@ import functools
 import gzip
 import hashlib
 import os
+import re
+import shlex
 import socket
 import struct
 import subprocess
@@ -23,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scratchgen import cli
 from scratchgen.data import mnist
 from scratchgen.errors import UserError
 
@@ -105,7 +108,7 @@ def test_read_idx_refuses(tmp_path, kind):
     message = refusal(mnist.read_idx, path)
     assert repr(str(path)) in message
     assert reason in message
-    assert "scratchgen data fetch" in message
+    assert f"`scratchgen data fetch --data-dir {tmp_path}`" in message
 
 
 def test_read_idx_refuses_what_is_no_readable_file(tmp_path):
@@ -501,6 +504,15 @@ def test_fetch_mnist_replaces_only_damaged_files(server, small, tmp_path, spelli
     assert len(mnist.load_mnist(tmp_path).test) == 3
 
 
+def test_a_damaged_file_says_the_command_that_mends_it(server, small, tmp_path, monkeypatch):
+    folder = place(tmp_path / "my digits", small | {NAMES[2]: small[NAMES[2]][:-1]})
+    monkeypatch.setenv("SCRATCHGEN_DATA", str(folder))
+    command = re.search("`(.*)`", refusal(mnist.load_mnist))[1]
+    monkeypatch.setattr(cli, "fetch_mnist", functools.partial(mnist.fetch_mnist, mirrors=[server.mirror("good")]))
+    assert cli.main(shlex.split(command)[1:]) == 0
+    assert len(mnist.load_mnist().test) == 3
+
+
 def test_fetch_mnist_needs_no_mirror_and_no_writing_for_complete_files(small, tmp_path):
     place(tmp_path, small)
     tmp_path.chmod(0o555)
@@ -547,12 +559,13 @@ def test_fetch_mnist_interrupted(tmp_path, monkeypatch, error):
     assert os.listdir(tmp_path) == []
 
 
-def test_load_mnist_downloads_what_the_cache_lacks(server, small, cache, monkeypatch):
+def test_load_mnist_downloads_what_the_cache_lacks(server, small, cache, monkeypatch, capfd):
     place(cache, {NAMES[0]: small[NAMES[0]]})
     monkeypatch.setattr(mnist, "fetch_mnist", functools.partial(mnist.fetch_mnist, mirrors=[server.mirror("good")]))
     assert len(mnist.load_mnist().train) == 5
     assert len(server.requests) == 3
     mnist.load_mnist(download=False)
+    assert capfd.readouterr() == ("", "MNIST is not here: downloading its 11 MB into your cache\n")
 
 
 def test_fetch_mnist_waits_ten_seconds_at_most_for_its_mirrors():
