@@ -14,13 +14,18 @@ def flat(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1)
 
 
+def _compute(kernels: Any, name: str, *arrays: np.ndarray, **params: float) -> np.ndarray:
+    """The result of the kernel ``name`` on arrays of one shape."""
+    out = np.empty_like(arrays[0])
+    getattr(kernels.elementwise, name)(flat(out), *map(flat, arrays), *params.values())
+    return out
+
+
 # ---- two inputs ----
 
 
 def _add(kernels, a, b):
-    out = np.empty_like(a)
-    kernels.elementwise.add(flat(out), flat(a), flat(b))
-    return out, ()
+    return _compute(kernels, "add", a, b), ()
 
 
 def _add_backward(kernels, needs, dout, saved):
@@ -28,9 +33,7 @@ def _add_backward(kernels, needs, dout, saved):
 
 
 def _subtract(kernels, a, b):
-    out = np.empty_like(a)
-    kernels.elementwise.subtract(flat(out), flat(a), flat(b))
-    return out, ()
+    return _compute(kernels, "subtract", a, b), ()
 
 
 def _subtract_backward(kernels, needs, dout, saved):
@@ -38,28 +41,25 @@ def _subtract_backward(kernels, needs, dout, saved):
 
 
 def _multiply(kernels, a, b):
-    out = np.empty_like(a)
-    kernels.elementwise.multiply(flat(out), flat(a), flat(b))
-    return out, (a, b)
+    return _compute(kernels, "multiply", a, b), (a, b)
 
 
 def _multiply_backward(kernels, needs, dout, saved):
     a, b = saved
-    da = _multiply(kernels, dout, b)[0] if needs[0] else None
-    db = _multiply(kernels, dout, a)[0] if needs[1] else None
+    da = _compute(kernels, "multiply", dout, b) if needs[0] else None
+    db = _compute(kernels, "multiply", dout, a) if needs[1] else None
     return da, db
 
 
 def _divide(kernels, a, b):
-    out = np.empty_like(a)
-    kernels.elementwise.divide(flat(out), flat(a), flat(b))
+    out = _compute(kernels, "divide", a, b)
     return out, (b, out)
 
 
 def _divide_backward(kernels, needs, dout, saved):
     b, out = saved
-    da = _divide(kernels, dout, b)[0]  # da = dout / b,  db = -dout a / b^2 = -da out
-    return da, -_multiply(kernels, da, out)[0] if needs[1] else None
+    da = _compute(kernels, "divide", dout, b)  # da = dout / b,  db = -dout a / b^2 = -da out
+    return da, -_compute(kernels, "multiply", da, out) if needs[1] else None
 
 
 register(Op("add", "(),()->()", (REAL, REAL), _add, _add_backward))
@@ -85,14 +85,11 @@ def _unary(name: str, domain: Domain, backward_takes: str, case: Case | None = N
     """Register the operation of the kernels ``name`` and ``name_backward``, which reads x or out besides dout."""
 
     def forward(kernels, x, **params):
-        out = np.empty_like(x)
-        getattr(kernels.elementwise, name)(flat(out), flat(x), *params.values())
+        out = _compute(kernels, name, x, **params)
         return out, (x if backward_takes == "x" else out,)
 
     def backward(kernels, needs, dout, saved, **params):
-        dx = np.empty_like(dout)
-        getattr(kernels.elementwise, f"{name}_backward")(flat(dx), flat(dout), flat(saved[0]), *params.values())
-        return (dx,)
+        return (_compute(kernels, f"{name}_backward", dout, saved[0], **params),)
 
     register(Op(name, "()->()", (domain,), forward, backward, (case or Case(),)))
 
@@ -113,33 +110,28 @@ _unary("gelu", REAL, "x")
 
 
 def _scale(kernels, x, factor):
-    out = np.empty_like(x)
-    kernels.elementwise.scale(flat(out), flat(x), factor)
-    return out, ()
+    return _compute(kernels, "scale", x, factor=factor), ()
 
 
 def _scale_backward(kernels, needs, dout, saved, factor):
-    return (_scale(kernels, dout, factor)[0],)
+    return (_compute(kernels, "scale", dout, factor=factor),)
 
 
 def _exp(kernels, x):
-    out = np.empty_like(x)
-    kernels.elementwise.exp(flat(out), flat(x))
+    out = _compute(kernels, "exp", x)
     return out, (out,)
 
 
 def _exp_backward(kernels, needs, dout, saved):
-    return (_multiply(kernels, dout, saved[0])[0],)
+    return (_compute(kernels, "multiply", dout, saved[0]),)
 
 
 def _log(kernels, x):
-    out = np.empty_like(x)
-    kernels.elementwise.log(flat(out), flat(x))
-    return out, (x,)
+    return _compute(kernels, "log", x), (x,)
 
 
 def _log_backward(kernels, needs, dout, saved):
-    return (_divide(kernels, dout, saved[0])[0],)
+    return (_compute(kernels, "divide", dout, saved[0]),)
 
 
 register(Op("scale", "()->()", (REAL,), _scale, _scale_backward, (Case({"factor": -1.5}),)))

@@ -9,70 +9,41 @@ import numpy as np
 
 from scratchgen.op import Case, Op, register
 from scratchgen.ops.reductions import rows
-from scratchgen.signature import CONSTANT, LABEL, REAL, UNIT_CONSTANT
+from scratchgen.signature import CONSTANT, LABEL, REAL, UNIT_CONSTANT, Domain
 from scratchgen.tensor import Tensor, apply
 
 
-def _loss(x: np.ndarray) -> np.ndarray:
-    return np.empty(x.shape[:-1], x.dtype)
+def _register(name: str, signature: str, domains: tuple[Domain, ...], case: Case | None = None) -> None:
+    """Register the operation of the kernels ``name`` and ``name_backward``; inputs with a gradient come first."""
+    gradients = sum(domain.differentiable for domain in domains)
+
+    def forward(kernels, *inputs, **params):
+        out = np.empty(inputs[0].shape[:-1], inputs[0].dtype)
+        getattr(kernels.losses, name)(out.reshape(-1), *map(rows, inputs), *params.values())
+        return out, inputs
+
+    def backward(kernels, needs, dout, saved, **params):
+        found = tuple(np.empty_like(x) for x in saved[:gradients])
+        kernel = getattr(kernels.losses, f"{name}_backward")
+        kernel(*map(rows, found), dout.reshape(-1), *map(rows, saved), *params.values())
+        return found + (None,) * (len(saved) - gradients)
+
+    register(Op(name, signature, domains, forward, backward, (case or Case(),)))
 
 
-def _bce(kernels, logits, targets):
-    out = _loss(logits)
-    kernels.losses.bce_with_logits(out.reshape(-1), rows(logits), rows(targets))
-    return out, (logits, targets)
-
-
-def _bce_backward(kernels, needs, dout, saved):
-    logits, targets = saved
-    dlogits = np.empty_like(logits)
-    kernels.losses.bce_with_logits_backward(rows(dlogits), dout.reshape(-1), rows(logits), rows(targets))
-    return dlogits, None
-
-
-def _gaussian(kernels, mean, logvar, x):
-    out = _loss(mean)
-    kernels.losses.gaussian_nll(out.reshape(-1), rows(mean), rows(logvar), rows(x))
-    return out, (mean, logvar, x)
-
-
-def _gaussian_backward(kernels, needs, dout, saved):
-    gradients = tuple(np.empty_like(a) for a in saved)
-    kernels.losses.gaussian_nll_backward(*map(rows, gradients), dout.reshape(-1), *map(rows, saved))
-    return gradients
-
-
-def _gaussian_fixed(kernels, mean, x, sigma):
-    out = _loss(mean)
-    kernels.losses.gaussian_nll_fixed(out.reshape(-1), rows(mean), rows(x), sigma)
-    return out, (mean, x)
-
-
-def _gaussian_fixed_backward(kernels, needs, dout, saved, sigma):
-    mean, x = saved
-    dmean = np.empty_like(mean)
-    kernels.losses.gaussian_nll_fixed_backward(rows(dmean), dout.reshape(-1), rows(mean), rows(x), sigma)
-    return dmean, None
-
-
-def _squared(kernels, prediction, target):
-    out = _loss(prediction)
-    kernels.losses.squared_error(out.reshape(-1), rows(prediction), rows(target))
-    return out, (prediction, target)
-
-
-def _squared_backward(kernels, needs, dout, saved):
-    prediction, target = saved
-    dprediction = np.empty_like(prediction)
-    kernels.losses.squared_error_backward(rows(dprediction), dout.reshape(-1), rows(prediction), rows(target))
-    return dprediction, None
+PAIR = "(...,d),(...,d)->(...)"
+_register("bce_with_logits", PAIR, (REAL, UNIT_CONSTANT))
+_register("gaussian_nll", "(...,d),(...,d),(...,d)->(...)", (REAL, REAL, REAL))
+_register("gaussian_nll_fixed", PAIR, (REAL, CONSTANT), Case({"sigma": 0.7}))
+_register("squared_error", PAIR, (REAL, CONSTANT))
+_register("kl_standard_normal", PAIR, (REAL, REAL))
 
 
 def _cross_entropy(kernels, logits, labels):
     classes = logits.shape[-1]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {labels.min()}..{labels.max()}")
-    out = _loss(logits)
+    out = np.empty(labels.shape, logits.dtype)
     kernels.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
     return out, (logits, labels)
 
@@ -84,35 +55,7 @@ def _cross_entropy_backward(kernels, needs, dout, saved):
     return dlogits, None
 
 
-def _kl(kernels, mu, logvar):
-    out = _loss(mu)
-    kernels.losses.kl_standard_normal(out.reshape(-1), rows(mu), rows(logvar))
-    return out, (mu, logvar)
-
-
-def _kl_backward(kernels, needs, dout, saved):
-    mu, logvar = saved
-    dmu, dlogvar = np.empty_like(mu), np.empty_like(logvar)
-    kernels.losses.kl_standard_normal_backward(rows(dmu), rows(dlogvar), dout.reshape(-1), rows(mu), rows(logvar))
-    return dmu, dlogvar
-
-
-PAIR = "(...,d),(...,d)->(...)"
-register(Op("bce_with_logits", PAIR, (REAL, UNIT_CONSTANT), _bce, _bce_backward))
-register(Op("gaussian_nll", "(...,d),(...,d),(...,d)->(...)", (REAL, REAL, REAL), _gaussian, _gaussian_backward))
-register(
-    Op(
-        "gaussian_nll_fixed",
-        PAIR,
-        (REAL, CONSTANT),
-        _gaussian_fixed,
-        _gaussian_fixed_backward,
-        (Case({"sigma": 0.7}),),
-    )
-)
-register(Op("squared_error", PAIR, (REAL, CONSTANT), _squared, _squared_backward))
 register(Op("softmax_cross_entropy", "(...,c),(...)->(...)", (REAL, LABEL), _cross_entropy, _cross_entropy_backward))
-register(Op("kl_standard_normal", PAIR, (REAL, REAL), _kl, _kl_backward))
 
 
 def bce_with_logits(logits: Tensor, targets: Any) -> Tensor:
