@@ -235,41 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     train = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="model")
-    vae = _command(train, "vae", train_vae)
-    vae.epilog = "In brackets: the default; where a configuration sets it, that of pytorch-example."
-    config = runs.VAE_CONFIGS["pytorch-example"]
-    network, training = config.network, config.training
-    vae.add_argument("--config", choices=runs.VAE_CONFIGS, help=f"named configuration ({config.name})")
-    vae.add_argument("--data", choices=SOURCES, help=f"auto: MNIST where it can be had, else strokes ({config.data})")
-    vae.add_argument("--data-dir", type=Path, metavar="DIR", help=_DATA_DIR)
-    vae.add_argument("--epochs", type=_positive, metavar="N", help=f"passes over the training images ({config.epochs})")
-    vae.add_argument("--batch-size", type=_positive, metavar="N", help=f"images a step ({config.batch_size})")
-    vae.add_argument(
-        "--latent-dim",
-        type=_positive,
-        metavar="J",
-        help=f"dimensions of the code; 2 brings the scatter and the manifold ({network.latent_dim})",
-    )
-    vae.add_argument("--likelihood", choices=LIKELIHOODS, help=f"p(x|z) of a pixel ({network.likelihood})")
-    vae.add_argument("--samples", type=_positive, metavar="M", help=f"draws of z for each image ({training.samples})")
-    vae.add_argument("--binarize", choices=BINARIZE, help=f"draw pixels as 0 or 1: once, or anew ({training.binarize})")
-    vae.add_argument("--beta", type=_number, metavar="B", help=f"weight of the KL term ({training.beta})")
-    vae.add_argument(
-        "--beta-warmup",
-        type=_number,
-        metavar="EPOCHS",
-        help=f"epochs over which beta rises from 0 ({training.beta_warmup})",
-    )
-    vae.add_argument("--lr", type=_number, metavar="X", help=f"Adam's learning rate ({training.lr})")
-    vae.add_argument("--seed", type=_whole, metavar="N", help=f"of every random choice ({config.seed})")
-    vae.add_argument("--kernels", choices=kernels.SETS, help=f"what computes ({config.kernels})")
-    vae.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (runs/vae-CONFIG)")
-    vae.add_argument(
-        "--resume",
-        type=Path,
-        metavar="DIR",
-        help="continue this run; --epochs may add to it, which stretches a schedule that is not constant (a new run)",
-    )
+    _add_train_vae(train)
 
     command = _command(commands, "sample", sample)
     command.add_argument("run", type=Path, help=_RUN)
@@ -312,6 +278,44 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_DATA_DIR)
     command.add_argument("--out", type=Path, metavar="FILE", help="a picture, .png, of ten images a class (none)")
     return parser
+
+
+def _add_train_vae(group: Any) -> None:
+    vae = _command(group, "vae", train_vae)
+    vae.epilog = "In brackets: the default; where a configuration sets it, that of pytorch-example."
+    config = runs.VAE_CONFIGS["pytorch-example"]
+    network, training = config.network, config.training
+    vae.add_argument("--config", choices=runs.VAE_CONFIGS, help=f"named configuration ({config.name})")
+    vae.add_argument("--data", choices=SOURCES, help=f"auto: MNIST where it can be had, else strokes ({config.data})")
+    vae.add_argument("--data-dir", type=Path, metavar="DIR", help=_DATA_DIR)
+    vae.add_argument("--epochs", type=_positive, metavar="N", help=f"passes over the training images ({config.epochs})")
+    vae.add_argument("--batch-size", type=_positive, metavar="N", help=f"images a step ({config.batch_size})")
+    vae.add_argument(
+        "--latent-dim",
+        type=_positive,
+        metavar="J",
+        help=f"dimensions of the code; 2 brings the scatter and the manifold ({network.latent_dim})",
+    )
+    vae.add_argument("--likelihood", choices=LIKELIHOODS, help=f"p(x|z) of a pixel ({network.likelihood})")
+    vae.add_argument("--samples", type=_positive, metavar="M", help=f"draws of z for each image ({training.samples})")
+    vae.add_argument("--binarize", choices=BINARIZE, help=f"draw pixels as 0 or 1: once, or anew ({training.binarize})")
+    vae.add_argument("--beta", type=_number, metavar="B", help=f"weight of the KL term ({training.beta})")
+    vae.add_argument(
+        "--beta-warmup",
+        type=_number,
+        metavar="EPOCHS",
+        help=f"epochs over which beta rises from 0 ({training.beta_warmup})",
+    )
+    vae.add_argument("--lr", type=_number, metavar="X", help=f"Adam's learning rate ({training.lr})")
+    vae.add_argument("--seed", type=_whole, metavar="N", help=f"of every random choice ({config.seed})")
+    vae.add_argument("--kernels", choices=kernels.SETS, help=f"what computes ({config.kernels})")
+    vae.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (runs/vae-CONFIG)")
+    vae.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="continue this run; --epochs may add to it, which stretches a schedule that is not constant (a new run)",
+    )
 
 
 def _command(group: Any, name: str, run: Any) -> argparse.ArgumentParser:
