@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from copy import deepcopy
 
 import numpy as np
 
@@ -34,14 +35,15 @@ def _transpose_backward(kernels, needs, dout, saved, axes):
 
 def _slice(kernels, x, index):
     try:
-        return np.array(x[index], order="C"), (x.shape,)
+        return np.array(x[index], order="C"), (x.shape, deepcopy(index))  # the caller may reuse an index array
     except (IndexError, ValueError) as error:
         raise type(error)(f"slice: {error}; the shape is {x.shape}") from None
 
 
 def _slice_backward(kernels, needs, dout, saved, index):
-    dx = np.zeros(saved[0], dout.dtype)
-    np.add.at(dx, index, dout)  # an index array may name an element twice
+    shape, taken = saved
+    dx = np.zeros(shape, dout.dtype)
+    np.add.at(dx, taken, dout)  # an index array may name an element twice
     return (dx,)
 
 
