@@ -68,6 +68,26 @@ def outcome(folder: Path) -> dict:
     return {"arrays": bits, "progress": progress, "metrics": metrics, "summary": summary}
 
 
+def files(folder):
+    """What is in a folder: the bytes of every file, False for a folder, by path."""
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def train_options():
+    """What ``train vae --help`` lists."""
+    actions = cli._parser()._subparsers._group_actions[0].choices["train"]._subparsers._group_actions[0].choices["vae"]
+    return [option for action in actions._actions for option in action.option_strings if option not in ("-h", "--help")]
+
+
+def edit(run, keys, value):
+    """Change or, with ..., remove an entry of the run's config.json."""
+    config = part = json.loads((run / "config.json").read_text())
+    for key in keys[:-1]:
+        part = part[key]
+    part.pop(keys[-1]) if value is ... else part.update({keys[-1]: value})
+    (run / "config.json").write_text(json.dumps(config))
+
+
 def drive(*arguments: object, moment: str = "", after: float = 0.0) -> subprocess.CompletedProcess:
     """Run this file as a script, to be killed after so many seconds of its work or at a moment."""
     environment = {**os.environ, "MOMENT": moment, "AFTER": str(after)}

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-import kernels
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
 from scratchgen.nn import Dense, Dropout, Module, Parameter, Sequential, flatten, mlp
@@ -25,17 +24,6 @@ DEFINITIONS = {
     "softplus": lambda a: np.log(1 + np.exp(a)),
     "gelu": lambda a: a * (1 + np.vectorize(math.erf, otypes=[float])(a / math.sqrt(2))) / 2,
 }
-
-
-@pytest.fixture(params=kernels.SETS)
-def kernel_set(request):
-    with kernels.use(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 class Zoo(Module):

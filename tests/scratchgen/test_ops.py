@@ -18,13 +18,6 @@ from scratchgen.tensor import apply
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 
 
-@pytest.fixture(params=kernels.SETS)
-def kernel_set(request):
-    """Runs a test on each kernel set; yields its modules."""
-    with kernels.use(request.param):
-        yield kernels.SETS[request.param]
-
-
 # ---- definitions ----
 
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-import kernels
 from scratchgen import optim
 from scratchgen.nn import Parameter
 from scratchgen.optim import SGD, Adagrad, Adam, RMSProp
@@ -15,17 +14,6 @@ from scratchgen.tensor import Tensor
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 TOLERANCE = {np.float32: 5e-6, np.float64: 1e-13}  # tens of roundings, and 1 - 0.999^t cancels three digits
 LEARNING_RATES = [0.1, 0.1, 0.02, 0.05, 0.05, 0.3, 0.01]  # it may change between steps
-
-
-@pytest.fixture(params=kernels.SETS)
-def kernel_set(request):
-    with kernels.use(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 def parameters(rng, dtype=np.float64):

@@ -1,52 +1,20 @@
-"""The VAE: its terms against plain NumPy, its gradients, its bounds where log p(x) is known, its training step.
-
-Below are the measures that are taken of it, and the pixels that it sees.
-"""
+"""The VAE: its terms against plain NumPy, its gradients, its bounds where log p(x) is known, how it begins."""
 
 import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from vae_helpers import SIGMA, LinearGaussian, both_dtypes, every_likelihood, plain, small_vae, standard_error
 
-import kernels
-from scratchgen import evaluation, ops
-from scratchgen.data.dataset import Dataset, Split
-from scratchgen.data.pixels import binarized
-from scratchgen.data.strokes import draw_strokes
-from scratchgen.evaluation import active_units, evaluate_vae, importance_nll
+from scratchgen import ops
 from scratchgen.gradcheck import gradcheck
-from scratchgen.models.vae import LIKELIHOODS, VAE, VAEConfig, VAETask, VAETraining, mean_bound
-from scratchgen.optim import Adam, tripling_stages
+from scratchgen.models.vae import VAE, VAEConfig, VAETraining
 from scratchgen.tensor import Tensor, no_grad
-from scratchgen.training import NotFinite
 
-both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-every_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 both_activations = pytest.mark.parametrize("activation", ["tanh", "softplus"])
 closed_form_or_monte_carlo = pytest.mark.parametrize("monte_carlo_kl", [False, True], ids=["closed", "monte carlo"])
 one_or_more_samples = pytest.mark.parametrize("samples", [1, 3])
-
-
-@pytest.fixture(params=kernels.SETS)
-def kernel_set(request):
-    with kernels.use(request.param):
-        yield request.param
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def small_vae(likelihood="bernoulli", activation="tanh", dtype=np.float64, seed=0):
-    """A 6-5-3-5-6 VAE whose parameters are all of order 1, biases too."""
-    config = VAEConfig(6, 3, (5,), (5,), activation, likelihood, sigma=0.7, sigma_floor=0.3)
-    rng = np.random.default_rng(seed)
-    model = VAE(config, rng, dtype)
-    for p in model.parameters():
-        p.write(0.5 * rng.standard_normal(p.shape))
-    return model
 
 
 def noise_for(model, rng, samples, examples):
@@ -61,39 +29,7 @@ def estimates(model, x, n, rng, samples=1, monte_carlo_kl=False):
         return tuple(term.data for term in terms)
 
 
-def standard_error(draws):
-    return draws.std() / math.sqrt(len(draws))
-
-
 # ---- the terms, once more in NumPy ----
-
-
-def normal_density(x, mean, sigma):
-    return np.exp(-(((x - mean) / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
-
-
-def plain(model, x, noise):
-    """p(x|z), q(z|x) and p(z) (M, b), and mu and sigma of q(z|x), of a ``small_vae`` in float64: as the formulas go."""
-    config, state = model.config, {name: array.astype(float) for name, array in model.state_dict().items()}
-    activation = np.tanh if config.activation == "tanh" else lambda a: np.log(1 + np.exp(a))
-
-    def dense(name, h):
-        return h @ state[f"{name}.weight"] + state[f"{name}.bias"]
-
-    h = activation(dense("encoder.layers.0", x))
-    mu, sigma = dense("encoder_mu", h), np.exp(dense("encoder_logvar", h)) ** 0.5
-    z = mu + sigma * noise
-    h = activation(dense("decoder.layers.0", z))
-    if config.likelihood == "bernoulli":
-        p = 1 / (1 + np.exp(-dense("decoder_out", h)))
-        p_x = p**x * (1 - p) ** (1 - x)
-    elif config.likelihood == "gaussian":
-        variance = config.sigma_floor**2 + np.exp(dense("decoder_logvar", h))  # softplus(a - f) + f, exponentiated
-        p_x = normal_density(x, dense("decoder_out", h), variance**0.5)
-    else:
-        p_x = normal_density(x, dense("decoder_out", h), config.sigma)
-    densities = p_x, normal_density(z, mu, sigma), normal_density(z, 0, 1)
-    return *(density.prod(axis=-1) for density in densities), mu, sigma
 
 
 @pytest.mark.usefixtures("kernel_set")
@@ -224,47 +160,6 @@ def test_the_code_has_the_mean_and_variance_of_the_encoder(rng):
 
 
 # ---- bounds, where log p(x) is known ----
-
-SIGMA = 0.5
-
-
-class LinearGaussian:
-    """A VAE without hidden layers: p(x|z) = N(z W + b, SIGMA^2 I), so that x ~ N(b, W^T W + SIGMA^2 I).
-
-    The rows of W are orthogonal, so the posterior is diagonal and the encoder can be it. ``shift``, in posterior
-    standard deviations, and ``stretch``, of its variance, move the encoder away from it, at ``gap`` = KL(q || p(z|x)).
-    """
-
-    def __init__(self, shift=0.0, stretch=1.0):
-        rng = np.random.default_rng(7)
-        d, j = 5, 2
-        scale = np.array([1.2, 0.6])
-        self.weight = scale[:, None] * np.linalg.qr(rng.standard_normal((d, j)))[0].T
-        self.bias = rng.standard_normal(d)
-        variance = 1 / (1 + scale**2 / SIGMA**2)
-        to_mean = self.weight.T * variance / SIGMA**2
-        config = VAEConfig(d, j, (), (), likelihood="gaussian-fixed", sigma=SIGMA)
-        self.model = VAE(config, rng, np.float64)
-        written = {
-            "encoder_mu.weight": to_mean,
-            "encoder_mu.bias": -self.bias @ to_mean + shift * np.sqrt(variance),
-            "encoder_logvar.weight": np.zeros((d, j)),
-            "encoder_logvar.bias": np.log(stretch * variance),
-            "decoder_out.weight": self.weight,
-            "decoder_out.bias": self.bias,
-        }
-        self.model.load_state_dict(written)
-        self.gap = j * (stretch - 1 - math.log(stretch) + shift**2) / 2
-
-    def draw(self, n, rng):
-        z, noise = rng.standard_normal((n, 2)), rng.standard_normal((n, 5))
-        return z @ self.weight + self.bias + SIGMA * noise
-
-    def log_p(self, x):
-        covariance = self.weight.T @ self.weight + SIGMA**2 * np.eye(5)
-        off = x - self.bias
-        distance = np.einsum("ni,ij,nj->n", off, np.linalg.inv(covariance), off)
-        return -(distance + np.linalg.slogdet(2 * math.pi * covariance)[1]) / 2
 
 
 @pytest.mark.usefixtures("kernel_set")
@@ -414,235 +309,3 @@ def test_impossible_settings_are_refused(make, options, message):
 def test_an_unknown_activation_is_refused(rng):
     with pytest.raises(ValueError, match="activation 'relo'"):
         VAE(VAEConfig(activation="relo"), rng)
-
-
-# ---- the training step ----
-
-TRAININGS = pytest.mark.parametrize(
-    "training",
-    [
-        VAETraining(lr=0.01),
-        VAETraining(lr=0.01, samples=3, monte_carlo_kl=True, beta=0.5, binarize="static"),
-        VAETraining(lr=0.01, schedule="tripling", beta=2.0, beta_warmup=2.5, binarize="dynamic"),
-    ],
-    ids=["plain", "monte carlo", "staged"],
-)
-EPOCHS, STEPS = 3, 4  # and steps an epoch
-LABELS = np.zeros(8, np.int64)
-
-
-def task_of(training, seed=0, **options):
-    return VAETask(small_vae(dtype=np.float32, seed=seed, **options), training, STEPS, EPOCHS)
-
-
-def batches(count):
-    return np.random.default_rng(5).random((count, 8, 6), dtype=np.float32)
-
-
-@TRAININGS
-def test_a_step_is_the_algorithm(training):
-    """L19, step by step: noise, the two terms, their gradient, Adam."""
-    task, model = task_of(training), small_vae(dtype=np.float32)
-    optimizer, rng, same_rng = Adam(model), np.random.default_rng(1), np.random.default_rng(1)
-    for step, images in enumerate(batches(EPOCHS * STEPS)):
-        warmup = training.beta_warmup * STEPS
-        beta = training.beta * min(1, step / warmup) if warmup else training.beta
-        assert task.beta() == pytest.approx(beta)
-        metrics = task.step(images, LABELS, rng)
-
-        x = binarized(images, same_rng) if training.binarize == "dynamic" else images
-        noise = same_rng.standard_normal((training.samples, 8, 3), dtype=np.float32)
-        terms = model.negative_elbo(Tensor(x), Tensor(noise), training.monte_carlo_kl)
-        reconstruction, kl = (term.mean() for term in terms)
-        optimizer.lr = tripling_stages(0.01, EPOCHS * STEPS)(step) if training.schedule == "tripling" else 0.01
-        optimizer.zero_grad()
-        (reconstruction + beta * kl).backward()
-        optimizer.step()
-        assert list(metrics) == ["neg_elbo", "reconstruction", "kl"]
-        assert metrics["neg_elbo"] == metrics["reconstruction"] + metrics["kl"]
-        assert metrics["reconstruction"] == pytest.approx(reconstruction.item(), rel=1e-5)
-        assert metrics["kl"] == pytest.approx(kl.item(), rel=1e-5)
-    for name, array in task.model.state_dict().items():
-        np.testing.assert_allclose(array, model.state_dict()[name], atol=1e-5, err_msg=name)
-
-
-def test_beta_ramps_up_and_stays():
-    task = task_of(VAETraining(beta=0.5, beta_warmup=2))
-    found = []
-    for images in batches(10):
-        found.append(task.beta())
-        task.step(images, LABELS, np.random.default_rng(0))
-    assert found == [0, 1 / 16, 2 / 16, 3 / 16, 4 / 16, 5 / 16, 6 / 16, 7 / 16, 0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "named", "fine"),
-    [
-        ("images", math.nan, ["reconstruction is nan", "kl is nan"], []),
-        ("encoder_logvar.bias", math.nan, ["reconstruction is nan", "kl is nan"], []),
-        ("decoder_out.bias", math.nan, ["reconstruction is nan"], ["kl"]),
-        ("encoder_mu.bias", 1e30, ["kl is inf"], ["reconstruction"]),  # its square is not a float32
-    ],
-    ids=["images", "encoder", "decoder", "overflow"],
-)
-def test_what_is_not_finite_is_named_before_anything_changes(where, value, named, fine):
-    task, rng = task_of(VAETraining()), np.random.default_rng(0)
-    first, images = batches(2)
-    task.step(first, LABELS, rng)
-    if where == "images":
-        images[3, 2] = value
-    else:
-        parameter = task.model.named_parameters()[where]
-        parameter.write(np.full(parameter.shape, value))
-    before = {name: array.tobytes() for name, array in task.state().items()}
-    with pytest.raises(NotFinite) as error:
-        task.step(images, LABELS, rng)
-    assert all(text in str(error.value) for text in named)
-    assert not any(text in str(error.value) for text in fine)
-    assert {name: array.tobytes() for name, array in task.state().items()} == before
-
-
-@every_likelihood
-def test_training_lowers_the_loss(rng, likelihood):
-    images = draw_strokes(160, rng).images
-    model = VAE(VAEConfig(784, 4, (16,), (16,), likelihood=likelihood), rng)
-    task = VAETask(model, VAETraining(lr=0.01), 8, 10)
-    metrics = [task.step(images[20 * (i % 8) :][:20], LABELS, rng) for i in range(80)]
-    first, last = (np.mean([f["neg_elbo"] for f in part]) for part in (metrics[:8], metrics[-8:]))
-    assert last < first - 100
-    assert metrics[-1]["kl"] > 1  # the code is in use
-    unseen = draw_strokes(100, rng).images
-    assert mean_bound(model, unseen, rng)["neg_elbo"] < first - 100
-
-
-@TRAININGS
-def test_a_loaded_task_continues_bit_for_bit(training):
-    task, rng = task_of(training), np.random.default_rng(1)
-    images = batches(8)
-    for batch in images[:4]:
-        task.step(batch, LABELS, rng)
-    state, stream = task.state(), rng.bit_generator.state
-    metrics = [task.step(batch, LABELS, rng) for batch in images[4:]]
-
-    resumed = task_of(training, seed=9)
-    resumed.load_state(state)
-    rng.bit_generator.state = stream
-    assert [resumed.step(batch, LABELS, rng) for batch in images[4:]] == metrics
-    assert {k: a.tobytes() for k, a in resumed.state().items()} == {k: a.tobytes() for k, a in task.state().items()}
-
-
-def test_the_state_of_another_model_is_refused():
-    state = task_of(VAETraining(), likelihood="gaussian").state()
-    task = task_of(VAETraining())
-    with pytest.raises(ValueError, match=r"unexpected \['decoder_logvar.bias', 'decoder_logvar.weight'\]"):
-        task.load_state(state)
-    without_moments = {name: array for name, array in task.state().items() if name != "optimizer.v"}
-    with pytest.raises(ValueError, match="Adam keeps"):
-        task.load_state(without_moments)
-
-
-@pytest.mark.parametrize("binarize", ["none", "static", "dynamic"])
-def test_evaluate_sees_pixels_as_training_does(binarize):
-    task, images = task_of(VAETraining(binarize=binarize)), batches(1)[0]
-    empty = Split(images[:0], LABELS[:0])
-    found = task.evaluate(Dataset("toy", empty, Split(images, LABELS)), np.random.default_rng(3))
-    rng = np.random.default_rng(3)  # static pixels come binarised
-    assert found == mean_bound(task.model, binarized(images, rng) if binarize == "dynamic" else images, rng)
-
-
-# ---- measures ----
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 500])
-def test_mean_bound(rng, batch_size):
-    model, x, noise = small_vae(), rng.integers(0, 2, (20, 6)), np.random.default_rng(2).standard_normal((1, 20, 3))
-    p_x, _, _, mu, sigma = plain(model, x, noise)
-    found = mean_bound(model, x.astype(np.float32), np.random.default_rng(2), batch_size)  # float32 into float64
-    reconstruction, kl = -np.log(p_x).mean(), (-np.log(sigma) + (sigma**2 + mu**2 - 1) / 2).sum(axis=1).mean()
-    expected = {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
-    assert found == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("rows", [1, 35, 2000])
-@pytest.mark.parametrize("samples", [1, 10])
-def test_importance_nll_with_the_posterior_is_exact(monkeypatch, rng, rows, samples):
-    monkeypatch.setattr(evaluation, "ROWS", rows)
-    exact = LinearGaussian()
-    x = exact.draw(20, rng)
-    assert importance_nll(exact.model, x, samples, rng) == pytest.approx(-exact.log_p(x).mean(), abs=1e-10)
-
-
-def test_importance_nll_nears_the_truth_in_any_batches(monkeypatch, rng):
-    linear = LinearGaussian(shift=0.5, stretch=1.5)
-    x = linear.draw(50, rng)
-    truth = -linear.log_p(x).mean()
-    assert importance_nll(linear.model, x, 2000, rng) == pytest.approx(truth, abs=0.005)
-    found = {}
-    for rows in (20, 130, 2000):  # 1, 6 and all images at a time
-        monkeypatch.setattr(evaluation, "ROWS", rows)
-        found[rows] = np.array([importance_nll(linear.model, x, 20, rng) for _ in range(40)])
-        assert found[rows].mean() > truth
-    for rows in (20, 130):
-        spread = math.hypot(standard_error(found[rows]), standard_error(found[2000]))
-        assert abs(found[rows].mean() - found[2000].mean()) < 3 * spread
-
-
-@both_dtypes
-def test_active_units_are_counted_over_all_images(rng, dtype):
-    """Sorted images: within a batch the means hardly vary. Of variances 1, 0.0101, 0.0099 and 0 two are above 0.01."""
-    n = 2 * evaluation.ROWS + 100
-    column = np.linspace(-1, 1, n)
-    images = np.stack([column / column.std(), np.ones(n)], axis=1).astype(np.float32)
-    model = VAE(VAEConfig(2, 4, (), ()), rng, dtype)
-    model.encoder_mu.weight.write(np.array([np.sqrt([1, 0.0101, 0.0099, 0]), [3, 1, 1, 5]]))
-    assert active_units(model, images) == 2
-
-
-def test_evaluate_vae_puts_it_together(rng):
-    exact = LinearGaussian()
-    x = exact.draw(30, rng)
-    table = evaluate_vae(exact.model, x, np.random.default_rng(4), iw_samples=3, nll_images=10)
-    assert {name: table[name] for name in ("neg_elbo", "reconstruction", "kl")} == mean_bound(
-        exact.model, x, np.random.default_rng(4)
-    )
-    assert table["nll"] == pytest.approx(-exact.log_p(x[:10]).mean(), abs=1e-10)
-    assert (table["iw_samples"], table["nll_images"], table["active_units"]) == (3, 10, 2)
-    assert evaluate_vae(exact.model, x, rng, iw_samples=1, nll_images=100)["nll_images"] == 30
-
-
-# ---- pixels ----
-
-
-@pytest.mark.usefixtures("kernel_set")
-@both_dtypes
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_binarized_pixels_have_their_grey_level_as_mean(rng, dtype, order):
-    n, levels = 20_000, np.array([0.0, 0.01, 0.25, 0.5, 0.9, 1.0])
-    images = np.array(np.tile(levels, (n, 1)), dtype, order=order)
-    drawn = binarized(images, rng)
-    assert drawn.shape == images.shape
-    assert drawn.dtype == dtype
-    assert set(np.unique(drawn)) == {0, 1}
-    assert (drawn[:, 0] == 0).all()
-    assert (drawn[:, -1] == 1).all()
-    error = 4 * np.sqrt(levels * (1 - levels) / n)
-    np.testing.assert_array_less(np.abs(drawn.mean(axis=0, dtype=float) - levels), error + 1e-12)
-    np.testing.assert_array_equal(images, np.tile(levels.astype(dtype), (n, 1)))
-
-
-def test_a_black_pixel_stays_black_at_the_lowest_draw_and_a_white_one_white_at_the_highest():
-    class Rigged:
-        def random(self, shape, dtype):
-            return np.full(shape, [[0], [1 - 2**-24]], dtype)
-
-    images = np.tile(np.array([0, 2**-25, 1], np.float32), (2, 1))
-    for name in kernels.SETS:
-        with kernels.use(name):
-            np.testing.assert_array_equal(binarized(images, Rigged()), [[0, 1, 1], [0, 0, 1]])
-
-
-def test_binarized_draws_pixels_independently_and_repeats_from_its_seed():
-    images = np.full((10_000, 4), 0.5, np.float32)
-    drawn = binarized(images, np.random.default_rng(0))
-    np.testing.assert_array_equal(drawn, binarized(images, np.random.default_rng(0)))
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.04

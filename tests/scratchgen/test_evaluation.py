@@ -1,0 +1,68 @@
+"""The measures that are taken of a VAE, against plain NumPy and where log p(x) is known."""
+
+import math
+
+import numpy as np
+import pytest
+from vae_helpers import LinearGaussian, both_dtypes, plain, small_vae, standard_error
+
+from scratchgen import evaluation
+from scratchgen.evaluation import active_units, evaluate_vae, importance_nll
+from scratchgen.models.vae import VAE, VAEConfig, mean_bound
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 500])
+def test_mean_bound(rng, batch_size):
+    model, x, noise = small_vae(), rng.integers(0, 2, (20, 6)), np.random.default_rng(2).standard_normal((1, 20, 3))
+    p_x, _, _, mu, sigma = plain(model, x, noise)
+    found = mean_bound(model, x.astype(np.float32), np.random.default_rng(2), batch_size)  # float32 into float64
+    reconstruction, kl = -np.log(p_x).mean(), (-np.log(sigma) + (sigma**2 + mu**2 - 1) / 2).sum(axis=1).mean()
+    expected = {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 35, 2000])
+@pytest.mark.parametrize("samples", [1, 10])
+def test_importance_nll_with_the_posterior_is_exact(monkeypatch, rng, rows, samples):
+    monkeypatch.setattr(evaluation, "ROWS", rows)
+    exact = LinearGaussian()
+    x = exact.draw(20, rng)
+    assert importance_nll(exact.model, x, samples, rng) == pytest.approx(-exact.log_p(x).mean(), abs=1e-10)
+
+
+def test_importance_nll_nears_the_truth_in_any_batches(monkeypatch, rng):
+    linear = LinearGaussian(shift=0.5, stretch=1.5)
+    x = linear.draw(50, rng)
+    truth = -linear.log_p(x).mean()
+    assert importance_nll(linear.model, x, 2000, rng) == pytest.approx(truth, abs=0.005)
+    found = {}
+    for rows in (20, 130, 2000):  # 1, 6 and all images at a time
+        monkeypatch.setattr(evaluation, "ROWS", rows)
+        found[rows] = np.array([importance_nll(linear.model, x, 20, rng) for _ in range(40)])
+        assert found[rows].mean() > truth
+    for rows in (20, 130):
+        spread = math.hypot(standard_error(found[rows]), standard_error(found[2000]))
+        assert abs(found[rows].mean() - found[2000].mean()) < 3 * spread
+
+
+@both_dtypes
+def test_active_units_are_counted_over_all_images(rng, dtype):
+    """Sorted images: within a batch the means hardly vary. Of variances 1, 0.0101, 0.0099 and 0 two are above 0.01."""
+    n = 2 * evaluation.ROWS + 100
+    column = np.linspace(-1, 1, n)
+    images = np.stack([column / column.std(), np.ones(n)], axis=1).astype(np.float32)
+    model = VAE(VAEConfig(2, 4, (), ()), rng, dtype)
+    model.encoder_mu.weight.write(np.array([np.sqrt([1, 0.0101, 0.0099, 0]), [3, 1, 1, 5]]))
+    assert active_units(model, images) == 2
+
+
+def test_evaluate_vae_puts_it_together(rng):
+    exact = LinearGaussian()
+    x = exact.draw(30, rng)
+    table = evaluate_vae(exact.model, x, np.random.default_rng(4), iw_samples=3, nll_images=10)
+    assert {name: table[name] for name in ("neg_elbo", "reconstruction", "kl")} == mean_bound(
+        exact.model, x, np.random.default_rng(4)
+    )
+    assert table["nll"] == pytest.approx(-exact.log_p(x[:10]).mean(), abs=1e-10)
+    assert (table["iw_samples"], table["nll_images"], table["active_units"]) == (3, 10, 2)
+    assert evaluate_vae(exact.model, x, rng, iw_samples=1, nll_images=100)["nll_images"] == 30
