@@ -274,6 +274,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="half the steps, a quarter of the points and draws")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.seed < 0:
+        parser.error(f"--seed {options.seed}: a seed is 0 or above")
     options.out.mkdir(parents=True, exist_ok=True)
     steps, points, repeats = (1000, 100, 5) if options.quick else (2000, 400, 20)
 

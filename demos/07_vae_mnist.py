@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import Tensor, runs
+from scratchgen import Tensor, UserError, runs
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.models.vae import VAE, VAETask
 from scratchgen.training import stream
@@ -32,7 +32,7 @@ parser = argparse.ArgumentParser(description="A variational autoencoder on MNIST
 parser.add_argument("--data", choices=SOURCES, default="auto")
 parser.add_argument("--data-dir", help="folder of the four MNIST files")
 parser.add_argument("--out", type=Path, default=Path("runs/demo-07"), help="folder for pictures and runs")
-parser.add_argument("--quick", action="store_true", help="one epoch, and a small evaluation")
+parser.add_argument("--quick", action="store_true", help="one epoch of each network")
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
@@ -44,7 +44,10 @@ options.out.mkdir(parents=True, exist_ok=True)
 # sigma = e^(logvar / 2), the standard deviation; with the variance in its place everything still trains, only wrongly.
 
 # %%
-data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
+try:
+    data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
+except UserError as error:
+    parser.error(str(error))
 config = replace(runs.VAE_CONFIGS["pytorch-example"], data=data.name, data_dir=options.data_dir)
 model = VAE(config.network, stream(0, "parameters"))
 task = VAETask(model, config.training, steps_per_epoch=469, epochs=1)

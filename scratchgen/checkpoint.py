@@ -9,6 +9,7 @@
 import hashlib
 import json
 import os
+import shutil
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ from safetensors.numpy import save as to_safetensors
 
 from scratchgen.errors import UserError
 
+FILES = ("config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json")
 FORMAT = 1  # of the run's folder; counted up when an older one can no longer be read
 
 
@@ -37,11 +39,12 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)  # the new name has to reach the disk too
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if hasattr(os, "O_DIRECTORY"):  # the new name has to reach the disk too, where folders can be opened
+            folder = os.open(path.parent, os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -50,9 +53,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a kill amid ``write_whole`` left in a run's folder, and nobody else's."""
-    for temporary in folder.glob("*.*.[0-9]*.tmp"):
-        temporary.unlink(missing_ok=True)
+    """Remove what a kill left half-written in a run's folder: temporary files of a run's own, and of its pictures."""
+    for name in FILES:
+        for temporary in folder.glob(f"{name}.[0-9]*.tmp"):
+            temporary.unlink(missing_ok=True)
+    for scratch in folder.glob(".figure-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -97,7 +103,7 @@ def _digest(arrays: Mapping[str, np.ndarray], progress: str) -> str:
 def create_run(folder: Path, config: Mapping[str, Any]) -> None:
     """Make a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written."""
     try:
-        if (folder / "config.json").exists():
+        if any((folder / name).exists() for name in FILES):
             raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", {"format": FORMAT, **config})

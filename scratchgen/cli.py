@@ -1,6 +1,7 @@
 """The command line. A person's mistake is one line on standard error and exit status 2, never a traceback."""
 
 import argparse
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import numpy as np
 
 import kernels
 from scratchgen import runs
+from scratchgen.checkpoint import write_whole
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.mnist import fetch_mnist
 from scratchgen.data.pixels import BINARIZE
@@ -74,11 +76,18 @@ def sample(options: argparse.Namespace) -> int:
     """Draw digits from the prior."""
     from scratchgen.figures import save_samples
 
+    out = options.out or options.run / "samples.png"
+    if out.suffix != ".npy":
+        _fits_a_picture(options.n)
     config, model = runs.load_model(options.run)
     with kernels.use(config.kernels):
         images = runs.sample(model, options.n, stream(options.seed, "samples"))
-    out = options.out or options.run / "samples.png"
-    _write(out, lambda: np.save(out, images) if out.suffix == ".npy" else save_samples(out, images), (".png", ".npy"))
+    if out.suffix == ".npy":
+        content = io.BytesIO()
+        np.save(content, images)
+        _write(out, lambda: write_whole(out, content.getvalue()), (".npy",))
+    else:
+        _write(out, lambda: save_samples(out, images), (".png", ".npy"))
     return 0
 
 
@@ -86,6 +95,7 @@ def reconstruct(options: argparse.Namespace) -> int:
     """Show test images beside their reconstructions."""
     from scratchgen.figures import save_reconstructions
 
+    _fits_a_picture(options.n)
     config, model = runs.load_model(options.run)
     data = runs.load_data(config, options.run, options.data_dir)
     with kernels.use(config.kernels):
@@ -134,6 +144,8 @@ def data_show(options: argparse.Namespace) -> int:
 
 
 # ---- what the commands share ----
+
+MOST_PICTURED = 1000  # images in a picture: more take minutes to draw, and nobody sees them
 
 # Options of `train vae` that replace a field of the named configuration, and where the field is.
 _OVERRIDES = {
@@ -205,6 +217,13 @@ def _report(config: runs.RunConfig, summary: dict[str, Any], folder: Path) -> No
         print(f"is this normal? what to expect here: {expected}")
     for path in sorted(folder.glob("*.png")):
         print(path)
+
+
+def _fits_a_picture(n: int) -> None:
+    if n > MOST_PICTURED:
+        raise UserError(
+            f"a picture holds at most {MOST_PICTURED} images, not {n}; `sample --out FILE.npy` takes any number"
+        )
 
 
 def _write(path: Path, write: Any, suffixes: tuple[str, ...] = (".png",)) -> None:

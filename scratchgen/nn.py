@@ -30,6 +30,9 @@ class Parameter(Tensor):
         self.flat: FlatParameters | None = None
         self._gradient_view: np.ndarray | None = None
 
+    def __reduce__(self) -> tuple:
+        return Parameter, (self._data,)  # a copy or a pickle begins outside the flat buffer
+
     def _receive(self, gradient: np.ndarray) -> None:
         if self._gradient_view is None:
             super()._receive(gradient)
@@ -50,6 +53,9 @@ class FlatParameters:
 
     def __init__(self, parameters: Sequence[Parameter], data: np.ndarray, grad: np.ndarray) -> None:
         self.parameters, self.data, self.grad = list(parameters), data, grad
+
+    def __reduce__(self) -> tuple:
+        return flatten, (self.parameters,)
 
     def clear_gradients(self) -> None:
         """Forget all gradients."""

@@ -55,8 +55,6 @@ class Signature:
         """Raise ValueError, naming the operation and all shapes, unless they fit."""
         if self.variadic:
             return
-        if len(shapes) != len(self.inputs):
-            raise TypeError(f"{name} takes {len(self.inputs)} inputs, not {len(shapes)}")
         sizes: dict[str, int | Shape] = {dim: int(dim) for dims in self.inputs for dim in dims if dim.isdigit()}
         for dims, shape in zip(self.inputs, shapes, strict=True):
             if dims and dims[0] == "...":

@@ -214,6 +214,8 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     Raises TypeError for mixed float types (nothing promotes silently) and ValueError for shapes that do not fit.
     """
     op = REGISTRY[operation] if isinstance(operation, str) else operation
+    if not op.shapes.variadic and len(inputs) != len(op.domains):
+        raise TypeError(f"{op.name} takes {len(op.domains)} inputs, not {len(inputs)}")
     tensors = _as_tensors(op, inputs)
     arrays = [tensor._data for tensor in tensors]
     if op.shapes.elementwise:

@@ -187,9 +187,13 @@ class Trainer:
         )
 
     def _save(self) -> None:
+        state = self.task.state()
+        broken = [name for name, array in state.items() if not np.isfinite(array).all()]
+        if broken:  # an update may break what a finite loss did not show
+            raise self._stopped(f"step {self.progress.batch}", NotFinite(f"{broken[0]} is not finite"))
         self.progress.noise = self.noise.bit_generator.state
         self.progress.seconds = time.perf_counter() - self.started
-        save_checkpoint(self.checkpoint, self.task.state(), vars(self.progress))
+        save_checkpoint(self.checkpoint, state, vars(self.progress))
 
     def _restore(self) -> None:
         arrays, saved = load_checkpoint(self.checkpoint)

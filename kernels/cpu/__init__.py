@@ -2,7 +2,7 @@
 
 Compiled kernels are cached on disk. Numba's own cache looks only at the file a kernel stands in, not at the helpers
 that it inlines, so an edit of ``vector_math.py`` would go unnoticed; here the cache's folder is named after the
-contents of all files of the set. ``NUMBA_CACHE_DIR`` overrides it.
+contents of all files of the set. It lies in ``NUMBA_CACHE_DIR`` or, without one, in the user's cache.
 """
 
 import atexit
@@ -19,7 +19,9 @@ def _cache_folder() -> str:
     files = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scratchgen" / f"kernels-{digest}"
+        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # counts if absolute, says its specification
+        home = (xdg if xdg.is_absolute() else Path.home() / ".cache") / "scratchgen"
+        folder = Path(config.CACHE_DIR or home) / f"kernels-{digest}"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return str(folder)
@@ -31,7 +33,7 @@ def _cache_folder() -> str:
 
 
 _before = config.CACHE_DIR
-config.CACHE_DIR = _before or _cache_folder()  # read when a function is decorated, so for this set alone
+config.CACHE_DIR = _cache_folder()  # read when a function is decorated, so for this set alone
 try:
     from kernels.cpu import dense, elementwise, losses, optimizers, reductions
 finally:

@@ -314,3 +314,8 @@ def test_data_with_pixels_that_are_no_grey_levels(mistake, monkeypatch, pixel):
         monkeypatch.setattr(module, "load_dataset", load)
     for command in ASKING:
         assert "image 7" in mistake(*command.split())
+
+
+@pytest.mark.parametrize("command", ["sample", "reconstruct"])
+def test_more_images_than_a_picture_holds(mistake, trained, command):
+    assert "at most 1000 images, not 1001" in mistake(command, trained, "-n", 1001)

@@ -1,6 +1,8 @@
 """Layers: their names and state, what they compute, how they begin, and the buffer they share with optimizers."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
 from scratchgen.nn import Dense, Dropout, Module, Parameter, Sequential, flatten, mlp
-from scratchgen.optim import SGD
+from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import Tensor
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -445,3 +447,24 @@ def test_a_step_leaves_graphs_of_other_parameters_alone(rng):
     SGD(decoder, 0.1).step()
     codes.backward()
     assert encoder.parameters()[0].grad.any()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_a_copy_of_a_flattened_model_trains_by_itself(rng, duplicate):
+    model = Dense(3, 2, rng)
+    Adam(model, lr=0.1)
+    twin = duplicate(model)
+    before = model.state_dict()
+    optimizer = Adam(twin, lr=0.1)
+    twin(Tensor(np.ones((1, 3), np.float32))).sum().backward()
+    optimizer.step()
+    assert not np.array_equal(twin.weight.data, before["weight"])
+    assert np.array_equal(model.weight.data, before["weight"])
+
+
+def test_a_model_copied_with_its_optimizer_stays_its_optimizers(rng):
+    model = Dense(3, 2, rng)
+    twin, optimizer = copy.deepcopy((model, Adam(model, lr=0.1)))
+    twin(Tensor(np.ones((1, 3), np.float32))).sum().backward()
+    optimizer.step()
+    assert not np.array_equal(twin.weight.data, model.weight.data)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scratchgen import Tensor, no_grad, ops
+from scratchgen.tensor import apply
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda dtype: dtype.__name__)
 both_sets = pytest.mark.usefixtures("kernel_set")
@@ -517,3 +518,9 @@ def test_an_index_array_may_be_reused_before_backward():
     index[:] = 2
     y.sum().backward()
     assert x.grad.tolist() == [2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("inputs", [(), (1.0,), (1.0, 2.0, 3.0)])
+def test_the_wrong_number_of_inputs_names_the_operation(inputs):
+    with pytest.raises(TypeError, match=f"add takes 2 inputs, not {len(inputs)}"):
+        apply("add", *inputs)

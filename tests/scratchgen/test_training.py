@@ -256,10 +256,19 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 def test_resuming_sweeps_up_after_a_kill_and_touches_nothing_else(tmp_path):
     runs.start(TINY, tmp_path)
-    for name in ("checkpoint.safetensors.123.tmp", "notes.tmp", "notes.txt.tmp"):
+    for name in ("checkpoint.safetensors.123.tmp", "notes.tmp", "notes.v2.2024.tmp"):
         (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".figure-abc").mkdir()
     runs.resume(tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == ["notes.tmp", "notes.txt.tmp"]
+    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == ["notes.tmp", "notes.v2.2024.tmp"]
+    assert not (tmp_path / ".figure-abc").exists()
+
+
+def test_a_folder_with_the_checkpoint_of_another_run_is_refused(tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(UserError, match="holds a run already"):
+        runs.start(TINY, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
 def test_a_picture_that_fails_does_not_lose_the_summary(whole, tmp_path, monkeypatch):
@@ -402,6 +411,25 @@ def test_nan_in_a_step_stops_and_keeps_the_last_checkpoint(tmp_path, each_step, 
         assert checkpoint.read_bytes() == before
         _, model = runs.load_model(tmp_path)
         assert all(np.isfinite(array).all() for array in model.state_dict().values())
+
+
+def test_ctrl_c_after_a_ruinous_update_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    """The loss is finite, and what the update made of a weight is not: nothing has looked at it yet."""
+    checkpoint, original, before = tmp_path / "checkpoint.safetensors", VAETask.step, b""
+
+    def step(task, *arguments):
+        nonlocal before
+        metrics = original(task, *arguments)
+        if task.optimizer.steps == STEPS + 2:
+            before = checkpoint.read_bytes()
+            task.model.encoder_mu.weight.write(np.float32(np.nan))
+            press_ctrl_c()
+        return metrics
+
+    monkeypatch.setattr(VAETask, "step", step)
+    with pytest.raises(NotFinite, match=r"epoch 2, step 2: model\.encoder_mu\.weight is not finite; the last good"):
+        runs.start(TINY, tmp_path)
+    assert checkpoint.read_bytes() == before
 
 
 def test_a_learning_rate_too_high_stops_with_advice(tmp_path):
