@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
 
-# One BLAS thread: beside other work on the machine, two wait for one another and small products take ten times as long.
+# One BLAS thread: beside other work on the machine, two wait for one another at every small product.
 test test-all: export OPENBLAS_NUM_THREADS = 1
 
 test: $(VENV)/installed

@@ -29,7 +29,7 @@ IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that makes a run, but for the data's folder: two runs of one configuration have the same bits."""
+    """All that makes a run: two of one configuration have the same bits, on one machine and number of BLAS threads."""
 
     name: str
     network: VAEConfig
@@ -118,7 +118,7 @@ EXPECTED = {
 
 
 def versions() -> dict[str, str]:
-    """What a run's bits depend on besides its configuration."""
+    """Of what a run's bits depend on besides its configuration."""
     return {
         "scratchgen": __version__,
         "numpy": np.__version__,
