@@ -1,7 +1,7 @@
 """The kernels: plain functions over arrays, and the one place that picks a set of them.
 
-A set is a package with the files ``elementwise``, ``reductions``, ``dense``, ``losses`` and ``optimizers``, and
-every set has the same functions with the same arguments:
+A set is a package with the files ``elementwise``, ``reductions``, ``dense``, ``normalization``, ``losses`` and
+``optimizers``, and every set has the same functions with the same arguments:
 
 ``reference``
     NumPy, one line where possible. It defines what a kernel computes.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import kernels
 from scratchgen import init, ops
 from scratchgen.tensor import Tensor
 
@@ -41,6 +42,17 @@ class Parameter(Tensor):
             self.grad = self._gradient_view
         else:
             self.grad += gradient
+
+    def write(self, data: np.ndarray) -> None:
+        """Overwrite the numbers, and let graphs that used the old ones know."""
+        self._data[...] = data
+        self.version += 1
+
+
+class Buffer(Tensor):
+    """Numbers that a module keeps and saves beside its parameters, and that no gradient reaches."""
+
+    __slots__ = ()
 
     def write(self, data: np.ndarray) -> None:
         """Overwrite the numbers, and let graphs that used the old ones know."""
@@ -125,26 +137,30 @@ class Module:
 
     def named_parameters(self) -> dict[str, Parameter]:
         """Every parameter under its name, such as ``encoder.layers.0.weight``, in the order of definition."""
-        found: dict[str, Parameter] = {}
+        return {name: p for name, p in self._named().items() if isinstance(p, Parameter)}
+
+    def parameters(self) -> list[Parameter]:
+        """Every parameter, in the order of definition."""
+        return list(self.named_parameters().values())
+
+    def _named(self) -> dict[str, Parameter | Buffer]:
+        """Every parameter and buffer under its name, in the order of definition."""
+        found: dict[str, Parameter | Buffer] = {}
         for name, child in _children(vars(self)):
-            own = {"": child} if isinstance(child, Parameter) else child.named_parameters()
+            own = child._named() if isinstance(child, Module) else {"": child}
             named = {f"{name}.{key}" if key else name: p for key, p in own.items()}
             if twice := found.keys() & named.keys():
                 raise ValueError(f"{type(self).__name__} has two parameters named {', '.join(sorted(twice))}")
             found |= named
         return found
 
-    def parameters(self) -> list[Parameter]:
-        """Every parameter, in the order of definition."""
-        return list(self.named_parameters().values())
-
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter under its name."""
-        return {name: p._data.copy() for name, p in self.named_parameters().items()}
+        """A copy of every parameter and buffer under its name."""
+        return {name: p._data.copy() for name, p in self._named().items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Overwrite every parameter. ValueError, with nothing written, unless names, shapes and dtypes fit."""
-        mine = self.named_parameters()
+        """Overwrite parameters and buffers. ValueError, with nothing written, unless names, shapes and dtypes fit."""
+        mine = self._named()
         if mine.keys() != state.keys():
             missing, extra = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
             raise ValueError(f"load_state_dict: missing {missing}, unexpected {extra}")
@@ -167,11 +183,17 @@ class Module:
         """Switch to evaluation."""
         self.train(False)
 
+    def draw_from(self, rng: np.random.Generator) -> None:
+        """Have every layer that draws random numbers in training, such as dropout, draw them from ``rng``."""
+        for _, child in _children(vars(self)):
+            if isinstance(child, Module):
+                child.draw_from(rng)
 
-def _children(owned: Mapping[Any, Any]) -> Iterator[tuple[str, Parameter | Module]]:
-    """The parameters and modules among the values, and in the lists, tuples and dicts among them, with their names."""
+
+def _children(owned: Mapping[Any, Any]) -> Iterator[tuple[str, Parameter | Buffer | Module]]:
+    """The tensors and modules among the values, and in the lists, tuples and dicts among them, with their names."""
     for name, value in owned.items():
-        if isinstance(value, Parameter | Module):
+        if isinstance(value, Parameter | Buffer | Module):
             yield str(name), value
         elif isinstance(value, list | tuple | dict):
             inside = value if isinstance(value, dict) else dict(enumerate(value))
@@ -198,12 +220,7 @@ class Dense(Module):
         initializer: init.Initializer | None = None,
         dtype: Any = np.float32,
     ) -> None:
-        if activation != "identity" and activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is not one of identity, {', '.join(ACTIVATIONS)}")
-        if initializer is None:
-            like_relu = activation in ("relu", "leaky_relu", "elu", "gelu")
-            initializer = init.he_normal if like_relu else init.glorot_uniform
-        self.activation = activation
+        self.activation, initializer = _checked(activation, initializer)
         self.weight = Parameter(initializer(rng, inputs, outputs), dtype)
         self.bias = Parameter(np.zeros(outputs), dtype)
 
@@ -213,6 +230,74 @@ class Dense(Module):
         return ACTIVATIONS[self.activation](ops.dense(x, self.weight, self.bias))
 
 
+def _checked(activation: str, initializer: init.Initializer | None) -> tuple[str, init.Initializer]:
+    """The activation, if there is one of that name, and how weights before it begin."""
+    if activation != "identity" and activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r} is not one of identity, {', '.join(ACTIVATIONS)}")
+    like_relu = activation in ("relu", "leaky_relu", "elu", "gelu")
+    return activation, initializer or (init.he_normal if like_relu else init.glorot_uniform)
+
+
+class Maxout(Module):
+    """max over j of x weight_j + bias_j, j = 1..pieces: (..., inputs) -> (..., outputs) (Goodfellow et al. 2013)."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        pieces: int,
+        rng: np.random.Generator,
+        initializer: init.Initializer | None = None,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.linear = Dense(inputs, outputs * pieces, rng, "identity", initializer, dtype)
+        self.outputs, self.pieces = outputs, pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.maxout(self.linear(x).reshape(*x.shape[:-1], self.outputs, self.pieces))
+
+
+class BatchNormDense(Module):
+    """activation(gamma (x weight - mean) / sqrt(variance + epsilon) + beta): (b, inputs) -> (b, outputs).
+
+    In training, mean and variance are those of the batch; running averages of them, of which ``momentum`` stays at each
+    step, are kept for evaluation. A bias before the mean is taken away would do nothing, so there is none. Source:
+    Ioffe & Szegedy 2015. Parameters as in ``Dense``.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rng: np.random.Generator,
+        activation: str = "identity",
+        initializer: init.Initializer | None = None,
+        dtype: Any = np.float32,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+    ) -> None:
+        self.activation, initializer = _checked(activation, initializer)
+        self.momentum, self.epsilon = momentum, epsilon
+        self.weight = Parameter(initializer(rng, inputs, outputs), dtype)
+        self.gamma, self.beta = Parameter(np.ones(outputs), dtype), Parameter(np.zeros(outputs), dtype)
+        self.mean, self.variance = Buffer(np.zeros(outputs), dtype=dtype), Buffer(np.ones(outputs), dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = x @ self.weight
+        if self.training:
+            self._average(a)
+            out = ops.batch_norm(a, self.gamma, self.beta, self.epsilon)
+        else:
+            out = (a - self.mean) * (self.gamma / ops.sqrt(self.variance + self.epsilon)) + self.beta
+        return out if self.activation == "identity" else ACTIVATIONS[self.activation](out)
+
+    def _average(self, a: Tensor) -> None:
+        now = np.empty_like(self.mean._data), np.empty_like(self.mean._data)
+        kernels.active().normalization.batch_moments(*now, a._data)
+        for running, moment in zip((self.mean, self.variance), now, strict=True):
+            running.write(self.momentum * running._data + (1 - self.momentum) * moment)
+
+
 class Dropout(Module):
     """In training, drops each number with probability ``rate`` and scales the rest by 1 / (1 - rate)."""
 
@@ -220,6 +305,9 @@ class Dropout(Module):
         if not 0 <= rate < 1:
             raise ValueError(f"the dropout rate lies in [0, 1), not {rate}")
         self.rate, self.rng = rate, rng
+
+    def draw_from(self, rng: np.random.Generator) -> None:
+        self.rng = rng
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:

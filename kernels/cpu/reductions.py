@@ -86,3 +86,27 @@ def softmax_backward(dx, dout, out):
             product += dy[n] * y[n]
         for n in range(y.size):
             result[n] = y[n] * (dy[n] - product)
+
+
+@njit(**JIT)
+def maxout(out, x):
+    """out (r) = the largest of each row of x (r,n), n > 0."""
+    for r in range(x.shape[0]):
+        row = x[r]
+        largest = row[0]
+        for n in range(row.size):
+            larger = row[n] > largest or math.isnan(row[n])  # once NaN, always NaN: nothing is larger
+            largest = row[n] if larger else largest
+        out[r] = largest
+
+
+@njit(**JIT)
+def maxout_backward(dx, dout, x):
+    """dx (r,n) = dout (r) at the largest of each row of x (r,n), the first if several are, else 0."""
+    for r in range(x.shape[0]):
+        row, result = x[r], dx[r]
+        result[:] = 0
+        first = 0
+        for n in range(row.size):
+            first = n if row[n] > row[first] else first
+        result[first] = dout[r]

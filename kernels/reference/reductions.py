@@ -32,3 +32,14 @@ def softmax(out, x):
 def softmax_backward(dx, dout, out):
     """dx (r,n) = out (dout - <dout, out>), the product taken along the row."""
     dx[...] = out * (dout - (dout * out).sum(1, keepdims=True))
+
+
+def maxout(out, x):
+    """out (r) = the largest of each row of x (r,n), n > 0."""
+    out[...] = x.max(1)
+
+
+def maxout_backward(dx, dout, x):
+    """dx (r,n) = dout (r) at the largest of each row of x (r,n), the first if several are, else 0."""
+    dx[...] = 0
+    dx[np.arange(len(x)), x.argmax(1)] = dout

@@ -23,12 +23,14 @@ from scratchgen.ops.losses import (
     softmax_cross_entropy,
     squared_error,
 )
-from scratchgen.ops.reductions import log_softmax, logsumexp, softmax
+from scratchgen.ops.normalization import batch_norm
+from scratchgen.ops.reductions import log_softmax, logsumexp, maxout, softmax
 from scratchgen.ops.sampling import reparameterize
 from scratchgen.ops.shapes import concatenate
 
 __all__ = [
     "FUSED_ACTIVATIONS",
+    "batch_norm",
     "bce_with_logits",
     "concatenate",
     "dense",
@@ -44,6 +46,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "matmul",
+    "maxout",
     "relu",
     "reparameterize",
     "sigmoid",

@@ -1,4 +1,4 @@
-"""Sums, means, logsumexp and softmax."""
+"""Sums, means, logsumexp, softmax and maxout."""
 
 import math
 import operator
@@ -101,6 +101,25 @@ def _softmax_backward(kernels, needs, dout, saved):
     return (dx,)
 
 
+def _maxout(kernels, x):
+    _need_something("maxout", x)
+    out = np.empty(x.shape[:-1], x.dtype)
+    kernels.reductions.maxout(out.reshape(-1), rows(x))
+    return out, (x,)
+
+
+def _maxout_backward(kernels, needs, dout, saved):
+    dx = np.empty_like(saved[0])
+    kernels.reductions.maxout_backward(rows(dx), dout.reshape(-1), rows(saved[0]))
+    return (dx,)
+
+
+def _largest_two_apart(x):
+    """Zero where the two largest of a row are one: a kink. A row of one number has none."""
+    ordered = np.sort(x, axis=-1)
+    return ordered[..., -1] - ordered[..., -2] if x.shape[-1] > 1 else np.ones(1)
+
+
 def _need_something(name: str, x: np.ndarray) -> None:
     if x.shape[-1] == 0:
         raise ValueError(f"{name}: the last axis of shape {x.shape} is empty")
@@ -117,6 +136,7 @@ register(Op("sum", "(...)->(...)", (REAL,), _sum, _sum_backward, _SUM_CASES))
 register(Op("mean", "(...)->(...)", (REAL,), _mean, _mean_backward, _SUM_CASES))
 register(Op("logsumexp", "(...,n)->(...)", (REAL,), _logsumexp, _logsumexp_backward))
 register(Op("softmax", "(...,n)->(...,n)", (REAL,), _softmax, _softmax_backward))
+register(Op("maxout", "(...,n)->(...)", (REAL,), _maxout, _maxout_backward, (Case(kink=_largest_two_apart),)))
 
 
 def logsumexp(x: Tensor, axis: int = -1) -> Tensor:
@@ -132,6 +152,14 @@ def softmax(x: Tensor) -> Tensor:
 def log_softmax(x: Tensor) -> Tensor:
     """log softmax(x) = x - logsumexp(x) along the last axis."""
     return x - logsumexp(x).reshape(*x.shape[:-1], 1)
+
+
+def maxout(x: Tensor) -> Tensor:
+    """The largest along the last axis, which goes; the gradient is that of the first such number.
+
+    With a linear layer before it, the units of a maxout network. Source: Goodfellow et al. 2013, "Maxout Networks".
+    """
+    return apply("maxout", x)
 
 
 def _with_last(x: Tensor, axis: int) -> Tensor:

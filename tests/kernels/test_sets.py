@@ -95,6 +95,8 @@ CASES: list[tuple[Any, ...]] = [
     ("reductions.logsumexp_backward", OUT_RN, R, RN, R),
     ("reductions.softmax", OUT_RN, RN),
     ("reductions.softmax_backward", OUT_RN, RN, unit("rN")),
+    ("reductions.maxout", out("r"), RN),
+    ("reductions.maxout_backward", OUT_RN, R, RN),
     ("dense.matmul", out("mn"), Array("mk"), Array("kn")),
     ("dense.matmul", out("bmn"), Array("bmk"), Array("bkn")),
     ("dense.matmul_tn", out("mn"), Array("km"), Array("kn")),
@@ -106,6 +108,9 @@ CASES: list[tuple[Any, ...]] = [
         ("dense.dense_activation_backward", out("ro"), out("o"), Array("ro"), Array("ro", -1.0, 1.0), name)
         for name in ACTIVATIONS
     ),
+    ("normalization.batch_moments", out("n"), out("n"), Array("Nn")),
+    ("normalization.batch_norm", out("bn"), out("bn"), Array("bn"), X, POSITIVE, X, X, 0.1),
+    ("normalization.batch_norm_backward", out("Nn"), OUT, OUT, Array("Nn"), Array("Nn"), POSITIVE, X, 0.1),
     ("losses.bce_with_logits", OUT_B, BD, unit("bd")),
     ("losses.bce_with_logits_backward", OUT_BD, B, BD, unit("bd")),
     ("losses.gaussian_nll", OUT_B, BD, BD, BD),

@@ -38,6 +38,8 @@ NOT_EMPTY = {
     "softmax": "n",
     "softmax_cross_entropy": "c",
     "mean": "abc",
+    "maxout": "n",
+    "batch_norm": "b",
 }  # the dimensions that must be
 
 on_every_set = pytest.mark.parametrize("kernel_set", ["cpu", "reference"])

@@ -127,6 +127,15 @@ SLIPS: list[tuple[str, str, Callable[..., tuple[Gradient, ...]]]] = [
     ("softmax_cross_entropy", "the label", lambda dout, x, labels: (softmax(x) * dout[..., None], None)),
     ("bce_with_logits", "the target", lambda dout, x, target: (dout[..., None] / (1 + np.exp(-x)), None)),
     ("kl_standard_normal", "-1", lambda dout, m, v: (m * dout[..., None], np.exp(v) / 2 * dout[..., None])),
+    (
+        "batch_norm",
+        "the moments of x",
+        lambda dout, x, gamma, beta: (
+            gamma / np.sqrt(x.var(0) + 0.1) * dout,
+            (dout * (x - x.mean(0)) / np.sqrt(x.var(0) + 0.1)).sum(0),
+            dout.sum(0),
+        ),
+    ),
     ("reparameterize", "the half", lambda dout, m, v, noise: (dout, np.exp(v / 2) * noise * dout, None)),
 ]
 

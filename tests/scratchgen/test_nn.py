@@ -9,7 +9,7 @@ import pytest
 
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
-from scratchgen.nn import Dense, Dropout, Module, Parameter, Sequential, flatten, mlp
+from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, mlp
 from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import Tensor
 
@@ -239,6 +239,77 @@ def test_dropout_leaves_evaluation_alone(rng):
 def test_impossible_dropout_rates_are_refused(rng, rate):
     with pytest.raises(ValueError, match=r"the dropout rate lies in \[0, 1\)"):
         Dropout(rate, rng)
+
+
+def test_a_module_tells_every_dropout_where_to_draw_from(rng):
+    net = Sequential(Dropout(0.5, rng), Sequential(Dropout(0.5, rng)))
+    x = Tensor(np.ones(50))
+    before = rng.bit_generator.state
+    net.draw_from(np.random.default_rng(1))
+    first = net(x).data
+    net.draw_from(np.random.default_rng(1))
+    np.testing.assert_array_equal(net(x).data, first)
+    assert rng.bit_generator.state == before
+
+
+# ---- maxout ----
+
+
+@pytest.mark.usefixtures("kernel_set")
+@both_dtypes
+def test_maxout_is_the_largest_of_its_linear_pieces(rng, dtype):
+    layer = Maxout(4, 3, 5, rng, dtype=dtype)
+    layer.linear.bias.write(rng.standard_normal(15))
+    x = rng.standard_normal((2, 6, 4))
+    weight, bias = (p.data.astype(float) for p in layer.parameters())
+    expected = [
+        max(x[place] @ weight[:, unit * 5 + piece] + bias[unit * 5 + piece] for piece in range(5))
+        for place in np.ndindex(2, 6)
+        for unit in range(3)
+    ]
+    np.testing.assert_allclose(layer(Tensor(x, dtype=dtype)).data.ravel(), expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- batch normalisation ----
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_batch_norm_in_training_has_the_moments_it_is_told(rng):
+    layer = BatchNormDense(4, 3, rng, epsilon=0.0, dtype=np.float64)
+    layer.gamma.write(np.array([1.0, 2.0, 0.5]))
+    layer.beta.write(np.array([0.0, -1.0, 3.0]))
+    out = layer(Tensor(5 + 3 * rng.standard_normal((40, 4)))).data
+    np.testing.assert_allclose(out.mean(axis=0), layer.beta.data, atol=1e-12)
+    np.testing.assert_allclose(out.std(axis=0), layer.gamma.data, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_batch_norm_keeps_running_averages_and_evaluates_by_them(rng):
+    layer = BatchNormDense(4, 3, rng, "relu", momentum=0.6, dtype=np.float64)
+    batches = [rng.standard_normal((7, 4)) for _ in range(3)]
+    mean, variance = np.zeros(3), np.ones(3)
+    for x in batches:
+        layer(Tensor(x))
+        a = x @ layer.weight.data
+        mean, variance = 0.6 * mean + 0.4 * a.mean(axis=0), 0.6 * variance + 0.4 * a.var(axis=0)
+    np.testing.assert_allclose(layer.mean.data, mean, rtol=1e-12)
+    np.testing.assert_allclose(layer.variance.data, variance, rtol=1e-12)
+    layer.eval()
+    before = layer.state_dict()
+    expected = np.maximum((batches[0] @ layer.weight.data - mean) / np.sqrt(variance + 1e-5), 0)
+    np.testing.assert_allclose(layer(Tensor(batches[0])).data, expected, rtol=1e-12)
+    np.testing.assert_allclose(layer(Tensor(batches[0][:1])).data, expected[:1], rtol=1e-12)
+    assert all(np.array_equal(array, before[name]) for name, array in layer.state_dict().items())
+
+
+def test_running_averages_are_saved_and_are_no_parameters(rng):
+    layer, other = BatchNormDense(4, 3, rng), BatchNormDense(4, 3, rng)
+    layer(Tensor(rng.standard_normal((7, 4)), dtype=np.float32))
+    assert list(layer.named_parameters()) == ["weight", "gamma", "beta"]
+    assert list(layer.state_dict()) == ["weight", "gamma", "beta", "mean", "variance"]
+    other.load_state_dict(layer.state_dict())
+    np.testing.assert_array_equal(other.mean.data, layer.mean.data)
+    assert layer.mean.data.any()
 
 
 # ---- how weights begin ----

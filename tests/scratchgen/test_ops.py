@@ -71,6 +71,12 @@ def cross_entropy(logits, labels):
     return -np.log(np.array([row[label] for row, label in zip(softmax(logits), labels, strict=True)]))
 
 
+def batch_norm(x, gamma, beta):
+    mean = np.einsum("bn->n", x) / len(x)
+    variance = np.einsum("bn,bn->n", x, x) / len(x) - mean**2
+    return gamma * (x - mean) / (variance + 0.1) ** 0.5 + beta
+
+
 def dense_of(activation):
     return lambda x, w, b: activation(np.einsum("bi,io->bo", x, w) + b)
 
@@ -108,6 +114,8 @@ CASES = {
     "logsumexp": (ops.logsumexp, lambda x: np.log(np.exp(x).sum(-1)), A),
     "logsumexp-first": (lambda x: ops.logsumexp(x, axis=0), lambda x: np.log(np.exp(x).sum(0)), A),
     "softmax": (ops.softmax, softmax, A),
+    "maxout": (ops.maxout, lambda x: np.sort(x, axis=-1)[..., -1], A),
+    "batch_norm": (lambda *xgb: ops.batch_norm(*xgb, 0.1), batch_norm, A, W[:, 0], W[:, 1]),
     "log_softmax": (ops.log_softmax, lambda x: np.log(softmax(x)), A),
     "matmul": (lambda a, b: a @ b, lambda a, b: np.einsum("ij,jk->ik", a, b), A, W),
     "matmul-batched": (

@@ -1,0 +1,43 @@
+"""Batch normalisation."""
+
+import numpy as np
+
+from scratchgen.op import Case, Op, register
+from scratchgen.signature import REAL
+from scratchgen.tensor import Tensor, apply
+
+
+def _batch_norm(kernels, x, gamma, beta, epsilon):
+    if len(x) == 0:
+        raise ValueError(f"batch_norm: there is no example in a batch of shape {x.shape}")
+    mean, variance, normalized, out = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(x), np.empty_like(x)
+    kernels.normalization.batch_moments(mean, variance, x)
+    kernels.normalization.batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon)
+    return out, (normalized, variance, gamma)
+
+
+def _batch_norm_backward(kernels, needs, dout, saved, epsilon):
+    dx, dgamma, dbeta = np.empty_like(dout), np.empty_like(saved[1]), np.empty_like(saved[1])
+    kernels.normalization.batch_norm_backward(dx, dgamma, dbeta, dout, *saved, epsilon)
+    return dx, dgamma, dbeta
+
+
+register(
+    Op(
+        "batch_norm",
+        "(b,n),(n),(n)->(b,n)",
+        (REAL, REAL, REAL),
+        _batch_norm,
+        _batch_norm_backward,
+        (Case({"epsilon": 0.1}),),
+    )
+)
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = 1e-5) -> Tensor:
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta, with x (b, n), gamma and beta (n).
+
+    Mean and variance are those of the batch, column by column, and the gradient flows through them. Source: Ioffe &
+    Szegedy 2015, algorithm 1.
+    """
+    return apply("batch_norm", x, gamma, beta, epsilon=epsilon)
