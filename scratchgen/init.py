@@ -49,4 +49,5 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_uniform": he_uniform,
     "he_normal": he_normal,
     "fan_in_uniform": fan_in_uniform,
+    "uniform": uniform,
 }

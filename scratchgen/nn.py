@@ -1,6 +1,8 @@
 """Layers: modules with named parameters, and the flat buffer in which an optimizer finds them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +14,7 @@ from scratchgen.tensor import Tensor
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": ops.relu,
-    "leaky_relu": ops.leaky_relu,
+    "leaky_relu": partial(ops.leaky_relu, slope=0.2),  # of Radford et al. 2015, for discriminators
     "elu": ops.elu,
     "sigmoid": ops.sigmoid,
     "tanh": ops.tanh,
@@ -137,17 +139,17 @@ class Module:
 
     def named_parameters(self) -> dict[str, Parameter]:
         """Every parameter under its name, such as ``encoder.layers.0.weight``, in the order of definition."""
-        return {name: p for name, p in self._named().items() if isinstance(p, Parameter)}
+        return {name: p for name, p in self.named_tensors().items() if isinstance(p, Parameter)}
 
     def parameters(self) -> list[Parameter]:
         """Every parameter, in the order of definition."""
         return list(self.named_parameters().values())
 
-    def _named(self) -> dict[str, Parameter | Buffer]:
+    def named_tensors(self) -> dict[str, Parameter | Buffer]:
         """Every parameter and buffer under its name, in the order of definition."""
         found: dict[str, Parameter | Buffer] = {}
         for name, child in _children(vars(self)):
-            own = child._named() if isinstance(child, Module) else {"": child}
+            own = child.named_tensors() if isinstance(child, Module) else {"": child}
             named = {f"{name}.{key}" if key else name: p for key, p in own.items()}
             if twice := found.keys() & named.keys():
                 raise ValueError(f"{type(self).__name__} has two parameters named {', '.join(sorted(twice))}")
@@ -156,11 +158,11 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter and buffer under its name."""
-        return {name: p._data.copy() for name, p in self._named().items()}
+        return {name: p._data.copy() for name, p in self.named_tensors().items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Overwrite parameters and buffers. ValueError, with nothing written, unless names, shapes and dtypes fit."""
-        mine = self._named()
+        mine = self.named_tensors()
         if mine.keys() != state.keys():
             missing, extra = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
             raise ValueError(f"load_state_dict: missing {missing}, unexpected {extra}")
@@ -188,6 +190,22 @@ class Module:
         for _, child in _children(vars(self)):
             if isinstance(child, Module):
                 child.draw_from(rng)
+
+
+@contextmanager
+def frozen(module: Module) -> Iterator[None]:
+    """Inside the ``with`` block, graphs take the module's parameters for constants: no gradient reaches them.
+
+    A gradient still flows through the module, to its input.
+    """
+    needed = [p for p in module.parameters() if p.requires_grad]
+    for p in needed:
+        p.requires_grad = False
+    try:
+        yield
+    finally:
+        for p in needed:
+            p.requires_grad = True
 
 
 def _children(owned: Mapping[Any, Any]) -> Iterator[tuple[str, Parameter | Buffer | Module]]:

@@ -40,13 +40,16 @@ class Optimizer:
 
     def clip_gradient_norm(self, largest: float) -> float:
         """Scale the gradient to norm ``largest`` if it is longer (Pascanu et al. 2013); returns its norm before."""
-        gradient = self.flat.complete_gradient()
-        total = np.empty(1)
-        kernels.active().reductions.sum_squares(total, gradient)
-        norm = math.sqrt(total[0])
+        norm = self.gradient_norm()
         if norm > largest:
-            gradient *= gradient.dtype.type(largest / norm)
+            self.flat.grad *= self.flat.grad.dtype.type(largest / norm)
         return norm
+
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of the whole gradient."""
+        total = np.empty(1)
+        kernels.active().reductions.sum_squares(total, self.flat.complete_gradient())
+        return math.sqrt(total[0])
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all that a resumed optimizer needs."""
@@ -129,6 +132,17 @@ class Adam(Optimizer):
         kernels.active().optimizers.adam_step(param, m, v, grad, self.lr, *betas, self.epsilon, self.steps)
 
 
+def average_step(average: Module, module: Module, decay: float) -> None:
+    """Move the parameters and buffers of ``average`` towards those of ``module``; ``decay`` of the old ones stays.
+
+    Repeated after every step of training it keeps a running average (Polyak & Juditsky 1992), from which a generator
+    draws better than from where it happens to be (Yazıcı et al. 2018).
+    """
+    for mine, theirs in zip(average.named_tensors().values(), module.named_tensors().values(), strict=True):
+        kernels.active().optimizers.average_step(mine._data.reshape(-1), theirs._data.reshape(-1), decay)
+        mine.version += 1
+
+
 # ---- schedules: functions from the number of steps taken to the learning rate of the next ----
 
 
@@ -142,6 +156,11 @@ def staircase(lr: float, factor: float, every: int) -> Schedule:
     return lambda step: lr * factor ** (step // every)
 
 
+def geometric(lr: float, factor: float) -> Schedule:
+    """``lr`` times ``factor`` for every step taken."""
+    return lambda step: lr * factor**step
+
+
 def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
     """Rises linearly to ``lr`` over ``warmup`` steps, then falls as half a cosine to 0 (Loshchilov & Hutter 2016)."""
 
@@ -152,6 +171,12 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
         return lr * (1 + math.cos(math.pi * progress)) / 2
 
     return rate
+
+
+def late_cosine(lr: float, total: int) -> Schedule:
+    """``lr`` for the first half of the steps, then half a cosine to 0: settle when there is something to settle."""
+    fall = cosine(lr, total - total // 2)
+    return lambda step: fall(max(step - total // 2, 0))
 
 
 def tripling_stages(lr: float, total: int, stages: int = 8) -> Schedule:
@@ -167,3 +192,13 @@ def tripling_stages(lr: float, total: int, stages: int = 8) -> Schedule:
         return lr * 10 ** (-stage / (stages - 1))
 
     return rate
+
+
+# Those a configuration can name, as functions of ``lr`` and of the number of steps in the whole training.
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
+    "constant": lambda lr, total: constant(lr),
+    "cosine": cosine,
+    "late-cosine": late_cosine,
+    "tripling": tripling_stages,
+    "goodfellow": lambda lr, total: geometric(lr, 1 / 1.000004),  # of Goodfellow et al. 2014, by their code
+}

@@ -277,6 +277,7 @@ def _topological_order(root: Tensor) -> list[Tensor]:
             seen.add(id(tensor))
             stack.append((tensor, True))
             if tensor.node is not None:
-                stack.extend((source, False) for source in tensor.node.inputs if source.requires_grad)
+                node = tensor.node  # by its needs, not by requires_grad: an input may have been frozen at the time
+                stack.extend((source, False) for source, need in zip(node.inputs, node.needs, strict=True) if need)
     order.reverse()
     return order

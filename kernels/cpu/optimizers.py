@@ -48,3 +48,12 @@ def adam_step(param, m, v, grad, lr, beta1, beta2, epsilon, step):
         m[i] = keep1 * m[i] + rest1 * grad[i]
         v[i] = keep2 * v[i] + rest2 * grad[i] * grad[i]
         param[i] -= rate * m[i] / (math.sqrt(v[i] * unbias2) + eps)
+
+
+@njit(**JIT)
+def average_step(average, param, decay):
+    """average = decay average + (1 - decay) param."""
+    real = param.dtype.type
+    keep, rest = real(decay), real(1.0 - decay)
+    for i in range(param.size):
+        average[i] = keep * average[i] + rest * param[i]

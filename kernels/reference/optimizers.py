@@ -26,3 +26,8 @@ def adam_step(param, m, v, grad, lr, beta1, beta2, epsilon, step):
     m[...] = beta1 * m + (1 - beta1) * grad
     v[...] = beta2 * v + (1 - beta2) * grad**2
     param[...] -= lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + epsilon)
+
+
+def average_step(average, param, decay):
+    """average = decay average + (1 - decay) param."""
+    average[...] = decay * average + (1 - decay) * param

@@ -128,6 +128,7 @@ CASES: list[tuple[Any, ...]] = [
     ("optimizers.rmsprop_step", STATE, POSITIVE_STATE, X, 0.1, 0.9, 1e-8),
     ("optimizers.adagrad_step", STATE, POSITIVE_STATE, X, 0.1, 1e-8),
     ("optimizers.adam_step", STATE, STATE, POSITIVE_STATE, X, 0.1, 0.9, 0.999, 1e-8, 3),
+    ("optimizers.average_step", STATE, X, 0.9),
 ]
 
 
@@ -173,6 +174,7 @@ STEPS = {  # name: (number of moments, their scalars); adam also wants the numbe
     "sgd_step": (1, (0.1, 0.9, True)),
     "rmsprop_step": (1, (0.01, 0.9, 1e-8)),
     "adagrad_step": (1, (0.1, 1e-8)),
+    "average_step": (0, (0.9,)),
     "adam_step": (2, (0.01, 0.9, 0.999, 1e-8)),
 }
 

@@ -19,7 +19,7 @@ every_activation = pytest.mark.parametrize("activation", ["identity", *nn.ACTIVA
 DEFINITIONS = {
     "identity": lambda a: a,
     "relu": lambda a: np.maximum(a, 0),
-    "leaky_relu": lambda a: np.where(a > 0, a, 0.01 * a),
+    "leaky_relu": lambda a: np.where(a > 0, a, 0.2 * a),
     "elu": lambda a: np.where(a > 0, a, np.exp(a) - 1),
     "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
     "tanh": lambda a: (np.exp(2 * a) - 1) / (np.exp(2 * a) + 1),
