@@ -26,6 +26,7 @@ import numpy as np
 from scratchgen import Tensor, UserError, runs
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.models.vae import VAE, VAETask
+from scratchgen.recipes import RECIPES
 from scratchgen.training import stream
 
 parser = argparse.ArgumentParser(description="A variational autoencoder on MNIST.")
@@ -48,7 +49,7 @@ try:
     data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
 except UserError as error:
     parser.error(str(error))
-config = replace(runs.VAE_CONFIGS["pytorch-example"], data=data.name, data_dir=options.data_dir)
+config = replace(RECIPES["vae"].configs["pytorch-example"], data=data.name, data_dir=options.data_dir)
 model = VAE(config.network, stream(0, "parameters"))
 task = VAETask(model, config.training, steps_per_epoch=469, epochs=1)
 
@@ -123,7 +124,7 @@ print(f"{'nll below neg_elbo':<34}{'by a few nats':<22}{test['neg_elbo'] - test[
 # and what lies between them (L21). Two numbers are too few for handwriting: expect blur, and a higher loss.
 
 # %%
-plane = runs.VAE_CONFIGS["metzen"]
+plane = RECIPES["vae"].configs["metzen"]
 plane = replace(
     plane, data=data.name, data_dir=options.data_dir, network=replace(plane.network, latent_dim=2), epochs=epochs
 )

@@ -49,22 +49,6 @@ _BLUE, _ORANGE = "#3f90da", "#e76300"
 _COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", "#717581", "#92dadd"]
 
 
-def normal_quantile_grid(n: int) -> np.ndarray:
-    """Place codes in cells of equal probability under N(0, I), in the order of `save_manifold`.
-
-    Returns
-    -------
-    np.ndarray
-        (n * n, 2) float64, row by row: z1 grows to the right and z2 upwards, so the first row has the largest
-        z2; both run over the quantiles 0.5 / n, 1.5 / n, ..., (n - 0.5) / n.
-    """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    quantiles = [NormalDist().inv_cdf((i + 0.5) / n) for i in range(n)]
-    z1, z2 = np.meshgrid(quantiles, quantiles[::-1])
-    return np.stack([z1.ravel(), z2.ravel()], axis=1)
-
-
 def save_samples(
     path: Path, images: np.ndarray, image_shape: tuple[int, int] = (28, 28), columns: int | None = None, title: str = ""
 ) -> Path:
@@ -117,7 +101,7 @@ def save_manifold(
     """Draw edge to edge the images, as in `save_samples`, of two-dimensional codes.
 
     The axes are linear in the probability under N(0, 1) and show the code that it belongs to, as fits ``rows``
-    by ``cols`` codes placed as by `normal_quantile_grid`.
+    by ``cols`` codes placed as by `priors.Gaussian.walk`.
     """
     images = _as_images("images", images, image_shape)
     if min(rows, cols) < 1 or len(images) != rows * cols:
@@ -134,7 +118,12 @@ def save_manifold(
 
 
 def save_latent_scatter(
-    path: Path, codes: np.ndarray, labels: np.ndarray, title: str = "", prior_samples: np.ndarray | None = None
+    path: Path,
+    codes: np.ndarray,
+    labels: np.ndarray,
+    title: str = "",
+    prior_samples: np.ndarray | None = None,
+    prior_labels: np.ndarray | None = None,
 ) -> Path:
     """Draw codes in the colours of their classes, and the name of each class at its median.
 
@@ -146,12 +135,10 @@ def save_latent_scatter(
         (n,) integers 0..9.
     prior_samples : np.ndarray, optional
         (m, 2), finite, shown beside the codes on the same scale.
+    prior_labels : np.ndarray, optional
+        (m,) integers 0..9: the classes whose regions of the prior the samples come from.
     """
-    codes, labels = _as_points("codes", codes), np.asarray(labels)
-    if labels.shape != (len(codes),):
-        raise ValueError(f"labels must have shape ({len(codes)},), got {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels > 9)):
-        raise ValueError("labels must be integers in 0..9")
+    codes, labels = _as_points("codes", codes), _as_labels("labels", labels, len(codes))
     panels = [codes] if prior_samples is None else [codes, _as_points("prior_samples", prior_samples)]
     low, high = np.vstack(panels).min(axis=0), np.vstack(panels).max(axis=0)
     half = 0.53 * float((high - low).max()) or 1.0
@@ -168,7 +155,10 @@ def save_latent_scatter(
             left.text(x, y, str(label), ha="center", va="center", size=12, weight="bold", path_effects=halo)
             left.scatter([], [], c=_COLOURS[label], s=30, label=str(label))
         for axes in right:
-            axes.scatter(*panels[1].T, c="#444444", **dots)
+            colours: Any = "#444444"
+            if prior_labels is not None:
+                colours = [_COLOURS[label] for label in _as_labels("prior_labels", prior_labels, len(panels[1]))]
+            axes.scatter(*panels[1].T, c=colours, **dots)
             axes.set(title="samples of the prior", xlabel="z₁", aspect="equal")
             axes.label_outer(remove_inner_ticks=True)
         figure.legend(loc="outside right center", handletextpad=0.1)
@@ -213,6 +203,41 @@ def save_loss_curves(
     return path
 
 
+def save_health(path: Path, real_logits: np.ndarray, fake_logits: np.ndarray, class_counts: np.ndarray) -> Path:
+    """Draw what a discriminator makes of images and of samples, and the classes that a judge sees in the samples.
+
+    Parameters
+    ----------
+    real_logits, fake_logits : np.ndarray
+        (n,) and (m,), finite: the logits of the probability that an image, or a sample, is real (L23).
+    class_counts : np.ndarray
+        (c,) samples of each class.
+    """
+    logits = {"test images": np.asarray(real_logits), "samples": np.asarray(fake_logits)}
+    counts = np.asarray(class_counts)
+    for name, found in logits.items():
+        if found.ndim != 1 or found.size == 0 or not np.isfinite(found).all():
+            raise ValueError(f"the logits of {name} must be (n,) with n > 0, and finite; got {found.shape}")
+    if counts.ndim != 1 or not counts.sum() > 0:
+        raise ValueError(f"class_counts must be (c,) and count something, got {counts}")
+    low, high = np.quantile(np.concatenate(list(logits.values())), [0.001, 0.999])
+    edges = np.linspace(low - 0.5, high + 0.5, 61)
+    with _figure(path, _WIDTH, 640, layout="constrained") as figure:
+        left, right = figure.subplots(1, 2)
+        for (name, found), colour in zip(logits.items(), (_BLUE, _ORANGE), strict=True):
+            inside = np.clip(found, edges[0], edges[-1])
+            left.hist(inside, edges, density=True, color=colour, alpha=0.6, label=name)
+        left.axvline(0, color="#444444", linewidth=0.8)
+        left.set(title="discriminator", xlabel="logit; 0 is D = ½", yticks=[])
+        left.legend()
+        right.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)
+        right.axhline(1 / len(counts), color="#444444", linestyle="--", linewidth=0.8, label="even")
+        right.set(title="samples, by the judge", xlabel="class", ylabel="share", xticks=range(len(counts)))
+        right.grid(axis="x", visible=False)
+        right.legend()
+    return path
+
+
 def _as_images(name: str, images: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
     """Check that there are images of ``image_shape`` and return them as (n, h, w)."""
     images, (height, width) = np.asarray(images), image_shape
@@ -230,6 +255,16 @@ def _as_points(name: str, points: np.ndarray) -> np.ndarray:
     if not np.isfinite(points).all():
         raise ValueError(f"{name} must be finite")
     return points
+
+
+def _as_labels(name: str, labels: np.ndarray, n: int) -> np.ndarray:
+    """Check that there are ``n`` labels 0..9, and return them."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels > 9)):
+        raise ValueError(f"{name} must be integers in 0..9")
+    return labels
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from scratchgen.data.dataset import Dataset
 from scratchgen.errors import UserError
+from scratchgen.nn import Module
 
 Metrics = dict[str, float]
 
@@ -56,8 +57,23 @@ def require_finite(metrics: Mapping[str, float]) -> None:
         raise NotFinite(", ".join(wrong))
 
 
+def prefixed(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state of a part of a task, under ``prefix``."""
+    return {f"{prefix}{name}": array for name, array in state.items()}
+
+
+def under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a task's state, the part that stands under ``prefix``."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def load_parameters(model: Module, state: Mapping[str, np.ndarray]) -> None:
+    """The parameters out of a task's state; ValueError if they are another model's."""
+    model.load_state_dict(under("model.", state))
+
+
 # What each random stream is for; a stream is seeded by the run's seed and its place in this list.
-STREAMS = ("parameters", "shuffle", "noise", "evaluation", "pixels", "samples")
+STREAMS = ("parameters", "shuffle", "noise", "evaluation", "pixels", "samples", "labels")
 
 
 def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
@@ -71,8 +87,9 @@ class Progress:
     """Where a run stands: ``epoch`` epochs and ``batch`` batches of the next one are done.
 
     ``shuffle`` is the state of the shuffling stream at the beginning of this epoch, ``noise`` that of the noise stream
-    now; ``sums`` holds the metrics of this epoch so far, times the number of images. ``fingerprint`` tells the settings
-    that made all this from others.
+    now; ``sums`` holds the metrics of this epoch so far, times the number of images, and ``images`` that number, which
+    may be smaller for a metric that not every step gives. ``fingerprint`` tells the settings that made all this from
+    others.
     """
 
     fingerprint: str
@@ -82,6 +99,7 @@ class Progress:
     batch: int = 0
     seconds: float = 0.0
     sums: Metrics = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -154,6 +172,7 @@ class Trainer:
             raise self._stopped(f"step {progress.batch + 1}", error) from None
         for name, value in metrics.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
+            progress.images[name] = progress.images.get(name, 0) + len(images)
         progress.batch += 1
         if progress.batch % 20 == 0:
             self.bar.set_postfix({name: f"{value:.2f}" for name, value in metrics.items()}, refresh=False)
@@ -170,11 +189,11 @@ class Trainer:
         entry = {
             "epoch": progress.epoch + 1,
             "seconds": time.perf_counter() - self.started,
-            "train": {name: total / len(self.data.train) for name, total in progress.sums.items()},
+            "train": {name: total / progress.images[name] for name, total in progress.sums.items()},
             "test": test,
         }
         progress.history.append(entry)
-        progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, {}
+        progress.epoch, progress.batch, progress.sums, progress.images = progress.epoch + 1, 0, {}, {}
         progress.shuffle = self.shuffle.bit_generator.state
         self._save()
         write_metrics(self.folder, progress.history)

@@ -19,6 +19,7 @@ from typing import IO
 
 import numpy as np
 
+from scratchgen.cache import cache_folder
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
 
@@ -103,12 +104,8 @@ def _digest(array: np.ndarray) -> str:
 
 
 def _cache() -> Path:
-    """Return the user's folder for MNIST, there or not (XDG Base Directory Specification 0.8)."""
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "scratchgen" / "mnist"
-    except RuntimeError as error:
-        raise UserError("no home folder to keep MNIST in; set XDG_CACHE_HOME or SCRATCHGEN_DATA") from error
+    """The user's folder for MNIST, there or not."""
+    return cache_folder() / "mnist"
 
 
 def _locate(folder: Path) -> dict[str, Path]:

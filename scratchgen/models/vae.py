@@ -18,14 +18,14 @@ import numpy as np
 from scratchgen import ops
 from scratchgen.data.dataset import Dataset
 from scratchgen.data.pixels import BINARIZE, binarized
+from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
-from scratchgen.optim import Adam, constant, cosine, tripling_stages
+from scratchgen.optim import SCHEDULES, Adam
 from scratchgen.tensor import Tensor, no_grad
-from scratchgen.training import Metrics, require_finite
+from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
-SCHEDULES = {"constant": lambda lr, total: constant(lr), "cosine": cosine, "tripling": tripling_stages}
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ class VAEConfig:
     initializer: str = "glorot_uniform"
 
     def __post_init__(self) -> None:
-        if self.likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood {self.likelihood!r} is not one of {', '.join(LIKELIHOODS)}")
-        if self.initializer not in INITIALIZERS:
-            raise ValueError(f"initializer {self.initializer!r} is not one of {', '.join(INITIALIZERS)}")
+        require_one_of("likelihood", self.likelihood, LIKELIHOODS)
+        require_one_of("initializer", self.initializer, INITIALIZERS)
         if min(self.input_dim, self.latent_dim, *self.encoder_hidden, *self.decoder_hidden) < 1:
             raise ValueError("every layer, the latent code and the input have at least one dimension")
         if not (self.sigma > 0 and self.sigma_floor > 0):
@@ -197,19 +195,16 @@ class VAETraining:
     output_bias: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
-        if self.binarize not in BINARIZE:
-            raise ValueError(f"binarize {self.binarize!r} is not one of {', '.join(BINARIZE)}")
-        needs = {  # a NaN meets none
-            "samples >= 1": self.samples >= 1,
-            "lr > 0": self.lr > 0,
-            "beta >= 0": self.beta >= 0,
-            "beta_warmup >= 0": self.beta_warmup >= 0,
-        }
-        for need, met in needs.items():
-            if not met:
-                raise ValueError(f"{need} is needed")
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        require_one_of("binarize", self.binarize, BINARIZE)
+        require(
+            {
+                "samples >= 1": self.samples >= 1,
+                "lr > 0": self.lr > 0,
+                "beta >= 0": self.beta >= 0,
+                "beta_warmup >= 0": self.beta_warmup >= 0,
+            }
+        )
 
 
 class VAETask:
@@ -231,15 +226,19 @@ class VAETask:
             images = binarized(images, rng)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
         noise = Tensor.wrap(rng.standard_normal(shape, dtype=self.model.dtype.type))
-        reconstruction, kl = self.model.negative_elbo(Tensor.wrap(images), noise, self.training.monte_carlo_kl)
-        reconstruction, kl = reconstruction.mean(), kl.mean()
-        metrics = _metrics(reconstruction.item(), kl.item())
-        require_finite(metrics)
         self.optimizer.lr = self.schedule(self.optimizer.steps)
         self.optimizer.zero_grad()
-        (reconstruction + self.beta() * kl).backward()
+        metrics = _metrics(*self.backward(Tensor.wrap(images), noise))
+        require_finite(metrics)
         self.optimizer.step()
         return metrics
+
+    def backward(self, x: Tensor, noise: Tensor) -> tuple[float, float]:
+        """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D)."""
+        reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
+        reconstruction, kl = reconstruction.mean(), kl.mean()
+        (reconstruction + self.beta() * kl).backward()
+        return reconstruction.item(), kl.item()
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""
@@ -248,18 +247,12 @@ class VAETask:
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters under ``model.``, Adam's moments under ``optimizer.``."""
-        model = {f"model.{name}": array for name, array in self.model.state_dict().items()}
-        return model | {f"optimizer.{name}": array for name, array in self.optimizer.state().items()}
+        return prefixed("model.", self.model.state_dict()) | prefixed("optimizer.", self.optimizer.state())
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from ``state()``; ValueError if it is another model's."""
         load_parameters(self.model, state)
-        self.optimizer.load_state(_under("optimizer.", state))
-
-
-def load_parameters(model: VAE, state: Mapping[str, np.ndarray]) -> None:
-    """The parameters out of a task's state; ValueError if they are another model's."""
-    model.load_state_dict(_under("model.", state))
+        self.optimizer.load_state(under("optimizer.", state))
 
 
 def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_size: int = 500) -> Metrics:
@@ -276,7 +269,3 @@ def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_s
 
 def _metrics(reconstruction: float, kl: float) -> Metrics:
     return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
-
-
-def _under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

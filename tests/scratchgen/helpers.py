@@ -18,13 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import checkpoint, cli, runs
+from scratchgen import checkpoint, cli, recipes, runs
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
+from scratchgen.models.aae import AAEConfig, AAETask, AAETraining
+from scratchgen.models.gan import GANConfig, GANTask, GANTraining
 from scratchgen.models.vae import VAEConfig, VAETask, VAETraining
+from scratchgen.recipes import RECIPES, RunConfig
 
 # All that has a state in training is on. Of five batches the last is a short one.
-TINY = runs.RunConfig(
+TINY = RunConfig(
+    "vae",
     "tiny",
     VAEConfig(latent_dim=2, encoder_hidden=(16,), decoder_hidden=(16,)),
     VAETraining(samples=2, schedule="tripling", binarize="dynamic", beta_warmup=1.5, output_bias=True),
@@ -33,6 +37,35 @@ TINY = runs.RunConfig(
     data="strokes",
 )
 STEPS = 5  # an epoch
+TINY_GAN = RunConfig(
+    "gan",
+    "tiny",
+    GANConfig(latent_dim=3, generator_hidden=(16,), discriminator_hidden=(16,), discriminator="maxout", pieces=2),
+    GANTraining(
+        discriminator_steps=2, schedule="cosine", optimizer="momentum", final_momentum=0.7, momentum_epochs=2.0
+    ),
+    epochs=3,
+    batch_size=128,
+    data="strokes",
+)
+TINY_AAE = RunConfig(
+    "aae",
+    "tiny",
+    AAEConfig(
+        latent_dim=2,
+        encoder_hidden=(16,),
+        decoder_hidden=(16,),
+        discriminator_hidden=(16,),
+        posterior="gaussian",
+        labels_for="encoder",
+    ),
+    AAETraining(labels=50, schedule="cosine", input_noise=0.1),
+    epochs=3,
+    batch_size=128,
+    data="strokes",
+)
+TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE)}
+TASKS = {"vae": VAETask, "gan": GANTask, "aae": AAETask}
 
 
 @cache
@@ -42,17 +75,31 @@ def tiny_data() -> Dataset:
     return Dataset("strokes", Split(train.images, train.labels), Split(test.images, test.labels))
 
 
+class ByBrightness:
+    """A judge without training: ten brightnesses, ten classes."""
+
+    def probabilities(self, images):
+        nearness = -50 * np.abs(images.mean(axis=1)[:, None] - np.linspace(0.3, 0.6, 10))
+        return np.exp(nearness) / np.exp(nearness).sum(axis=1, keepdims=True)
+
+
 def use_tiny(set_attribute) -> None:
-    """Have runs and the command line know ``TINY`` and load ``tiny_data``; ``set_attribute`` may be monkeypatch's."""
+    """Have runs and the command line know ``TINIES`` and load ``tiny_data``; ``set_attribute`` may be monkeypatch's."""
     for module in (runs, cli):
         set_attribute(module, "load_dataset", lambda source="auto", data_dir=None: tiny_data())
-    set_attribute(runs, "VAE_CONFIGS", {**runs.VAE_CONFIGS, "tiny": TINY})
-    set_attribute(runs, "IW_SAMPLES", 20)  # L_20 instead of L_500
+    for name, recipe in RECIPES.items():
+        set_attribute(recipe, "configs", {**recipe.configs, "tiny": TINIES[name]})
+    set_attribute(recipes.vae, "IW_SAMPLES", 20)  # L_20 instead of L_500
+    set_attribute(recipes.gan, "SAMPLES", 300)
+    set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
+    set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
+    set_attribute(recipes.aae, "fresh_discriminator_bce", lambda *_: 0.5)  # which takes seconds
 
 
 def without_figures(set_attribute) -> None:
     """Have runs draw nothing, which would take longer than the rest."""
-    set_attribute(runs, "draw", lambda *_: [])
+    for recipe in RECIPES.values():
+        set_attribute(recipe, "draw", lambda *_: [])
 
 
 def outcome(folder: Path) -> dict:
@@ -73,9 +120,9 @@ def files(folder):
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 
-def train_options():
-    """What ``train vae --help`` lists."""
-    actions = cli._parser()._subparsers._group_actions[0].choices["train"]._subparsers._group_actions[0].choices["vae"]
+def train_options(model="vae"):
+    """What ``train vae --help`` lists, or that of another model."""
+    actions = cli._parser()._subparsers._group_actions[0].choices["train"]._subparsers._group_actions[0].choices[model]
     return [option for action in actions._actions for option in action.option_strings if option not in ("-h", "--help")]
 
 
@@ -105,11 +152,14 @@ def _signal_at(when: str) -> None:
         if f"{name} {counts[name]}" == fatal:
             os.kill(os.getpid(), signal.Signals[number])
 
-    def step(task, *arguments, original=VAETask.step):
-        moment("before step")
-        metrics = original(task, *arguments)
-        moment("after step")
-        return metrics
+    def counted(original):
+        def step(task, *arguments):
+            moment("before step")
+            metrics = original(task, *arguments)
+            moment("after step")
+            return metrics
+
+        return step
 
     class HalfWritten(io.FileIO):  # without a buffer: what is written has left the process
         def write(self, content):
@@ -122,7 +172,9 @@ def _signal_at(when: str) -> None:
         original(source, target)
         moment(f"after {Path(target).name}")
 
-    VAETask.step, checkpoint.open, os.replace = step, HalfWritten, replace
+    for task in TASKS.values():
+        task.step = counted(task.step)
+    checkpoint.open, os.replace = HalfWritten, replace
 
 
 if __name__ == "__main__":

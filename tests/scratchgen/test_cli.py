@@ -18,11 +18,13 @@ from matplotlib.image import imread
 import kernels
 import scratchgen.data
 import scratchgen.figures
-from scratchgen import __version__, cli, runs
+from scratchgen import __version__, cli, recipes, runs
 from scratchgen.models.vae import VAETask, VAETraining
 from scratchgen.op import REGISTRY
+from scratchgen.recipes import RECIPES
 
-IW_SAMPLES, NLL_IMAGES = runs.IW_SAMPLES, runs.NLL_IMAGES  # before the tests make the first smaller
+IW_SAMPLES, NLL_IMAGES = recipes.vae.IW_SAMPLES, recipes.vae.NLL_IMAGES  # before the tests make the first smaller
+VAE = RECIPES["vae"]
 pytestmark = pytest.mark.usefixtures("tiny")
 
 
@@ -58,10 +60,10 @@ def test_summary_is_of_l_500_over_1000_images_unless_told_otherwise():
 
 
 def test_train_reports_epochs_and_result(call, monkeypatch):
-    monkeypatch.setattr(runs, "EXPECTED", {("tiny", "strokes", "dynamic"): "a miracle"})
+    monkeypatch.setattr(VAE, "expected", {("tiny", "strokes"): "a miracle"})
     out = call("train", "vae", "--config", "tiny", "--out", "here")
     assert [line[:9] for line in out.splitlines()[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert out.splitlines()[3] == "measuring L_20 on 60 test images"
+    assert out.splitlines()[3] == "measuring on 60 test images"
     test = json.loads(Path("here/summary.json").read_text())["test"]
     assert f"neg_elbo {test['neg_elbo']:.2f}" in out
     assert f"nll {test['nll']:.2f}" in out
@@ -92,7 +94,7 @@ def test_every_option_of_train_reaches_the_run(call, tmp_path):
     assert {"--config", "--out", "--resume", *dict(options)} == set(train_options())
 
 
-@pytest.mark.parametrize("name", [None, *runs.VAE_CONFIGS])
+@pytest.mark.parametrize("name", [None, *VAE.configs])
 def test_named_configurations_and_where_they_go(call, monkeypatch, name):
     started = []
 
@@ -106,19 +108,19 @@ def test_named_configurations_and_where_they_go(call, monkeypatch, name):
     monkeypatch.setattr(runs, "load_config", lambda folder: None)
     for _ in range(3):
         call("train", "vae", *(["--config", name] if name else []))
-    config = runs.VAE_CONFIGS[name or "pytorch-example"]
+    config = VAE.configs[name or "pytorch-example"]
     base = f"runs/vae-{config.name}"
     assert started == [(config, Path(base)), (config, Path(f"{base}-2")), (config, Path(f"{base}-3"))]
 
 
 def test_what_to_expect_is_said_of_an_unchanged_configuration_only(monkeypatch):
-    monkeypatch.setattr(runs, "EXPECTED", {("tiny", "strokes", "dynamic"): "a miracle"})
-    assert runs.expectation(replace(TINY, seed=7, kernels="reference"), {"data": "strokes"}) == "a miracle"
-    assert runs.expectation(TINY, {"data": "mnist"}) is None
+    monkeypatch.setattr(VAE, "expected", {("tiny", "strokes"): "a miracle"})
+    assert VAE.expectation(replace(TINY, seed=7, kernels="reference"), "strokes") == "a miracle"
+    assert VAE.expectation(TINY, "mnist") is None
     for change in ({"epochs": 4}, {"batch_size": 64}, {"name": "other"}, {"training": VAETraining()}):
-        assert runs.expectation(replace(TINY, **change), {"data": "strokes"}) is None
+        assert VAE.expectation(replace(TINY, **change), "strokes") is None
     other = replace(TINY, network=replace(TINY.network, latent_dim=3))
-    assert runs.expectation(other, {"data": "strokes"}) is None
+    assert VAE.expectation(other, "strokes") is None
 
 
 def test_resume_with_more_epochs(capsys, run):
@@ -204,9 +206,9 @@ def test_reconstruct(call, run, monkeypatch):
     call("reconstruct", run, "-n", 3, "--out", "three.png")
     (out, images, reconstructions), (config, model) = drawn[0], runs.load_model(run)
     assert out == Path("three.png")
-    assert np.array_equal(images, runs.test_images(config, tiny_data())[:3])
+    assert np.array_equal(images, VAE.test_images(config, tiny_data())[:3])
     assert set(np.unique(images)) == {0, 1}  # as the model sees pixels
-    assert np.array_equal(reconstructions, runs.reconstruct(model, images))
+    assert np.array_equal(reconstructions, VAE.reconstruct(config, model, images, tiny_data().test.labels[:3]))
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
@@ -227,7 +229,7 @@ def test_evaluate(call, trained):
     assert (few["iw_samples"], few["nll_images"]) == (3, 10)
     all_of_them = json.loads(call("evaluate", trained, "--iw-samples", 3, "--limit", 1000))
     assert all_of_them["nll_images"] == 60
-    assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == runs.IW_SAMPLES
+    assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == recipes.vae.IW_SAMPLES
 
 
 def test_a_run_s_kernels_compute_whatever_is_asked_of_it(call, monkeypatch):
@@ -238,7 +240,7 @@ def test_a_run_s_kernels_compute_whatever_is_asked_of_it(call, monkeypatch):
         return lambda *arguments: used.append(kernels.active()) or original(*arguments)
 
     for name in ("sample", "reconstruct", "evaluate", "test_images"):
-        monkeypatch.setattr(runs, name, spy(getattr(runs, name)))
+        monkeypatch.setattr(VAE, name, spy(getattr(VAE, name)))
     for command in (["sample"], ["reconstruct"], ["evaluate", "--iw-samples", 2]):
         call(*command, "run")
     assert used == [kernels.SETS["reference"]] * 5  # two of them look for test images

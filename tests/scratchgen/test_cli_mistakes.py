@@ -46,7 +46,7 @@ def mistake(capsys, tmp_path):
     [
         ("", "command"),
         ("train", "model"),
-        ("train gan", "'gan'"),
+        ("train rbm", "'rbm'"),
         ("--nonsense", "command"),
         ("train vae --nonsense", "--nonsense"),
         ("train vae --epochs 0", "'0'"),

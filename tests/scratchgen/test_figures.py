@@ -44,6 +44,7 @@ SAVE = {
     "scatter": lambda path: figures.save_latent_scatter(path, CODES, LABELS),
     "scatter and prior": lambda path: figures.save_latent_scatter(path, CODES, LABELS, "codes", PRIOR),
     "curves": lambda path: figures.save_loss_curves(path, HISTORY),
+    "health": lambda path: figures.save_health(path, CODES[:, 0], CODES[:, 1], np.arange(10)),
 }
 every_figure = pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
 
@@ -269,16 +270,6 @@ def test_manifold_axes_tell_the_codes(tmp_path, drawn):
     assert axes.get_ylabel().startswith("z₂")
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 20])
-def test_normal_quantile_grid(n):
-    grid = figures.normal_quantile_grid(n)
-    assert grid.shape == (n * n, 2)
-    probability = np.array([[0.5 + 0.5 * math.erf(z / math.sqrt(2)) for z in code] for code in grid])
-    steps = (np.arange(n) + 0.5) / n
-    np.testing.assert_allclose(probability[:, 0].reshape(n, n), np.tile(steps, (n, 1)), atol=1e-12)
-    np.testing.assert_allclose(probability[:, 1].reshape(n, n), np.tile(steps[::-1, None], (1, n)), atol=1e-12)
-
-
 # --- codes --------------------------------------------------------------------------------------------------
 
 
@@ -394,6 +385,11 @@ REFUSED = {
     "labels that are no integers": (figures.save_latent_scatter, (CODES, LABELS / 2), "integers"),
     "eleven classes": (figures.save_latent_scatter, (CODES, LABELS + 1), "0..9"),
     "prior in 1D": (figures.save_latent_scatter, (CODES, LABELS, "", np.ones(2)), "prior_samples must"),
+    "prior without labels": (
+        figures.save_latent_scatter,
+        (CODES, LABELS, "", PRIOR, np.zeros(3, int)),
+        "prior_labels must",
+    ),
     "prior at nan": (figures.save_latent_scatter, (CODES, LABELS, "", PRIOR * np.nan), "prior_samples must be finite"),
     "no history": (figures.save_loss_curves, ([],), "no metrics"),
     "no metrics": (figures.save_loss_curves, ([{"epoch": 1, "train": {}}],), "no metrics"),
@@ -408,6 +404,33 @@ def test_refuses_what_does_not_fit(tmp_path, save, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_quantile_grid_refuses_an_empty_grid():
-    with pytest.raises(ValueError, match="at least 1"):
-        figures.normal_quantile_grid(0)
+# --- health -------------------------------------------------------------------------------------------------
+
+
+def test_health_shows_both_histograms_and_the_share_of_every_class(tmp_path, drawn):
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(2, 1, 500), rng.normal(-2, 1, 300)
+    assert figures.save_health(tmp_path / "figure.png", real, fake, np.array([30, 10, 0])) == tmp_path / "figure.png"
+    left, right = drawn[0].axes
+    bars = left.patches
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["test images", "samples"]
+    for found, group in ((real, bars[:60]), (fake, bars[60:])):
+        assert sum(bar.get_height() * bar.get_width() for bar in group) == pytest.approx(1)
+        centre = sum((bar.get_x() + bar.get_width() / 2) * bar.get_height() * bar.get_width() for bar in group)
+        assert centre == pytest.approx(found.mean(), abs=0.1)
+    assert [bar.get_height() for bar in right.patches] == [0.75, 0.25, 0]
+    assert right.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "counts", "message"),
+    [
+        ([], [1.0], [1], "the logits of test images must be"),
+        ([1.0], [np.nan], [1], "the logits of samples must be"),
+        ([1.0], [1.0], [0, 0], "class_counts must be"),
+    ],
+)
+def test_health_refuses_what_cannot_be_drawn(tmp_path, real, fake, counts, message):
+    with pytest.raises(ValueError, match=message):
+        figures.save_health(tmp_path / "figure.png", np.array(real), np.array(fake), np.array(counts))
+    assert not list(tmp_path.iterdir())

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from helpers import STEPS, TINY, drive, outcome, tiny_data, use_tiny, without_figures
 
-from scratchgen import evaluation, runs
+from scratchgen import runs
 from scratchgen.checkpoint import load_checkpoint, read_config, save_checkpoint
 from scratchgen.data.pixels import binarized
 from scratchgen.errors import UserError
+from scratchgen.evaluation import likelihood
 from scratchgen.models import vae
 from scratchgen.models.vae import VAETask
+from scratchgen.recipes import RECIPES
 from scratchgen.training import STREAMS, Interrupted, NotFinite, Trainer, require_finite, stream
 
 
@@ -223,18 +225,18 @@ def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
 def test_static_test_pixels_are_drawn_once(tmp_path, monkeypatch):
     measured = []
 
-    def bound(model, images, *arguments, original=evaluation.mean_bound):
+    def bound(model, images, *arguments, original=likelihood.mean_bound):
         measured.append(images)
         return original(model, images, *arguments)
 
-    for module in (vae, evaluation):
+    for module in (vae, likelihood):
         monkeypatch.setattr(module, "mean_bound", bound)
     config = replace(TINY, epochs=2, training=replace(TINY.training, binarize="static"))
     runs.start(config, tmp_path)
     expected = binarized(tiny_data().test.images, stream(0, "pixels", 1))
     assert len(measured) == 3  # two epochs and the summary
     assert all(np.array_equal(images, expected) for images in measured)
-    assert np.array_equal(runs.test_images(config, tiny_data()), expected)
+    assert np.array_equal(RECIPES["vae"].test_images(config, tiny_data()), expected)
 
 
 def test_more_epochs_later_are_the_same_as_at_once(tmp_path):

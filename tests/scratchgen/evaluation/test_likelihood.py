@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from vae_helpers import LinearGaussian, both_dtypes, plain, small_vae, standard_error
 
-from scratchgen import evaluation
-from scratchgen.evaluation import active_units, evaluate_vae, importance_nll
+from scratchgen.evaluation import likelihood
+from scratchgen.evaluation.likelihood import active_units, evaluate_vae, importance_nll
 from scratchgen.models.vae import VAE, VAEConfig, mean_bound
 
 
@@ -24,7 +24,7 @@ def test_mean_bound(rng, batch_size):
 @pytest.mark.parametrize("rows", [1, 35, 2000])
 @pytest.mark.parametrize("samples", [1, 10])
 def test_importance_nll_with_the_posterior_is_exact(monkeypatch, rng, rows, samples):
-    monkeypatch.setattr(evaluation, "ROWS", rows)
+    monkeypatch.setattr(likelihood, "ROWS", rows)
     exact = LinearGaussian()
     x = exact.draw(20, rng)
     assert importance_nll(exact.model, x, samples, rng) == pytest.approx(-exact.log_p(x).mean(), abs=1e-10)
@@ -37,7 +37,7 @@ def test_importance_nll_nears_the_truth_in_any_batches(monkeypatch, rng):
     assert importance_nll(linear.model, x, 2000, rng) == pytest.approx(truth, abs=0.005)
     found = {}
     for rows in (20, 130, 2000):  # 1, 6 and all images at a time
-        monkeypatch.setattr(evaluation, "ROWS", rows)
+        monkeypatch.setattr(likelihood, "ROWS", rows)
         found[rows] = np.array([importance_nll(linear.model, x, 20, rng) for _ in range(40)])
         assert found[rows].mean() > truth
     for rows in (20, 130):
@@ -48,7 +48,7 @@ def test_importance_nll_nears_the_truth_in_any_batches(monkeypatch, rng):
 @both_dtypes
 def test_active_units_are_counted_over_all_images(rng, dtype):
     """Sorted images: within a batch the means hardly vary. Of variances 1, 0.0101, 0.0099 and 0 two are above 0.01."""
-    n = 2 * evaluation.ROWS + 100
+    n = 2 * likelihood.ROWS + 100
     column = np.linspace(-1, 1, n)
     images = np.stack([column / column.std(), np.ones(n)], axis=1).astype(np.float32)
     model = VAE(VAEConfig(2, 4, (), ()), rng, dtype)

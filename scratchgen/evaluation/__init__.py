@@ -1,0 +1,1 @@
+"""Measures of trained models: likelihoods, codes beside their prior, samples before a judge."""

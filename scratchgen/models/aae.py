@@ -1,0 +1,338 @@
+"""The adversarial autoencoder (Makhzani et al. 2015): an autoencoder whose codes are shaped into a prior by a GAN.
+
+The encoder draws z from q(z|x). Over the data that makes the aggregated posterior q(z) = E_x q(z|x), and a
+discriminator D on codes is what pulls it to the prior p(z) (L25). Every batch has three events, each an update of its
+own parameters by its own optimizer (L26):
+
+    1. reconstruction   encoder and decoder lower the reconstruction error
+    2. discrimination   D learns to tell p(z), which is 1, from q(z), which is 0
+    3. confusion        the encoder learns to have its codes taken for draws of the prior
+
+The prior is 1 and the code is 0, here and everywhere.
+
+Labels, where there are some, may help in three ways. Given to D, beside the code, each class gets its own region of the
+prior. Given to the decoder, the code need not carry the class: it keeps the style. Or the encoder itself says the
+class: a second, categorical code with a prior and a discriminator of its own, and labelled images teach it by
+
+    4. classification   the encoder lowers the cross-entropy of the labels
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scratchgen import ops
+from scratchgen.data.dataset import UNLABELLED, Dataset, Split
+from scratchgen.errors import require, require_one_of
+from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.nn import Dense, Module, Sequential, flatten, frozen, mlp
+from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
+from scratchgen.priors import CLASSES, PRIORS, REGIONS, make_prior
+from scratchgen.tensor import Tensor
+from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
+
+POSTERIORS = ("deterministic", "gaussian", "universal")
+LABELS_FOR = ("discriminator", "decoder", "encoder")
+
+
+@dataclass(frozen=True)
+class AAEConfig:
+    """The networks of an adversarial autoencoder.
+
+    Attributes
+    ----------
+    input_dim, latent_dim : int
+        D pixels, J dimensions of the code.
+    encoder_hidden, decoder_hidden, discriminator_hidden : tuple of int
+        Sizes of the hidden layers, each with relu.
+    posterior : str
+        q(z|x): "deterministic", one code an image; "gaussian", with a mean and a variance of its own; "universal", an
+        encoder that is fed ``noise_dim`` numbers of noise beside the pixels, so that q(z|x) may be anything.
+    prior : str
+        p(z): a name in ``priors.PRIORS``.
+    labels_for : str
+        Who is given the labels: "discriminator", if the prior has a region for each class; "decoder", for codes of
+        style; "encoder", which then classifies.
+    """
+
+    input_dim: int = 784
+    latent_dim: int = 2
+    encoder_hidden: tuple[int, ...] = (256, 256)
+    decoder_hidden: tuple[int, ...] = (256, 256)
+    discriminator_hidden: tuple[int, ...] = (256, 256)
+    posterior: str = "deterministic"
+    noise_dim: int = 10
+    prior: str = "gaussian"
+    labels_for: str = "discriminator"
+
+    def __post_init__(self) -> None:
+        require_one_of("posterior", self.posterior, POSTERIORS)
+        require_one_of("prior", self.prior, PRIORS)
+        require_one_of("labels_for", self.labels_for, LABELS_FOR)
+        hidden = (*self.encoder_hidden, *self.decoder_hidden, *self.discriminator_hidden)
+        if min(self.input_dim, self.latent_dim, self.noise_dim, *hidden) < 1:
+            raise ValueError("every layer, the latent code, the noise and the input have at least one dimension")
+        make_prior(self.prior, self.latent_dim)
+
+
+def one_hot(labels: np.ndarray, classes: int, dtype: Any) -> Tensor:
+    """Rows (n, classes) with a 1 at labels (n,); ``UNLABELLED`` is the last class where there are more than ten."""
+    rows = np.zeros((len(labels), classes), dtype)
+    known = labels != UNLABELLED
+    rows[np.flatnonzero(known), labels[known]] = 1
+    if classes > CLASSES:
+        rows[~known, CLASSES] = 1
+    return Tensor.wrap(rows)
+
+
+class Encoder(Module):
+    """q(z|x), and beside it q(y|x) where the encoder classifies."""
+
+    def __init__(self, config: AAEConfig, rng: np.random.Generator, dtype: Any) -> None:
+        universal = config.posterior == "universal"
+        sizes = (config.input_dim + universal * config.noise_dim, *config.encoder_hidden)
+        self.body = mlp(sizes, "relu", rng, dtype)
+        self.code = Dense(sizes[-1], config.latent_dim, rng, dtype=dtype)  # z, or its mean
+        if config.posterior == "gaussian":
+            self.logvar = Dense(sizes[-1], config.latent_dim, rng, dtype=dtype)
+        if config.labels_for == "encoder":
+            self.classes = Dense(sizes[-1], CLASSES, rng, dtype=dtype)
+
+
+class AAE(Module):
+    """Encoder, decoder and discriminators. ``dtype`` is float32 to train and float64 to check."""
+
+    def __init__(self, config: AAEConfig, rng: np.random.Generator, dtype: Any = np.float32) -> None:
+        self.config, self.dtype = config, np.dtype(dtype)
+        self.prior = make_prior(config.prior, config.latent_dim)
+        # With labels D also sees the class, or that there is none, as one of eleven.
+        self.regional = config.labels_for == "discriminator" and config.prior in REGIONS
+
+        def network(inputs: int, hidden: tuple[int, ...], outputs: int) -> Sequential:
+            body = mlp((inputs, *hidden), "relu", rng, dtype)
+            return Sequential(*body.layers, Dense((inputs, *hidden)[-1], outputs, rng, dtype=dtype))
+
+        self.encoder = Encoder(config, rng, dtype)
+        to_decoder = config.latent_dim + CLASSES * (config.labels_for != "discriminator")
+        self.decoder = network(to_decoder, config.decoder_hidden, config.input_dim)
+        self.discriminator = network(config.latent_dim + (CLASSES + 1) * self.regional, config.discriminator_hidden, 1)
+        if config.labels_for == "encoder":
+            self.class_discriminator = network(CLASSES, config.discriminator_hidden, 1)
+
+    def draw_noise(self, n: int, rng: np.random.Generator) -> Tensor | None:
+        """What ``encode`` needs beside n images: nothing for a deterministic posterior, else (n, ·) from N(0, I)."""
+        if self.config.posterior == "deterministic":
+            return None
+        size = self.config.latent_dim if self.config.posterior == "gaussian" else self.config.noise_dim
+        return Tensor.wrap(rng.standard_normal((n, size), dtype=self.dtype.type))
+
+    def encode(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """A draw z (n, J) from q(z|x), and the logits (n, 10) of q(y|x) where the encoder classifies."""
+        universal, gaussian = (self.config.posterior == kind for kind in ("universal", "gaussian"))
+        h = self.encoder.body(ops.concatenate([x, noise], axis=1) if universal and noise is not None else x)
+        z = self.encoder.code(h)
+        if gaussian:
+            z = ops.reparameterize(z, self.encoder.logvar(h), noise)
+        return z, self.encoder.classes(h) if self.config.labels_for == "encoder" else None
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The logits (n, D) of the pixels of codes z (n, J), and classes y (n, 10) where the decoder takes them."""
+        return self.decoder(z if y is None else ops.concatenate([z, y], axis=1))
+
+    def decoder_classes(self, class_logits: Tensor | None, labels: np.ndarray) -> Tensor | None:
+        """The classes (n, 10) that the decoder is given: the encoder's own, or the labels, or none."""
+        if class_logits is not None:
+            return ops.softmax(class_logits)
+        return one_hot(labels, CLASSES, self.dtype) if self.config.labels_for == "decoder" else None
+
+    def mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The pictures (n, D) of codes z (n, J) and, where the decoder takes them, classes y (n, 10)."""
+        return ops.sigmoid(self.decode(z, y))
+
+    def beside_labels(self, z: Tensor, labels: np.ndarray) -> Tensor:
+        """What D sees of codes z (n, J): labels (n,) too, where each class has its own region of the prior."""
+        return ops.concatenate([z, one_hot(labels, CLASSES + 1, self.dtype)], axis=1) if self.regional else z
+
+
+# ---- training ----
+
+ENCODER_OPTIMIZERS = ("descent", "adam")
+
+
+@dataclass(frozen=True)
+class AAETraining:
+    """How an adversarial autoencoder is trained.
+
+    Attributes
+    ----------
+    labels : int
+        How many training images have their label, as many of each class; 0 is none.
+    reconstruction_lr, discriminator_lr, encoder_lr, classification_lr : float
+        Learning rates of events 1 to 4.
+    encoder_optimizer : str
+        Of event 3: "descent", gradient descent with a momentum of 0.1, whose small steps follow the prior's scale, or
+        "adam", which moves codes far. All other events take Adam, and adversarial Adams have beta1 = 0.5.
+    schedule : str
+        How every learning rate goes down: a name in ``SCHEDULES`` (see ``optim``).
+    input_noise : float
+        Standard deviation of the noise that is added to the pixels which the encoder sees.
+    """
+
+    labels: int = 0
+    reconstruction_lr: float = 4e-4
+    discriminator_lr: float = 1e-3
+    encoder_lr: float = 0.02
+    classification_lr: float = 1e-3
+    encoder_optimizer: str = "descent"
+    schedule: str = "late-cosine"
+    input_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_one_of("encoder_optimizer", self.encoder_optimizer, ENCODER_OPTIMIZERS)
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        rates = ("reconstruction_lr", "discriminator_lr", "encoder_lr", "classification_lr")
+        require(
+            {
+                "labels >= 0": self.labels >= 0,
+                **{f"{name} > 0": getattr(self, name) > 0 for name in rates},
+                "input_noise >= 0": self.input_noise >= 0,
+            }
+        )
+
+
+# A discriminator, what it takes for codes (b, ·), with their graph, and draws of the prior (b, ·), in that order.
+Game = tuple[Module, Tensor, Tensor]
+
+
+class AAETask:
+    """An adversarial autoencoder in training: the model, an optimizer for each event, and the step of the trainer.
+
+    Training labels are ``UNLABELLED`` where they are not given. ``labelled`` are the images that event 4 draws from.
+    ``measure(model, dataset, rng)`` gives the metrics of an epoch's end.
+    """
+
+    def __init__(
+        self,
+        model: AAE,
+        training: AAETraining,
+        steps_per_epoch: int,
+        epochs: int,
+        labelled: Split,
+        measure: Callable[[AAE, Dataset, np.random.Generator], Metrics],
+    ) -> None:
+        self.model, self.training, self.labelled, self.measure = model, training, labelled, measure
+        flatten(model.parameters())  # encoder, decoder and discriminators side by side: each event takes its slice
+        encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
+        discriminators = model.parameters()[len(encoder) + len(decoder) :]
+        by_adam = training.encoder_optimizer == "adam"
+        self.optimizers: dict[str, Optimizer] = {
+            "reconstruction": Adam(encoder + decoder, training.reconstruction_lr),
+            "discriminator": Adam(discriminators, training.discriminator_lr, beta1=0.5),
+            "encoder": Adam(encoder, training.encoder_lr, beta1=0.5)
+            if by_adam
+            else SGD(encoder, training.encoder_lr, 0.1),
+        }
+        if model.config.labels_for == "encoder":
+            self.optimizers["classification"] = Adam(encoder, training.classification_lr)
+        self.schedules = {
+            name: SCHEDULES[training.schedule](optimizer.lr, steps_per_epoch * epochs)
+            for name, optimizer in self.optimizers.items()
+        }
+
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+        """The events of a batch (b, D), one after the other (L26)."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.lr = self.schedules[name](optimizer.steps)
+        metrics = self.reconstruction_step(images, self.encoder_input(images, rng), labels, rng)
+        games = self.games(self.encoder_input(images, rng), labels, rng)
+        metrics |= self.discriminator_step(games)
+        metrics |= self.encoder_step(games)
+        if "classification" in self.optimizers and len(self.labelled):
+            chosen = rng.integers(len(self.labelled), size=len(images))
+            x = self.encoder_input(self.labelled.images[chosen], rng)
+            metrics |= self.classification_step(x, self.labelled.labels[chosen], rng)
+        return metrics
+
+    def encoder_input(self, images: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Images (b, D) as the encoder sees them in training: with noise, if there is to be some."""
+        if self.training.input_noise == 0:
+            return Tensor.wrap(images)
+        noise = rng.standard_normal(images.shape, dtype=images.dtype.type)
+        return Tensor.wrap(images + images.dtype.type(self.training.input_noise) * noise)
+
+    def games(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> list[Game]:
+        """The codes of x (b, D) and as many draws of the prior, for each discriminator that there is."""
+        model, b = self.model, len(labels)
+        z, class_logits = model.encode(x, model.draw_noise(b, rng))
+        prior = Tensor(model.prior.sample(b, rng, labels if model.regional else None), dtype=model.dtype)
+        games: list[Game] = [(model.discriminator, model.beside_labels(z, labels), model.beside_labels(prior, labels))]
+        if class_logits is not None:
+            classes = one_hot(rng.integers(CLASSES, size=b), CLASSES, model.dtype)
+            games.append((model.class_discriminator, ops.softmax(class_logits), classes))
+        return games
+
+    def reconstruction_step(
+        self, images: np.ndarray, x: Tensor, labels: np.ndarray, rng: np.random.Generator
+    ) -> Metrics:
+        """Event 1: encoder and decoder lower -log p(images|z), in nats an image, z being the code of x (b, D)."""
+        model, optimizer = self.model, self.optimizers["reconstruction"]
+        optimizer.zero_grad()
+        z, class_logits = model.encode(x, model.draw_noise(len(images), rng))
+        loss = ops.bce_with_logits(model.decode(z, model.decoder_classes(class_logits, labels)), images).mean()
+        loss.backward()
+        return self._update("reconstruction", {"reconstruction": loss.item()})
+
+    def discriminator_step(self, games: list[Game]) -> Metrics:
+        """Event 2: the discriminators learn to tell draws of the prior, 1, from codes, 0."""
+        self.optimizers["discriminator"].zero_grad()
+        total = 0.0
+        for discriminator, codes, prior in games:
+            for z, label in ((prior, 1.0), (codes.detach(), 0.0)):
+                loss = discriminator_loss(discriminator(z), label)
+                loss.backward()
+                total += loss.item()
+        return self._update("discriminator", {"d_loss": total})
+
+    def encoder_step(self, games: list[Game]) -> Metrics:
+        """Event 3: the encoder learns to have its codes taken for draws of the prior, non-saturating (L22)."""
+        self.optimizers["encoder"].zero_grad()
+        losses = []
+        for discriminator, codes, _ in games:
+            with frozen(discriminator):
+                losses.append(generator_loss(discriminator(codes), "non-saturating"))
+        loss = sum(losses[1:], losses[0])  # one backward, for the codes share the encoder
+        loss.backward()
+        return self._update("encoder", {"e_loss": loss.item()})
+
+    def classification_step(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+        """Event 4: the encoder lowers -log q(labels|x) of labelled images x (b, D)."""
+        self.optimizers["classification"].zero_grad()
+        _, class_logits = self.model.encode(x, self.model.draw_noise(len(labels), rng))
+        assert class_logits is not None
+        loss = ops.softmax_cross_entropy(class_logits, labels).mean()
+        loss.backward()
+        return self._update("classification", {"c_loss": loss.item()})
+
+    def _update(self, event: str, metrics: Metrics) -> Metrics:
+        require_finite(metrics)
+        self.optimizers[event].step()
+        return metrics
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """What ``measure`` says."""
+        return self.measure(self.model, dataset, rng)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Parameters under ``model.``, the optimizers' moments under the names of their events."""
+        state = prefixed("model.", self.model.state_dict())
+        for name, optimizer in self.optimizers.items():
+            state |= prefixed(f"{name}.", optimizer.state())
+        return state
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state()``; ValueError if it is another model's."""
+        load_parameters(self.model, state)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state(under(f"{name}.", state))

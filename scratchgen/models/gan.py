@@ -1,0 +1,323 @@
+"""The generative adversarial network (Goodfellow et al. 2014): two networks, their losses, and one training step.
+
+The generator G turns noise z into pictures G(z). The discriminator gives a logit a for each picture, and
+D = sigmoid(a) is the probability that it is real. The two play (L22, L23)
+
+    D maximises  V = E_x log D(x) + E_z log(1 - D(G(z))),      G wants D(G(z)) to be high.
+
+For any G the best D is p / (p + p_g), which leaves V = -log 4 + 2 JSD(p, p_g); it is smallest, -log 4, where p_g = p
+and D = 1/2 everywhere: nobody wins.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from scratchgen import ops
+from scratchgen.data.dataset import Dataset
+from scratchgen.errors import require, require_one_of
+from scratchgen.init import INITIALIZERS
+from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen
+from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, average_step
+from scratchgen.tensor import Tensor
+from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
+
+
+def discriminator_loss(logits: Tensor, label: float) -> Tensor:
+    """-[label log D + (1 - label) log(1 - D)], the mean over the batch, of logits (b, 1) (L23).
+
+    ``label`` is 1 for data and 0 for samples. One-sided smoothing takes 0.9 for data instead, which keeps D from
+    growing ever surer (Salimans et al. 2016, section 3.4); the label of samples stays 0, for a smoothed one would teach
+    G to stay where it is.
+    """
+    return ops.bce_with_logits(logits, np.full(logits.shape, label, logits.dtype)).mean()
+
+
+# What G minimises, as a function of the logits a (b, 1) of its samples, with s = sigmoid(a) = D(G(z)) (L22).
+GENERATOR_OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
+    # log(1 - s) = -softplus(a); its derivative is -s: nothing to learn from while D sees through every sample.
+    "minimax": lambda logits: -ops.softplus(logits).mean(),
+    # -log s = softplus(-a), with derivative -(1 - s): strongest where D sees through.
+    "non-saturating": lambda logits: ops.softplus(-logits).mean(),
+    # The lecture's: G maximises s itself, with derivative -s (1 - s). It has no gradient at either end.
+    "literal": lambda logits: -ops.sigmoid(logits).mean(),
+}
+
+
+def generator_loss(logits: Tensor, objective: str) -> Tensor:
+    """What G minimises, the mean over the batch: one of ``GENERATOR_OBJECTIVES``, of the logits (b, 1) of samples."""
+    return GENERATOR_OBJECTIVES[objective](logits)
+
+
+# ---- the networks ----
+
+NOISES = ("normal", "uniform")
+DISCRIMINATORS = ("leaky_relu", "maxout")
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """The networks of a GAN.
+
+    Attributes
+    ----------
+    input_dim, latent_dim : int
+        D pixels, J dimensions of noise.
+    noise : str
+        p(z): "normal" is N(0, I), "uniform" is uniform in [-1, 1]^J.
+    generator_hidden : tuple of int
+        Sizes of the hidden layers, each with relu; the output is the sigmoid of a linear layer, so pixels in [0, 1].
+    batch_norm : bool
+        Whether the generator's hidden layers are batch-normalised.
+    discriminator_hidden : tuple of int
+        Sizes of the hidden layers, each followed by dropout.
+    discriminator : str
+        Its hidden layers: "leaky_relu", or "maxout" with ``pieces`` linear pieces a unit.
+    pack : int
+        How many pictures of one kind the discriminator judges together, side by side. Two tell it of a generator that
+        repeats itself, which one alone cannot (PacGAN, Lin et al. 2018).
+    input_dropout, hidden_dropout : float
+        What the discriminator drops of its input and of its hidden layers.
+    initializer : str
+        How all weights begin: "by_activation", each layer's own default, or a name in ``init.INITIALIZERS``.
+    """
+
+    input_dim: int = 784
+    latent_dim: int = 64
+    noise: str = "normal"
+    generator_hidden: tuple[int, ...] = (512, 1024)
+    batch_norm: bool = True
+    discriminator_hidden: tuple[int, ...] = (512, 256)
+    discriminator: str = "leaky_relu"
+    pieces: int = 5
+    pack: int = 2
+    input_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    initializer: str = "by_activation"
+
+    def __post_init__(self) -> None:
+        require_one_of("noise", self.noise, NOISES)
+        require_one_of("discriminator", self.discriminator, DISCRIMINATORS)
+        require_one_of("initializer", self.initializer, ("by_activation", *INITIALIZERS))
+        require({"pack >= 1": self.pack >= 1})
+        if min(self.input_dim, self.latent_dim, self.pieces, *self.generator_hidden, *self.discriminator_hidden) < 1:
+            raise ValueError("every layer, the noise and the input have at least one dimension")
+
+
+class GAN(Module):
+    """Generator and discriminator. ``dtype`` is float32 to train and float64 to check."""
+
+    def __init__(self, config: GANConfig, rng: np.random.Generator, dtype: Any = np.float32) -> None:
+        self.config, self.dtype = config, np.dtype(dtype)
+        weights = INITIALIZERS.get(config.initializer)
+        layer = BatchNormDense if config.batch_norm else Dense
+        sizes = (config.latent_dim, *config.generator_hidden)
+        self.generator = Sequential(
+            *(layer(i, o, rng, "relu", weights, dtype) for i, o in pairwise(sizes)),
+            Dense(sizes[-1], config.input_dim, rng, "sigmoid", weights, dtype),
+        )
+        sizes = (config.pack * config.input_dim, *config.discriminator_hidden)
+        layers: list[Module] = [Dropout(config.input_dropout, rng)]
+        for i, o in pairwise(sizes):
+            hidden = (
+                Maxout(i, o, config.pieces, rng, weights, dtype)
+                if config.discriminator == "maxout"
+                else Dense(i, o, rng, "leaky_relu", weights, dtype)
+            )
+            layers += [hidden, Dropout(config.hidden_dropout, rng)]
+        self.discriminator = Sequential(*layers, Dense(sizes[-1], 1, rng, "identity", weights, dtype))
+
+    def draw_noise(self, n: int, rng: np.random.Generator) -> Tensor:
+        """n draws z (n, J) from p(z)."""
+        shape, kind = (n, self.config.latent_dim), self.dtype.type
+        if self.config.noise == "normal":
+            return Tensor.wrap(rng.standard_normal(shape, dtype=kind))
+        return Tensor.wrap(2 * rng.random(shape, dtype=kind) - 1)
+
+    def generate(self, z: Tensor) -> Tensor:
+        """G(z): pictures (n, D) in [0, 1], of noise z (n, J)."""
+        return self.generator(z)
+
+    def discriminate(self, x: Tensor) -> Tensor:
+        """The logits (n / pack, 1) of D(x), the probability that x (n, D) is real; what fills no pack is left out."""
+        packs = len(x) // self.config.pack
+        whole = x if packs * self.config.pack == len(x) else x[: packs * self.config.pack]
+        return self.discriminator(whole if self.config.pack == 1 else whole.reshape(packs, -1))
+
+
+# ---- training ----
+
+OPTIMIZERS = ("adam", "momentum")
+
+
+@dataclass(frozen=True)
+class GANTraining:
+    """How a GAN is trained.
+
+    Attributes
+    ----------
+    objective : str
+        What G minimises: a name in ``GENERATOR_OBJECTIVES`` (L22).
+    real_label : float
+        D's target for data: 1, or less for one-sided label smoothing.
+    discriminator_steps : int
+        k, steps of D for each one of G.
+    optimizer : str
+        "adam" with beta1 = ``momentum``; or "momentum", gradient descent whose momentum rises from ``momentum`` to
+        ``final_momentum`` over ``momentum_epochs``.
+    generator_lr, discriminator_lr, schedule : float, float, str
+        The learning rates, and how both go down: a name in ``SCHEDULES`` (see ``optim``).
+    average : float
+        Samples come from a running average of G, of which so much stays at each of its steps: after n of them at most
+        (1 + n) / (10 + n), so that its beginning is soon forgotten. With 0 they come from G as it is.
+    """
+
+    objective: str = "non-saturating"
+    real_label: float = 0.9
+    discriminator_steps: int = 1
+    optimizer: str = "adam"
+    generator_lr: float = 1e-3
+    discriminator_lr: float = 1e-3
+    schedule: str = "cosine"
+    momentum: float = 0.5
+    final_momentum: float = 0.5
+    momentum_epochs: float = 0.0
+    average: float = 0.999
+
+    def __post_init__(self) -> None:
+        require_one_of("objective", self.objective, GENERATOR_OBJECTIVES)
+        require_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        require(
+            {
+                "0 < real_label <= 1": 0 < self.real_label <= 1,
+                "discriminator_steps >= 1": self.discriminator_steps >= 1,
+                "generator_lr > 0": self.generator_lr > 0,
+                "discriminator_lr > 0": self.discriminator_lr > 0,
+                "0 <= momentum < 1": 0 <= self.momentum < 1,
+                "0 <= final_momentum < 1": 0 <= self.final_momentum < 1,
+                "momentum_epochs >= 0": self.momentum_epochs >= 0,
+                "0 <= average < 1": 0 <= self.average < 1,
+            }
+        )
+
+
+class GANTask:
+    """A GAN in training: the model, an optimizer for each network, and the step that the trainer repeats.
+
+    ``averaged`` is the generator that samples are drawn from. ``measure(model, dataset, rng)`` gives the metrics of an
+    epoch's end.
+    """
+
+    def __init__(
+        self,
+        model: GAN,
+        training: GANTraining,
+        steps_per_epoch: int,
+        epochs: int,
+        measure: Callable[[GAN, Dataset, np.random.Generator], Metrics],
+    ) -> None:
+        self.model, self.training, self.measure, self.steps_per_epoch = model, training, measure, steps_per_epoch
+        self.generator_optimizer = self._optimizer(model.generator, training.generator_lr)
+        self.discriminator_optimizer = self._optimizer(model.discriminator, training.discriminator_lr)
+        self.averaged = deepcopy(model.generator)
+        schedule, total = SCHEDULES[training.schedule], steps_per_epoch * epochs
+        self.schedules = schedule(training.generator_lr, total), schedule(training.discriminator_lr, total)
+
+    def _optimizer(self, network: Module, lr: float) -> Optimizer:
+        if self.training.optimizer == "adam":
+            return Adam(network, lr, beta1=self.training.momentum)
+        return SGD(network, lr, self.training.momentum)
+
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+        """A step of D on a batch (b, D) of data and one of samples, and after every k-th a step of G (L23)."""
+        self.model.draw_from(rng)
+        self._set_rates()
+        fake = self.generate(self.model.draw_noise(len(images), rng))
+        metrics = self.discriminator_step(Tensor.wrap(images), fake.detach())
+        if self.discriminator_optimizer.steps % self.training.discriminator_steps == 0:
+            metrics |= self.generator_step(fake)
+        return metrics
+
+    def _set_rates(self) -> None:
+        step, training = self.discriminator_optimizer.steps, self.training
+        optimizers = self.generator_optimizer, self.discriminator_optimizer
+        for optimizer, schedule in zip(optimizers, self.schedules, strict=True):
+            optimizer.lr = schedule(step)
+            if isinstance(optimizer, SGD):
+                ramp = training.momentum_epochs * self.steps_per_epoch
+                rise = min(1.0, step / ramp if ramp else 1.0)
+                optimizer.momentum = training.momentum + rise * (training.final_momentum - training.momentum)
+
+    def discriminator_step(self, real: Tensor, fake: Tensor) -> Metrics:
+        """D learns to tell ``real`` from ``fake``, each (b, D): two passes, whose gradients add up, then one update."""
+        self.discriminator_optimizer.zero_grad()
+        metrics = self.discriminator_backward(real, fake)
+        metrics["d_gradient"] = self.discriminator_optimizer.gradient_norm()
+        require_finite(metrics)
+        self.discriminator_optimizer.step()
+        return metrics
+
+    def generator_step(self, fake: Tensor) -> Metrics:
+        """G learns from what D, held fixed, says of its samples ``fake`` (b, D) (L22)."""
+        self.generator_optimizer.zero_grad()
+        metrics = self.generator_backward(fake)
+        metrics["g_gradient"] = self.generator_optimizer.gradient_norm()
+        require_finite(metrics)
+        self.generator_optimizer.step()
+        n = self.generator_optimizer.steps
+        average_step(self.averaged, self.model.generator, min(self.training.average, (1 + n) / (10 + n)))
+        return metrics
+
+    def generate(self, z: Tensor) -> Tensor:
+        """The samples (b, D) of a step, of noise z (b, J)."""
+        return self.model.generate(z)
+
+    def discriminator_backward(self, real: Tensor, fake: Tensor) -> Metrics:
+        """Give D's parameters their gradients; returns the loss, and the means of D over ``real`` and over ``fake``."""
+        losses, certainty = [], []
+        for x, label in ((real, self.training.real_label), (fake, 0.0)):
+            logits = self.model.discriminate(x)
+            losses.append(discriminator_loss(logits, label))
+            certainty.append(ops.sigmoid(logits.detach()).mean().item())
+            losses[-1].backward()
+        return {"d_loss": losses[0].item() + losses[1].item(), "d_real": certainty[0], "d_fake": certainty[1]}
+
+    def generator_backward(self, fake: Tensor) -> Metrics:
+        """Give G's parameters their gradients; returns the loss."""
+        with frozen(self.model.discriminator):
+            loss = generator_loss(self.model.discriminate(fake), self.training.objective)
+        loss.backward()
+        return {"g_loss": loss.item()}
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """What ``measure`` says of the model that samples are drawn from."""
+        sampled = copy(self.model)
+        sampled.generator = self.averaged
+        return self.measure(sampled, dataset, rng)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Parameters under ``model.`` and ``averaged.``, the optimizers' moments under their names."""
+        return (
+            prefixed("model.", self.model.state_dict())
+            | prefixed("averaged.", self.averaged.state_dict())
+            | prefixed("generator_optimizer.", self.generator_optimizer.state())
+            | prefixed("discriminator_optimizer.", self.discriminator_optimizer.state())
+        )
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state()``; ValueError if it is another model's."""
+        load_parameters(self.model, state)
+        self.averaged.load_state_dict(under("averaged.", state))
+        self.generator_optimizer.load_state(under("generator_optimizer.", state))
+        self.discriminator_optimizer.load_state(under("discriminator_optimizer.", state))
+
+
+def load_averaged(model: GAN, state: Mapping[str, np.ndarray]) -> None:
+    """Give the model a checkpoint's parameters, and the generator that samples are drawn from; ValueError if unfit."""
+    load_parameters(model, state)
+    model.generator.load_state_dict(under("averaged.", state))

@@ -1,0 +1,146 @@
+"""The options of ``scratchgen train``: each replaces a field of a named configuration."""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import kernels
+from scratchgen.data import SOURCES
+from scratchgen.data.pixels import BINARIZE
+from scratchgen.errors import UserError
+from scratchgen.models.aae import LABELS_FOR, POSTERIORS
+from scratchgen.models.gan import GENERATOR_OBJECTIVES
+from scratchgen.models.vae import LIKELIHOODS
+from scratchgen.priors import PRIORS
+from scratchgen.recipes import Recipe, RunConfig
+
+DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's cache)"
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or not 0 < int(text) < 2**31:  # what NumPy takes as a size
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0, and below 2^31")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number, 0 or above."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return found
+
+
+@dataclass(frozen=True)
+class Option:
+    """``--name``, for the field of that name in a ``part`` of the configuration: "run", "network" or "training".
+
+    ``takes`` is a function from the text, shown as ``metavar``, or the values to choose from.
+    """
+
+    name: str
+    part: str
+    takes: Callable[[str], Any] | Iterable[str]
+    help: str
+    metavar: str | None = None
+
+    def add(self, parser: argparse.ArgumentParser, config: RunConfig) -> None:
+        """Enter the option, with the value of ``config`` as the default that its help names."""
+        default = getattr(config if self.part == "run" else getattr(config, self.part), self.name)
+        known = f" ({default})" if default is not None else ""
+        kind = {"type": self.takes, "metavar": self.metavar} if callable(self.takes) else {"choices": self.takes}
+        parser.add_argument(f"--{self.name.replace('_', '-')}", help=self.help + known, **kind)
+
+
+RUN_OPTIONS = (
+    Option("data", "run", SOURCES, "auto: MNIST where it can be had, else strokes"),
+    Option("data_dir", "run", Path, DATA_DIR, "DIR"),
+    Option("epochs", "run", positive, "passes over the training images", "N"),
+    Option("batch_size", "run", positive, "images a step", "N"),
+    Option("seed", "run", whole, "of every random choice", "N"),
+    Option("kernels", "run", kernels.SETS, "what computes"),
+)
+LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code", "J")
+OPTIONS: dict[str, tuple[Option, ...]] = {
+    "vae": (
+        replace(LATENT_DIM, help="dimensions of the code; 2 brings the scatter and the manifold"),
+        Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
+        Option("samples", "training", positive, "draws of z for each image", "M"),
+        Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or anew"),
+        Option("beta", "training", number, "weight of the KL term", "B"),
+        Option("beta_warmup", "training", number, "epochs over which beta rises from 0", "EPOCHS"),
+        Option("lr", "training", number, "Adam's learning rate", "X"),
+    ),
+    "gan": (
+        replace(LATENT_DIM, help="dimensions of the noise"),
+        Option("objective", "training", GENERATOR_OBJECTIVES, "what the generator minimises"),
+        Option("real_label", "training", number, "the discriminator's target for data; below 1 smooths", "Y"),
+        Option("discriminator_steps", "training", positive, "its steps for each one of the generator", "K"),
+        Option("generator_lr", "training", number, "the generator's learning rate", "X"),
+        Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),
+    ),
+    "aae": (
+        LATENT_DIM,
+        Option("prior", "network", PRIORS, "p(z), to which the codes are matched"),
+        Option("posterior", "network", POSTERIORS, "q(z|x): a code an image, a normal distribution, or any"),
+        Option("labels_for", "network", LABELS_FOR, "who is given the labels"),
+        Option("labels", "training", whole, "training images whose label is given", "N"),
+        Option("reconstruction_lr", "training", number, "learning rate of the reconstruction", "X"),
+        Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),
+        Option("encoder_lr", "training", number, "the encoder's learning rate against the discriminator", "X"),
+    ),
+}
+
+
+def add_train_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+    """Enter everything that ``train MODEL`` takes."""
+    config = next(iter(recipe.configs.values()))
+    parser.epilog = f"In brackets: the default; where a configuration sets it, that of {config.name}."
+    parser.add_argument("--config", choices=recipe.configs, help=f"named configuration ({config.name})")
+    for option in (*RUN_OPTIONS, *OPTIONS[recipe.model]):
+        option.add(parser, config)
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (runs/{recipe.model}-CONFIG)")
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="continue this run; --epochs may add to it, which stretches a schedule that is not constant (a new run)",
+    )
+
+
+def given(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
+    """What was typed, by the names of the fields that it replaces."""
+    names = [option.name for option in (*RUN_OPTIONS, *OPTIONS[recipe.model])]
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def configure(options: argparse.Namespace, recipe: Recipe) -> RunConfig:
+    """The named configuration, or the recipe's first, with what was typed. UserError if the values do not fit."""
+    config = recipe.configs[options.config] if options.config else next(iter(recipe.configs.values()))
+    parts: dict[str, dict[str, Any]] = {"run": {}, "network": {}, "training": {}}
+    part_of = {option.name: option.part for option in (*RUN_OPTIONS, *OPTIONS[recipe.model])}
+    for name, value in given(options, recipe).items():
+        parts[part_of[name]][name] = str(value) if name == "data_dir" else value
+    try:
+        return replace(
+            config,
+            network=replace(config.network, **parts["network"]),
+            training=replace(config.training, **parts["training"]),
+            **parts["run"],
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -1,0 +1,219 @@
+"""Priors p(z) that codes are shaped into (L25), after Makhzani et al. 2015.
+
+Two of them, ``REGIONS``, have a region for each of ten classes: with labels, codes of a class are drawn in its region.
+"""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from scratchgen.data.dataset import UNLABELLED
+
+PRIORS = ("gaussian", "uniform", "mixture", "swiss-roll")
+REGIONS = ("mixture", "swiss-roll")
+CLASSES = 10
+
+
+class Prior:
+    """A distribution p(z) of codes of ``dim`` dimensions.
+
+    ``labels`` (n,) are classes 0..9, or ``UNLABELLED`` where a class is not known, which counts as any; a prior
+    without regions does not look at them.
+    """
+
+    dim: int
+
+    def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
+        """n draws (n, dim), float64, each in the region of its label."""
+        raise NotImplementedError
+
+    def log_prob(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """log p(z) (n,) of codes z (n, dim), given their labels if there are some; where there is a density."""
+        raise NotImplementedError(f"{type(self).__name__} has no density")
+
+    def region(self, z: np.ndarray) -> np.ndarray:
+        """The class (n,), int64, in whose region codes z (n, dim) lie; where there are regions."""
+        raise NotImplementedError(f"{type(self).__name__} has no regions")
+
+    def walk(self, rows: int, columns: int) -> np.ndarray:
+        """Codes (rows * columns, 2), row by row, for a picture of what is decoded from all over the prior.
+
+        z1 grows to the right and z2 upwards; where there are regions, each of ten rows is one. ValueError for codes
+        that are not of two dimensions, or another number of rows.
+        """
+        raise NotImplementedError
+
+
+class Gaussian(Prior):
+    """N(0, sd^2 I)."""
+
+    def __init__(self, dim: int, sd: float = 1.0) -> None:
+        self.dim, self.sd = dim, sd
+
+    def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
+        return self.sd * rng.standard_normal((n, self.dim))
+
+    def log_prob(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        return _log_normal(z, self.sd).sum(axis=1)
+
+    def walk(self, rows: int, columns: int) -> np.ndarray:
+        """Over the quantiles (i + 0.5) / n of both dimensions, so that every code stands for as much probability."""
+        _require_two(self.dim)
+        return _grid(*([self.sd * NormalDist().inv_cdf(p) for p in _middles(n)] for n in (rows, columns)))
+
+
+class Uniform(Prior):
+    """Uniform in [-limit, limit]^dim."""
+
+    def __init__(self, dim: int, limit: float = 1.0) -> None:
+        self.dim, self.limit = dim, limit
+
+    def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
+        return rng.uniform(-self.limit, self.limit, (n, self.dim))
+
+    def log_prob(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        inside = (np.abs(z) <= self.limit).all(axis=1)
+        return np.where(inside, -self.dim * math.log(2 * self.limit), -np.inf)
+
+    def walk(self, rows: int, columns: int) -> np.ndarray:
+        """In the middles of equal cells."""
+        _require_two(self.dim)
+        return _grid(*([self.limit * (2 * p - 1) for p in _middles(n)] for n in (rows, columns)))
+
+
+class Mixture(Prior):
+    """Ten Gaussians, the petals of a flower, each the region of a class (Makhzani et al. 2015, section 2.3).
+
+    Component k has standard deviations 0.5 along an axis at the angle 2 pi k / 10 and 0.1 across, and its mean on that
+    axis, 1.4 from the origin.
+    """
+
+    dim = 2
+    shift, along, across = 1.4, 0.5, 0.1
+
+    def __init__(self) -> None:
+        angles = 2 * np.pi * np.arange(CLASSES) / CLASSES
+        self.axes = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (10, 2)
+        self.normals = np.stack([-np.sin(angles), np.cos(angles)], axis=1)
+
+    def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
+        k, noise = _classes(n, rng, labels), rng.standard_normal((n, 2))
+        return (self.shift + self.along * noise[:, :1]) * self.axes[k] + self.across * noise[:, 1:] * self.normals[k]
+
+    def log_prob(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        components = self._log_components(z)
+        mixture = np.logaddexp.reduce(components, axis=1) - math.log(CLASSES)
+        if labels is None:
+            return mixture
+        labels = _checked(labels, len(z))
+        return np.where(labels == UNLABELLED, mixture, components[np.arange(len(z)), labels])
+
+    def region(self, z: np.ndarray) -> np.ndarray:
+        """The most probable component."""
+        return self._log_components(z).argmax(axis=1)
+
+    def walk(self, rows: int, columns: int) -> np.ndarray:
+        """Row k goes along the axis of component k, outwards, over the quantiles (j + 0.5) / columns."""
+        _require_a_row_each(rows)
+        radii = np.array([NormalDist(self.shift, self.along).inv_cdf(p) for p in _middles(columns)])
+        return (radii[:, None] * self.axes[:, None]).reshape(-1, 2)
+
+    def _log_components(self, z: np.ndarray) -> np.ndarray:
+        """log p(z | k), (n, 10), of z (n, 2)."""
+        return _log_normal(z @ self.axes.T - self.shift, self.along) + _log_normal(z @ self.normals.T, self.across)
+
+
+class SwissRoll(Prior):
+    """A spiral of two turns, a stretch of which is the region of a class (Makhzani et al. 2015, section 2.3).
+
+    With u uniform in [label / 10, (label + 1) / 10], a code has the radius 3 sqrt(u) and the angle 4 pi sqrt(u). Codes
+    lie on a line, so they have no density in the plane.
+    """
+
+    dim = 2
+    points = 5_000  # of the roll, to look for the nearest
+    at_once = 1_000  # codes compared with all of them
+
+    def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
+        k = _classes(n, rng, labels)
+        return self._at((rng.random(n) + k) / CLASSES)
+
+    def region(self, z: np.ndarray) -> np.ndarray:
+        """The class of the nearest point of the roll."""
+        roll = self._at(np.array(_middles(self.points)))
+        squares = (roll**2).sum(axis=1)
+        nearest = np.empty(len(z), np.int64)
+        for i in range(0, len(z), self.at_once):
+            nearest[i : i + self.at_once] = (squares - 2 * z[i : i + self.at_once] @ roll.T).argmin(axis=1)
+        return nearest * CLASSES // self.points
+
+    def walk(self, rows: int, columns: int) -> np.ndarray:
+        """Row k goes along the stretch of class k, outwards, in equal steps of u."""
+        _require_a_row_each(rows)
+        return self._at((np.arange(CLASSES)[:, None] + _middles(columns)).reshape(-1) / CLASSES)
+
+    def _at(self, u: np.ndarray) -> np.ndarray:
+        """The points (n, 2) of the roll at u (n,) in [0, 1]."""
+        root = np.sqrt(u)
+        return 3 * root[:, None] * np.stack([np.cos(4 * np.pi * root), np.sin(4 * np.pi * root)], axis=1)
+
+
+def make_prior(name: str, dim: int) -> Prior:
+    """The prior of that name, one of ``PRIORS``, over codes of ``dim`` dimensions. ValueError if there is none."""
+    if name in REGIONS and dim != 2:
+        raise ValueError(f"the prior {name} lies in two dimensions, not {dim}; take latent_dim 2 or another prior")
+    if name == "gaussian":
+        return Gaussian(dim)
+    if name == "uniform":
+        return Uniform(dim)
+    if name == "mixture":
+        return Mixture()
+    if name == "swiss-roll":
+        return SwissRoll()
+    raise ValueError(f"prior {name!r} is not one of {', '.join(PRIORS)}")
+
+
+def _log_normal(x: np.ndarray, sd: float) -> np.ndarray:
+    """log N(x | 0, sd^2), elementwise."""
+    return -((x / sd) ** 2) / 2 - math.log(sd * math.sqrt(2 * math.pi))
+
+
+def _classes(n: int, rng: np.random.Generator, labels: np.ndarray | None) -> np.ndarray:
+    """The labels (n,), drawn where there is none."""
+    drawn = rng.integers(CLASSES, size=n)
+    if labels is None:
+        return drawn
+    labels = _checked(labels, n)
+    return np.where(labels == UNLABELLED, drawn, labels)
+
+
+def _checked(labels: np.ndarray, n: int) -> np.ndarray:
+    """Labels (n,). ValueError if they are not n classes."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or not np.isin(labels, np.arange(UNLABELLED, CLASSES)).all():
+        raise ValueError(f"labels are {n} classes 0..{CLASSES - 1}, or {UNLABELLED} for any; got {labels}")
+    return labels
+
+
+def _middles(n: int) -> list[float]:
+    """The middles of n equal cells of [0, 1]."""
+    if n < 1:
+        raise ValueError(f"a walk has at least one row and one column, not {n}")
+    return [(i + 0.5) / n for i in range(n)]
+
+
+def _grid(rows: list[float], columns: list[float]) -> np.ndarray:
+    """Codes (rows * columns, 2), row by row: z1 grows to the right and z2 upwards."""
+    z1, z2 = np.meshgrid(columns, rows[::-1])
+    return np.stack([z1.ravel(), z2.ravel()], axis=1)
+
+
+def _require_two(dim: int) -> None:
+    if dim != 2:
+        raise ValueError(f"only codes of two dimensions can be walked over, not of {dim}")
+
+
+def _require_a_row_each(rows: int) -> None:
+    if rows != CLASSES:
+        raise ValueError(f"this prior is walked over in {CLASSES} rows, one a class, not in {rows}")

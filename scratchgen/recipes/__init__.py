@@ -1,0 +1,10 @@
+"""What each kind of model brings to a run."""
+
+from scratchgen.recipes.aae import AAERecipe
+from scratchgen.recipes.gan import GANRecipe
+from scratchgen.recipes.recipe import Recipe, RunConfig
+from scratchgen.recipes.vae import VAERecipe
+
+RECIPES: dict[str, Recipe] = {recipe.model: recipe for recipe in (VAERecipe(), GANRecipe(), AAERecipe())}
+
+__all__ = ["RECIPES", "Recipe", "RunConfig"]

@@ -1,0 +1,188 @@
+"""The adversarial autoencoder's part of a run: named configurations, how well its codes fit the prior, the figures."""
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scratchgen.data import Dataset
+from scratchgen.data.dataset import UNLABELLED, Split, keep_labels
+from scratchgen.errors import UserError
+from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, mmd
+from scratchgen.models.aae import AAE, CLASSES, AAEConfig, AAETask, AAETraining, one_hot
+from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.tensor import Tensor, no_grad
+from scratchgen.training import Metrics, stream
+
+CODES_AN_EPOCH = 2_000  # compared with the prior after an epoch
+PRIOR_PAIRS = 3  # pairs of draws of the prior, compared with one another
+ROWS = 1_000  # images encoded, or codes decoded, together
+ALL_LABELS = 10**6
+SORTING = AAETraining(labels=ALL_LABELS, reconstruction_lr=3e-4, encoder_lr=1e-3, encoder_optimizer="adam")
+
+
+class AAERecipe(Recipe):
+    """Adversarial autoencoders."""
+
+    model = "aae"
+    network, training = AAEConfig, AAETraining
+    configs: ClassVar = named(
+        RunConfig("aae", "gaussian", AAEConfig(), AAETraining(), epochs=15, batch_size=100),
+        # Labels, and an encoder that moves fast enough to sort the classes into their regions.
+        RunConfig("aae", "mixture", AAEConfig(prior="mixture"), SORTING, epochs=15, batch_size=100),
+        RunConfig("aae", "swiss-roll", AAEConfig(prior="swiss-roll"), SORTING, epochs=20, batch_size=100),
+        RunConfig(
+            "aae",
+            "supervised",
+            AAEConfig(latent_dim=10, labels_for="decoder"),
+            AAETraining(labels=ALL_LABELS),
+            epochs=15,
+            batch_size=100,
+        ),
+        RunConfig(
+            "aae",
+            "semi-supervised",
+            AAEConfig(latent_dim=5, labels_for="encoder"),
+            AAETraining(labels=1000, input_noise=0.3),
+            epochs=15,
+            batch_size=100,
+        ),
+    )
+    expected: ClassVar = {}
+
+    def seen(self, config: RunConfig, data: Dataset) -> Dataset:
+        """The data, without the labels that are not given."""
+        train = keep_labels(data.train, config.training.labels, stream(config.seed, "labels"))
+        return Dataset(data.name, train, data.test, data.image_shape)
+
+    def build(self, config: RunConfig) -> AAE:
+        """A new adversarial autoencoder."""
+        return AAE(config.network, stream(config.seed, "parameters"))
+
+    def task(self, config: RunConfig, model: AAE, data: Dataset) -> AAETask:
+        """The adversarial autoencoder in training."""
+        given = data.train.labels != UNLABELLED
+        labelled = Split(data.train.images[given], data.train.labels[given])
+        steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+        return AAETask(model, config.training, steps_per_epoch, config.epochs, labelled, health)
+
+    def evaluate(
+        self, config: RunConfig, model: AAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
+    ) -> dict[str, Any]:
+        """Reconstruction, and the codes against the prior, over the first ``limit`` test images."""
+        if iw_samples is not None:
+            raise UserError("an aae gives no likelihood; leave --iw-samples out")
+        rng = stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+        codes, table = _measured(model, data.test.images[:limit], data.test.labels[:limit], rng)
+        train_codes, _ = encode(model, data.train.images, rng)
+        prior = model.prior.sample(len(train_codes), rng)
+        draws = [model.prior.sample(len(codes), rng) for _ in range(2 * PRIOR_PAIRS)]
+        scale = kernel_scale(prior)
+        alike = [mmd(x, y, scale) for x, y in zip(draws[::2], draws[1::2], strict=True)]
+        return {
+            **table,
+            "mmd": mmd(codes, draws[0], scale),
+            # 0 in expectation: this is its spread
+            "mmd_prior_vs_prior": math.sqrt(np.mean(np.square(alike))),
+            "fresh_discriminator_bce": fresh_discriminator_bce(train_codes, prior, codes, draws[0], rng),
+        }
+
+    def report(self, config: RunConfig, test: dict[str, Any]) -> str:
+        """How well pictures come back, and how near the codes are to the prior."""
+        labels = {"own_region": "in their class's own region", "error_rate": "classified wrongly"}
+        return (
+            f"test: reconstruction_mse {test['reconstruction_mse']:.4f} a pixel;  codes against the prior: "
+            f"mmd {test['mmd']:.1e} (the prior with itself {test['mmd_prior_vs_prior']:.1e}), "
+            f"a fresh discriminator's bce {test['fresh_discriminator_bce']:.3f} of {math.log(2):.3f} nats"
+            + "".join(f";  {test[name]:.2%} {words}" for name, words in labels.items() if name in test)
+        )
+
+    def sample(self, config: RunConfig, model: AAE, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Pictures (n, D) of n draws from the prior, of classes drawn alike where the decoder takes them."""
+        return decode(model, model.prior.sample(n, rng), rng.integers(CLASSES, size=n))
+
+    def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Pictures (n, D) of the codes of images (n, D)."""
+        codes, classes = encode(model, images, stream(config.seed, "evaluation", 10**6))
+        return decode(model, codes, labels if classes is None else classes)
+
+    def draw(
+        self, config: RunConfig, model: AAE, data: Dataset, history: list[dict[str, Any]], folder: Path
+    ) -> list[Path]:
+        """Samples, reconstructions and curves; codes beside the prior and its manifold; styles by digits."""
+        from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+
+        test, shape, rng = data.test, data.image_shape, stream(config.seed, "samples")
+        reconstructions = self.reconstruct(config, model, test.images[:20], test.labels[:20])
+        paths = [
+            figures.save_samples(folder / "samples.png", self.sample(config, model, 100, rng), shape),
+            figures.save_reconstructions(folder / "reconstructions.png", test.images[:20], reconstructions, shape),
+            figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
+        ]
+        if model.config.labels_for != "discriminator":
+            styles = np.repeat(model.prior.sample(10, rng), CLASSES, axis=0)
+            pictures = decode(model, styles, np.tile(np.arange(CLASSES), 10))
+            paths.append(figures.save_samples(folder / "styles.png", pictures, shape, CLASSES))
+        elif model.config.latent_dim == 2:
+            codes, _ = encode(model, test.images, rng)
+            labels = rng.integers(CLASSES, size=2000) if model.regional else None
+            samples = model.prior.sample(2000, rng, labels)
+            paths.append(
+                figures.save_latent_scatter(
+                    folder / "latent.png", codes, test.labels, prior_samples=samples, prior_labels=labels
+                )
+            )
+            rows = CLASSES if model.regional else 20
+            walk = decode(model, model.prior.walk(rows, 20))
+            if model.config.prior == "gaussian":
+                paths.append(figures.save_manifold(folder / "manifold.png", walk, rows, 20, shape))
+            else:
+                paths.append(figures.save_samples(folder / "manifold.png", walk, shape, 20))
+        return paths
+
+
+def health(model: AAE, data: Dataset, rng: np.random.Generator) -> Metrics:
+    """The metrics of an adversarial autoencoder at the end of an epoch."""
+    images, labels = data.test.images[:CODES_AN_EPOCH], data.test.labels[:CODES_AN_EPOCH]
+    codes, table = _measured(model, images, labels, rng)
+    prior = model.prior.sample(len(codes), rng)
+    return table | {"mmd": mmd(codes, prior, kernel_scale(prior)), "code_sd": float(codes.std(axis=0).mean())}
+
+
+def _measured(
+    model: AAE, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The codes (n, J) of images (n, D), and what is measured of each image: the pictures and the classes."""
+    codes, classes = encode(model, images, rng)
+    pictures = decode(model, codes, labels if classes is None else classes)
+    table = {"reconstruction_mse": float(np.mean((pictures - images) ** 2, dtype=np.float64))}
+    if model.regional:
+        table["own_region"] = float(np.mean(model.prior.region(codes) == labels))
+    if classes is not None:
+        table["error_rate"] = float(np.mean(classes != labels))
+    return codes, table
+
+
+def encode(model: AAE, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    """Draws of z (n, J) from q(z|x) of images (n, D), and the likeliest classes (n,) where the encoder classifies."""
+    codes, classes = [], []
+    with no_grad():
+        for start in range(0, len(images), ROWS):
+            x = Tensor(images[start : start + ROWS], dtype=model.dtype)
+            z, class_logits = model.encode(x, model.draw_noise(len(x), rng))
+            codes.append(z.data)
+            if class_logits is not None:
+                classes.append(class_logits.data.argmax(axis=1))
+    return np.concatenate(codes), np.concatenate(classes) if classes else None
+
+
+def decode(model: AAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Pictures (n, D) of codes (n, J) and of labels (n,), which count only where the decoder takes them."""
+    takes_labels, pictures = model.config.labels_for != "discriminator", []
+    with no_grad():
+        for start in range(0, len(codes), ROWS):
+            rows = slice(start, start + ROWS)
+            y = one_hot(labels[rows], CLASSES, model.dtype) if takes_labels and labels is not None else None
+            pictures.append(model.mean(Tensor(codes[rows], dtype=model.dtype), y).data)
+    return np.concatenate(pictures)

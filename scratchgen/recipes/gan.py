@@ -1,0 +1,173 @@
+"""The GAN's part of a run: named configurations, its health, the figures."""
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from tqdm import tqdm
+
+from scratchgen import ops
+from scratchgen.data import Dataset
+from scratchgen.errors import UserError
+from scratchgen.evaluation.samples import class_histogram, class_statistics, missing_classes, overlap
+from scratchgen.judge import Judge, load_judge
+from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining, load_averaged
+from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.tensor import Tensor, no_grad
+from scratchgen.training import Metrics, stream
+
+SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after an epoch
+ROWS = 1_000  # pictures drawn or looked at together
+
+
+class GANRecipe(Recipe):
+    """Generative adversarial networks."""
+
+    model = "gan"
+    network, training = GANConfig, GANTraining
+    configs: ClassVar = named(
+        # Without batch normalisation the generator collapses within epochs. Judging pictures in pairs keeps all ten
+        # classes alike at a learning rate that would lose some. Dropout in D keeps it too dull to teach clean strokes.
+        # The averaged generator and the cosine take away the noise of the last steps.
+        RunConfig("gan", "mlp", GANConfig(), GANTraining(), epochs=40, batch_size=128),
+        # The net of Goodfellow et al. 2014, as their code sets it: maxout and dropout, momentum rising, noise uniform.
+        RunConfig(
+            "gan",
+            "goodfellow",
+            GANConfig(
+                latent_dim=100,
+                noise="uniform",
+                generator_hidden=(1200, 1200),
+                batch_norm=False,
+                discriminator_hidden=(240, 240),
+                discriminator="maxout",
+                pack=1,
+                input_dropout=0.2,
+                hidden_dropout=0.5,
+                initializer="uniform",
+            ),
+            GANTraining(
+                real_label=1.0,
+                optimizer="momentum",
+                generator_lr=0.1,
+                discriminator_lr=0.1,
+                schedule="goodfellow",
+                final_momentum=0.7,
+                momentum_epochs=250.0,
+                average=0.0,
+            ),
+            epochs=50,
+            batch_size=100,
+        ),
+    )
+    expected: ClassVar = {}
+
+    def build(self, config: RunConfig) -> GAN:
+        """A new GAN."""
+        return GAN(config.network, stream(config.seed, "parameters"))
+
+    def task(self, config: RunConfig, model: GAN, data: Dataset) -> GANTask:
+        """The GAN in training. UserError if an epoch's last batch would not fill one pack."""
+        if 0 < len(data.train) % config.batch_size < config.network.pack:
+            raise UserError(
+                f"{len(data.train)} images in batches of {config.batch_size} leave a last one too small for the "
+                f"discriminator, which judges {config.network.pack} at a time; give another --batch-size"
+            )
+        steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+        return GANTask(model, config.training, steps_per_epoch, config.epochs, Health(load_judge(data)))
+
+    def load(self, model: GAN, arrays: Mapping[str, np.ndarray]) -> None:
+        """Give the model a checkpoint's parameters, its generator being the averaged one."""
+        load_averaged(model, arrays)
+        model.eval()
+
+    def evaluate(
+        self, config: RunConfig, model: GAN, data: Dataset, limit: int | None = None, iw_samples: int | None = None
+    ) -> dict[str, Any]:
+        """The health of 10,000 samples beside the test images, or of ``limit`` of each."""
+        if iw_samples is not None:
+            raise UserError("a gan gives no likelihood; leave --iw-samples out")
+        judge, rng = load_judge(data), stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+        samples = draw_samples(model, limit or SAMPLES, rng)
+        probabilities = judge.probabilities(samples)
+        return {
+            **class_statistics(probabilities),
+            **discriminator_statistics(model, data.test.images[:limit], samples),
+            "samples": len(samples),
+            "class_histogram": class_histogram(probabilities).tolist(),
+        }
+
+    def report(self, config: RunConfig, test: dict[str, Any]) -> str:
+        """Classes, confidence, and what D makes of it."""
+        return (
+            f"{test['samples']:,} samples: {test['classes_covered']} of 10 classes, the smallest "
+            f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(10):.3f} nats; "
+            f"judge's confidence {test['judge_confidence']:.3f};  D(x) {test['d_real']:.2f}, "
+            f"D(G(z)) {test['d_fake']:.2f}, overlap of their logits {test['overlap']:.2f}"
+        )
+
+    def sample(self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
+        """n pictures (n, D)."""
+        return draw_samples(model, n, rng)
+
+    def draw(
+        self, config: RunConfig, model: GAN, data: Dataset, history: list[dict[str, Any]], folder: Path
+    ) -> list[Path]:
+        """Samples, curves, and the health of the samples."""
+        from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+
+        samples = draw_samples(model, SAMPLES_AN_EPOCH, stream(config.seed, "samples"))
+        real, fake = (logits(model, images) for images in (data.test.images, samples))
+        counts = class_histogram(load_judge(data).probabilities(samples))
+        return [
+            figures.save_samples(folder / "samples.png", samples[:100], data.image_shape),
+            figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
+            figures.save_health(folder / "health.png", real, fake, counts),
+        ]
+
+
+class Health:
+    """The metrics of a GAN at the end of an epoch, and a word when classes have gone missing."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge, self.missing = judge, list[int]()
+
+    def __call__(self, model: GAN, data: Dataset, rng: np.random.Generator) -> Metrics:
+        samples = draw_samples(model, SAMPLES_AN_EPOCH, rng)
+        probabilities = self.judge.probabilities(samples)
+        missing = missing_classes(probabilities)
+        if missing and missing != self.missing:
+            classes = ", ".join(map(str, missing))
+            tqdm.write(f"mode collapse? among {len(samples):,} samples there is hardly a {classes}", file=sys.stderr)
+        self.missing = missing
+        return class_statistics(probabilities) | discriminator_statistics(model, data.test.images, samples)
+
+
+def draw_samples(model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n pictures (n, D), the generator evaluating: batch normalisation by its running averages."""
+    model.eval()
+    with no_grad():
+        pictures = [model.generate(model.draw_noise(min(ROWS, n - start), rng)).data for start in range(0, n, ROWS)]
+    model.train()
+    return np.concatenate(pictures)
+
+
+def logits(model: GAN, images: np.ndarray) -> np.ndarray:
+    """D's logits (n,) of images (n, D), without dropout."""
+    model.eval()
+    with no_grad():
+        found = [
+            model.discriminate(Tensor(images[i : i + ROWS], dtype=model.dtype)) for i in range(0, len(images), ROWS)
+        ]
+    model.train()
+    return np.concatenate([logit.data[:, 0] for logit in found])
+
+
+def discriminator_statistics(model: GAN, real: np.ndarray, fake: np.ndarray) -> Metrics:
+    """``d_real`` and ``d_fake``, means of D over images (n, D) and samples (m, D); the ``overlap`` of its logits."""
+    real_logits, fake_logits = logits(model, real), logits(model, fake)
+    certainty = [float(ops.sigmoid(Tensor(found)).data.mean()) for found in (real_logits, fake_logits)]
+    return {"d_real": certainty[0], "d_fake": certainty[1], "overlap": overlap(real_logits, fake_logits)}

@@ -1,0 +1,163 @@
+"""A run's configuration, and what a kind of model has to bring so that it can be trained, measured and drawn."""
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, get_origin, get_type_hints
+
+import numpy as np
+
+import kernels
+from scratchgen.data import SOURCES, Dataset
+from scratchgen.errors import UserError, require, require_one_of
+from scratchgen.nn import Module
+from scratchgen.training import Task, load_parameters
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that makes a run: two of one configuration have the same bits, on one machine and number of BLAS threads.
+
+    ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining.
+    """
+
+    model: str
+    name: str
+    network: Any
+    training: Any
+    epochs: int
+    batch_size: int
+    data: str = "auto"
+    seed: int = 0
+    kernels: str = "cpu"
+    data_dir: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require({"epochs >= 1": self.epochs >= 1, "batch_size >= 1": self.batch_size >= 1, "seed >= 0": self.seed >= 0})
+        require_one_of("data", self.data, SOURCES)
+        require_one_of("kernels", self.kernels, kernels.SETS)
+
+    def fingerprint(self) -> str:
+        """A digest of all that makes the bits of training: a checkpoint fits no configuration of another one."""
+        content = asdict(self)
+        made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+class Recipe(ABC):
+    """What a kind of model brings to a run; ``model`` as an argument is a module that ``build`` has made.
+
+    Attributes
+    ----------
+    model : str
+        Its name on the command line.
+    network, training : type
+        The dataclasses of its networks and of its training.
+    configs : dict
+        Named configurations, the first being the one where none is named.
+    expected : dict
+        (configuration, data) to what its summary shows, over several seeds: an answer to "is this normal?".
+    """
+
+    model: str
+    network: type
+    training: type
+    configs: ClassVar[dict[str, RunConfig]]
+    expected: ClassVar[dict[tuple[str, str], str]]
+
+    def config(self, content: dict[str, Any]) -> RunConfig:
+        """The configuration out of ``config.json``; ValueError, TypeError and the like if it is not one."""
+        parts = {
+            "network": from_json(self.network, content["network"]),
+            "training": from_json(self.training, content["training"]),
+        }
+        return from_json(RunConfig, {**content, **parts})
+
+    def expectation(self, config: RunConfig, data: str) -> str | None:
+        """What others see for this configuration on this data, if it was left as it is."""
+        named = self.configs.get(config.name)
+        same = named is not None and (named.network, named.training, named.epochs, named.batch_size) == (
+            config.network,
+            config.training,
+            config.epochs,
+            config.batch_size,
+        )
+        return self.expected.get((config.name, data)) if same else None
+
+    def pixels(self, config: RunConfig) -> str:
+        """What the model sees of pixels, in words: losses compare only where it is the same."""
+        return "grey levels in [0, 1]"
+
+    def seen(self, config: RunConfig, data: Dataset) -> Dataset:
+        """The data as the model sees it in training."""
+        return data
+
+    def test_images(self, config: RunConfig, data: Dataset) -> np.ndarray:
+        """The test images (n, D) as the model sees pixels."""
+        return data.test.images
+
+    def load(self, model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        """Give ``model`` the parameters of a checkpoint; ValueError if they are another's."""
+        load_parameters(model, arrays)
+        model.eval()
+
+    def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Pictures (n, D) of the codes of images (n, D). UserError if the model has no encoder."""
+        raise UserError(f"a {self.model} has no encoder, so it reconstructs nothing; draw samples instead")
+
+    @abstractmethod
+    def build(self, config: RunConfig) -> Module:
+        """A new model, its parameters drawn from the run's seed."""
+
+    @abstractmethod
+    def task(self, config: RunConfig, model: Any, data: Dataset) -> Task:
+        """The model in training on ``data``, as it is ``seen``."""
+
+    @abstractmethod
+    def evaluate(
+        self, config: RunConfig, model: Any, data: Dataset, limit: int | None = None, iw_samples: int | None = None
+    ) -> dict[str, Any]:
+        """The summary's ``test``, over the first ``limit`` test images; ``iw_samples`` is for likelihoods only."""
+
+    @abstractmethod
+    def report(self, config: RunConfig, test: dict[str, Any]) -> str:
+        """The summary's ``test`` in words."""
+
+    @abstractmethod
+    def sample(self, config: RunConfig, model: Any, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Pictures (n, D) of n draws from the prior."""
+
+    @abstractmethod
+    def draw(
+        self, config: RunConfig, model: Any, data: Dataset, history: list[dict[str, Any]], folder: Path
+    ) -> list[Path]:
+        """The figures of a run."""
+
+
+def named(*configs: RunConfig) -> dict[str, RunConfig]:
+    """Configurations by their names."""
+    return {config.name: config for config in configs}
+
+
+def from_json(kind: Any, content: dict[str, Any]) -> Any:
+    """``kind(**content)``, lists becoming tuples. TypeError if a value is not what its field declares."""
+    content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    for name, declared in get_type_hints(kind).items():
+        if name in content and not _fits(content[name], declared):
+            raise TypeError(f"{name} cannot be {content[name]!r}")
+    return kind(**content)
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    if declared is Any:
+        return True
+    if declared is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    if get_origin(declared) is tuple:
+        return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
+    return isinstance(value, dict if get_origin(declared) is dict else declared)

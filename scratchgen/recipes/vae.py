@@ -1,0 +1,140 @@
+"""The VAE's part of a run: named configurations, the table, the figures."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scratchgen.data import Dataset
+from scratchgen.data.pixels import binarized, describe
+from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
+from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.priors import Gaussian
+from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.tensor import Tensor, no_grad
+from scratchgen.training import stream
+
+IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000 test images
+
+
+class VAERecipe(Recipe):
+    """Variational autoencoders."""
+
+    model = "vae"
+    network, training = VAEConfig, VAETraining
+    configs: ClassVar = named(
+        # The example of the PyTorch repository, whose loss so many people have seen.
+        RunConfig(
+            "vae",
+            "pytorch-example",
+            VAEConfig(initializer="fan_in_uniform"),
+            VAETraining(),
+            epochs=10,
+            batch_size=128,
+        ),
+        # J. H. Metzen's variational autoencoder in TensorFlow; with --latent-dim 2 for its scatter and manifold (L21).
+        RunConfig(
+            "vae",
+            "metzen",
+            VAEConfig(encoder_hidden=(500, 500), decoder_hidden=(500, 500), activation="softplus"),
+            VAETraining(),
+            epochs=20,
+            batch_size=100,
+        ),
+        # The one-layer VAE of Burda et al. 2015, with its initialisation and binarisation. Its schedule ("tripling") is
+        # made for 3,280 epochs; in minutes, three times the learning rate and half a cosine get further.
+        RunConfig(
+            "vae",
+            "iwae",
+            VAEConfig(latent_dim=50, encoder_hidden=(200, 200), decoder_hidden=(200, 200), activation="tanh"),
+            VAETraining(lr=3e-3, schedule="cosine", binarize="dynamic", output_bias=True),
+            epochs=150,
+            batch_size=100,
+        ),
+    )
+    # What a test image costs, in nats.
+    expected: ClassVar = {
+        ("pytorch-example", "mnist"): "neg_elbo 105 to 106.5",
+        ("pytorch-example", "strokes"): "neg_elbo 93 to 94.5",
+        ("metzen", "mnist"): "neg_elbo 100 to 102",
+        ("iwae", "mnist"): "neg_elbo about 93, nll about 88",
+    }
+
+    def pixels(self, config: RunConfig) -> str:
+        """What the model sees of pixels, in words."""
+        return describe(config.training.binarize, config.network.likelihood)
+
+    def seen(self, config: RunConfig, data: Dataset) -> Dataset:
+        """The data, binarised if that is done once."""
+        if config.training.binarize != "static":
+            return data
+        train = replace(data.train, images=binarized(data.train.images, stream(config.seed, "pixels", 0)))
+        return replace(data, train=train, test=replace(data.test, images=self.test_images(config, data)))
+
+    def test_images(self, config: RunConfig, data: Dataset) -> np.ndarray:
+        """The test images (n, D) as the model sees pixels; those already binarised stay as they are."""
+        if config.training.binarize == "none":
+            return data.test.images
+        return binarized(data.test.images, stream(config.seed, "pixels", 1))
+
+    def build(self, config: RunConfig) -> VAE:
+        """A new VAE."""
+        return VAE(config.network, stream(config.seed, "parameters"))
+
+    def task(self, config: RunConfig, model: VAE, data: Dataset) -> VAETask:
+        """The VAE in training."""
+        if config.training.output_bias:
+            model.set_output_bias(data.train.images.mean(axis=0))
+        return VAETask(model, config.training, math.ceil(len(data.train) / config.batch_size), config.epochs)
+
+    def evaluate(
+        self, config: RunConfig, model: VAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
+    ) -> dict[str, Any]:
+        """The bound over the first ``limit`` test images, and L_K, over at most ``NLL_IMAGES`` unless told a limit."""
+        images, iw_samples = self.test_images(config, data)[:limit], iw_samples or IW_SAMPLES
+        nll_images = min(NLL_IMAGES, len(images)) if limit is None else limit
+        rng = stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+        return evaluate_vae(model, images, rng, iw_samples, nll_images)
+
+    def report(self, config: RunConfig, test: dict[str, Any]) -> str:
+        """The terms of the bound, the likelihood, the active units."""
+        return (
+            f"test, nats an image: neg_elbo {test['neg_elbo']:.2f} = reconstruction {test['reconstruction']:.2f} "
+            f"+ kl {test['kl']:.2f};  nll {test['nll']:.2f} (L_{test['iw_samples']}, {test['nll_images']} images);  "
+            f"{test['active_units']} of {config.network.latent_dim} latent units active"
+        )
+
+    def sample(self, config: RunConfig, model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Mean pictures (n, D) of n draws from the prior."""
+        noise = rng.standard_normal((n, model.config.latent_dim), dtype=model.dtype.type)
+        with no_grad():
+            return model.mean(Tensor.wrap(noise)).data
+
+    def reconstruct(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Mean pictures (n, D) of the codes' means of images (n, D)."""
+        with no_grad():
+            return model.mean(model.encode(Tensor(images, dtype=model.dtype))[0]).data
+
+    def draw(
+        self, config: RunConfig, model: VAE, data: Dataset, history: list[dict[str, Any]], folder: Path
+    ) -> list[Path]:
+        """The figures of a run; the manifold and the scatter only where the code has two dimensions."""
+        from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+
+        images, shape = self.test_images(config, data), data.image_shape
+        samples = self.sample(config, model, 100, stream(config.seed, "samples"))
+        reconstructions = self.reconstruct(config, model, images[:20], data.test.labels[:20])
+        paths = [
+            figures.save_samples(folder / "samples.png", samples, shape),
+            figures.save_reconstructions(folder / "reconstructions.png", images[:20], reconstructions, shape),
+            figures.save_loss_curves(folder / "losses.png", history),
+        ]
+        if config.network.latent_dim == 2:
+            codes = latent_means(model, images)
+            paths.append(figures.save_latent_scatter(folder / "latent.png", codes, data.test.labels))
+            with no_grad():
+                grid = model.mean(Tensor(Gaussian(2).walk(20, 20), dtype=model.dtype)).data
+            paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
+        return paths

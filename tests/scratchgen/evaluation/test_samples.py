@@ -1,0 +1,61 @@
+"""Measures of samples by their judge and by their discriminator, on cases that can be counted."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from scratchgen.evaluation.samples import class_histogram, class_statistics, missing_classes, overlap
+
+
+def judged(counts, confidence=0.9, classes=10):
+    """Probabilities (n, classes) of a judge that sees ``counts`` of the classes, with the same confidence."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = np.full((len(labels), classes), (1 - confidence) / (classes - 1), np.float32)
+    rows[np.arange(len(labels)), labels] = confidence
+    return np.random.default_rng(0).permutation(rows)
+
+
+def test_class_histogram_counts_classes_that_nobody_drew():
+    np.testing.assert_array_equal(class_histogram(judged([3, 0, 5], classes=4)), [3, 0, 5, 0])
+
+
+def test_even_classes():
+    found = class_statistics(judged([20] * 10))
+    expected = {"classes_covered": 10, "smallest_class": 0.1, "class_entropy": math.log(10), "judge_confidence": 0.9}
+    assert found == pytest.approx(expected)
+    assert missing_classes(judged([20] * 10)) == []
+
+
+def test_a_class_of_two_in_a_hundred_is_covered_and_one_of_less_is_missing():
+    probabilities = judged([0, 20, 19, 961], confidence=0.6)
+    found = class_statistics(probabilities)
+    entropy = -sum(p * math.log(p) for p in (0.02, 0.019, 0.961))
+    assert found == pytest.approx(
+        {"classes_covered": 2, "smallest_class": 0, "class_entropy": entropy, "judge_confidence": 0.6}
+    )
+    assert missing_classes(probabilities) == [0, 2, 4, 5, 6, 7, 8, 9]
+
+
+def test_one_class_has_no_entropy():
+    assert class_statistics(judged([50]))["class_entropy"] == 0
+
+
+def test_overlap_of_what_is_alike_and_of_what_is_apart(rng):
+    logits = rng.standard_normal(1_000).astype(np.float32)
+    assert overlap(logits, rng.permutation(logits)) == pytest.approx(1)
+    assert overlap(logits, np.repeat(logits, 3)) == pytest.approx(1)  # of shares, not of counts
+    assert overlap(logits, logits + 100) == 0
+    assert overlap(np.ones(3), np.ones(5)) == pytest.approx(1)
+
+
+def test_overlap_counts_the_smaller_share_of_each_bin():
+    assert overlap(np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.0, 1.0])) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("distance", [0.5, 2.0])
+def test_overlap_of_two_gaussians(rng, distance):
+    """The integral of min(p, q) is 2 Phi(-distance / 2)."""
+    p, q = rng.standard_normal(100_000), distance + rng.standard_normal(100_000)
+    assert overlap(p, q) == pytest.approx(2 * NormalDist().cdf(-distance / 2), abs=0.012)

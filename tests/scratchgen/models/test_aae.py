@@ -1,0 +1,334 @@
+"""The adversarial autoencoder: its codes, its gradients, and events that touch only their own parameters."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scratchgen import Tensor, gradcheck, ops
+from scratchgen.data.dataset import UNLABELLED, Split
+from scratchgen.models.aae import (
+    AAE,
+    CLASSES,
+    LABELS_FOR,
+    POSTERIORS,
+    AAEConfig,
+    AAETask,
+    AAETraining,
+    one_hot,
+)
+from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.optim import Adam
+from scratchgen.training import NotFinite
+
+BATCH, PIXELS = 7, 6
+SMOOTH = 4  # a seed with no kink of relu within the step of a finite difference
+KINDS = {
+    "deterministic": {},
+    "gaussian": {"posterior": "gaussian"},
+    "universal": {"posterior": "universal"},
+    "regions": {"prior": "mixture"},
+    "supervised": {"labels_for": "decoder", "latent_dim": 3, "posterior": "gaussian"},
+    "semi-supervised": {"labels_for": "encoder", "latent_dim": 3},
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def small_aae(kind="deterministic", dtype=np.float32, seed=0):
+    sizes = {"encoder_hidden": (5, 6), "decoder_hidden": (6, 5), "discriminator_hidden": (9, 8), "noise_dim": 2}
+    rng = np.random.default_rng(seed)
+    model = AAE(AAEConfig(PIXELS, **(sizes | KINDS[kind])), rng, dtype)
+    for name, parameter in model.named_parameters().items():
+        if name.endswith("bias"):  # they begin at 0, where a relu behind dead units has its kink
+            parameter.write(rng.uniform(-0.5, 0.5, parameter.shape))
+    return model
+
+
+def task_of(kind="deterministic", training=None, seed=0):
+    rng = np.random.default_rng(3)
+    labelled = Split(rng.random((20, PIXELS), dtype=np.float32), np.arange(20) % CLASSES)
+    return AAETask(small_aae(kind, seed=seed), training or AAETraining(), 4, 3, labelled, lambda *_: {})
+
+
+def batches(count, rng):
+    """Images and labels, the first two of each batch without a label."""
+    for _ in range(count):
+        labels = rng.integers(CLASSES, size=BATCH)
+        labels[:2] = UNLABELLED
+        yield rng.random((BATCH, PIXELS), dtype=np.float32), labels
+
+
+def changed(before, model):
+    return {name for name, array in model.state_dict().items() if array.tobytes() != before[name].tobytes()}
+
+
+# ---- the model ----
+
+
+def test_one_hot():
+    labels = np.array([3, UNLABELLED, 0])
+    np.testing.assert_array_equal(one_hot(labels, 10, np.float32).data, [np.eye(10)[3], np.zeros(10), np.eye(10)[0]])
+    eleven = one_hot(labels, 11, np.float64)
+    np.testing.assert_array_equal(eleven.data, [np.eye(11)[3], np.eye(11)[10], np.eye(11)[0]])
+    assert eleven.dtype == np.float64
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_posteriors(posterior):
+    """One code an image, or a normal distribution with mean and variance by the formula, or some other one."""
+    rng, n = np.random.default_rng(0), 20_000
+    model = small_aae(posterior, np.float64)
+    x = Tensor(np.repeat(rng.random((1, PIXELS)), n, axis=0))
+    noise = model.draw_noise(n, rng)
+    z = model.encode(x, noise)[0].data
+    assert z.shape == (n, 2)
+    np.testing.assert_array_equal(model.encode(x, noise)[0].data, z)
+    if posterior == "deterministic":
+        assert noise is None
+        np.testing.assert_allclose(z, z[:1].repeat(n, axis=0), rtol=1e-12)
+        return
+    assert z.std(axis=0).min() > 1e-3
+    if posterior == "gaussian":
+        h = model.encoder.body(Tensor(x.data[:1]))
+        mean, sd = model.encoder.code(h).data[0], np.exp(model.encoder.logvar(h).data[0] / 2)
+        assert (np.abs(z.mean(axis=0) - mean) < 4 * sd / math.sqrt(n)).all()
+        np.testing.assert_allclose(z.std(axis=0), sd, rtol=0.03)
+    else:
+        assert noise.shape == (n, 2)
+
+
+def test_who_sees_the_labels(rng):
+    labels = np.array([1, UNLABELLED])
+    z = Tensor(rng.standard_normal((2, 2)), dtype=np.float32)
+    regions, plain = small_aae("regions"), small_aae()
+    seen = regions.beside_labels(z, labels)
+    np.testing.assert_array_equal(seen.data, np.concatenate([z.data, np.eye(11)[[1, 10]]], axis=1))
+    assert plain.beside_labels(z, labels) is z
+    assert plain.decoder_classes(None, labels) is None
+    supervised = small_aae("supervised")
+    given = supervised.decoder_classes(None, labels)
+    np.testing.assert_array_equal(given.data, [np.eye(10)[1], np.zeros(10)])
+    code = Tensor(rng.standard_normal((2, 3)), dtype=np.float32)
+    assert not np.array_equal(
+        supervised.mean(code, given).data[0], supervised.mean(code, one_hot(labels * 0, 10, "f4")).data[0]
+    )
+    semi = small_aae("semi-supervised")
+    _, logits = semi.encode(Tensor(rng.random((2, PIXELS)), dtype=np.float32))
+    e = np.exp(logits.data)
+    np.testing.assert_allclose(semi.decoder_classes(logits, labels).data, e / e.sum(1, keepdims=True), rtol=1e-5)
+
+
+@every_kind
+@pytest.mark.usefixtures("kernel_set")
+def test_gradients_of_every_event(kind):
+    rng = np.random.default_rng(SMOOTH)
+    model = small_aae(kind, np.float64, SMOOTH)
+    x, labels = Tensor(rng.random((4, PIXELS))), np.array([1, 0, UNLABELLED, 7])
+    noise, prior = model.draw_noise(4, rng), Tensor(model.prior.sample(4, rng))
+
+    def losses(*_):
+        z, class_logits = model.encode(x, noise)
+        logits = model.decode(z, model.decoder_classes(class_logits, labels))
+        total = ops.bce_with_logits(logits, x).mean()
+        total += discriminator_loss(model.discriminator(model.beside_labels(prior, labels)), 1.0)
+        total += generator_loss(model.discriminator(model.beside_labels(z, labels)), "non-saturating")
+        if class_logits is not None:
+            total += generator_loss(model.class_discriminator(ops.softmax(class_logits)), "non-saturating")
+            total += ops.softmax_cross_entropy(class_logits, np.abs(labels)).mean()
+        return total
+
+    gradcheck(losses, *model.parameters())
+
+
+# ---- the events ----
+
+
+@every_kind
+def test_each_event_changes_only_its_own_parameters(kind, rng):
+    """L26."""
+    task = task_of(kind)
+    model = task.model
+    images, labels = next(batches(1, rng))
+    x = Tensor(images)
+    own = {
+        part: {name for name in model.named_parameters() if name.startswith(part)}
+        for part in ("encoder.", "decoder.", "discriminator.", "class_discriminator.")
+    }
+    assert set.union(*own.values()) == set(model.state_dict())
+
+    before = model.state_dict()
+    task.reconstruction_step(images, x, labels, rng)
+    found = changed(before, model)
+    assert found <= own["encoder."] | own["decoder."]
+    assert found >= own["decoder."]
+
+    games = task.games(x, labels, rng)
+    before = model.state_dict()
+    task.discriminator_step(games)
+    assert changed(before, model) == own["discriminator."] | own["class_discriminator."]
+
+    before = model.state_dict()
+    task.encoder_step(games)
+    assert changed(before, model) == own["encoder."]
+
+    if kind == "semi-supervised":
+        before = model.state_dict()
+        task.classification_step(x, np.abs(labels), rng)
+        assert changed(before, model) == {name for name in own["encoder."] if not name.startswith("encoder.code")}
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "regions", "supervised"])
+def test_a_step_is_the_algorithm(kind):
+    rates = {"reconstruction_lr": 0.01, "discriminator_lr": 0.005, "encoder_lr": 0.02, "schedule": "constant"}
+    training = AAETraining(input_noise=0.2, **rates)
+    task, model = task_of(kind, training), small_aae(kind)
+    adam, descend = (Adam(model.encoder, 0.01), Adam(model.decoder, 0.01)), Adam(model.discriminator, 0.005, beta1=0.5)
+    velocity = [np.zeros(p.shape, np.float32) for p in model.encoder.parameters()]
+    rng, same_rng = np.random.default_rng(1), np.random.default_rng(1)
+    for images, labels in batches(8, np.random.default_rng(4)):
+        metrics = task.step(images, labels, rng)
+
+        def noisy(images=images):
+            return Tensor(images + np.float32(0.2) * same_rng.standard_normal(images.shape, dtype=np.float32))
+
+        for optimizer in adam:
+            optimizer.zero_grad()
+        z, _ = model.encode(noisy(), model.draw_noise(BATCH, same_rng))
+        y = one_hot(labels, CLASSES, np.float32) if kind == "supervised" else None
+        reconstruction = ops.bce_with_logits(model.decode(z, y), images).mean()
+        reconstruction.backward()
+        for optimizer in adam:
+            optimizer.step()
+
+        z, _ = model.encode(noisy(), model.draw_noise(BATCH, same_rng))
+        p = Tensor(model.prior.sample(BATCH, same_rng, labels if kind == "regions" else None), dtype=np.float32)
+        if kind == "regions":
+            eleven = Tensor(np.eye(11)[np.where(labels < 0, 10, labels)], dtype=np.float32)
+            z, p = (ops.concatenate([code, eleven], axis=1) for code in (z, p))
+        descend.zero_grad()
+        d_loss = discriminator_loss(model.discriminator(p), 1.0) + discriminator_loss(
+            model.discriminator(z.detach()), 0.0
+        )
+        d_loss.backward()
+        descend.step()
+
+        for optimizer in adam:
+            optimizer.zero_grad()
+        e_loss = generator_loss(model.discriminator(z), "non-saturating")
+        e_loss.backward()
+        for v, parameter in zip(velocity, model.encoder.parameters(), strict=True):
+            v[...] = 0.1 * v + parameter.grad
+            parameter.write(parameter.data - np.float32(0.02) * v)
+
+        expected = {"reconstruction": reconstruction.item(), "d_loss": d_loss.item(), "e_loss": e_loss.item()}
+        assert metrics == pytest.approx(expected, rel=1e-4)
+    for name, array in task.model.state_dict().items():
+        np.testing.assert_allclose(array, model.state_dict()[name], atol=1e-4, err_msg=name)
+
+
+def test_the_prior_is_1_and_the_code_is_0(rng):
+    """A discriminator trained on what lies apart says so; the encoder then moves its codes to the prior's side."""
+    task = task_of(training=AAETraining(discriminator_lr=0.01, encoder_lr=0.05, schedule="constant"))
+    model = task.model
+    model.encoder.code.bias.write(np.array([-3, 3], np.float32))
+    (images, labels) = next(batches(1, rng))
+    for _ in range(60):
+        games = task.games(Tensor(images), labels, rng)
+        task.discriminator_step(games)
+    (_, codes, prior) = games[0]
+    assert model.discriminator(prior).data.mean() > 0.5
+    assert model.discriminator(codes.detach()).data.mean() < -0.5
+    distance = np.linalg.norm(codes.data.mean(axis=0))
+    for _ in range(20):
+        task.encoder_step(task.games(Tensor(images), labels, rng))
+    assert np.linalg.norm(model.encode(Tensor(images))[0].data.mean(axis=0)) < distance
+
+
+def test_noise_is_added_to_what_the_encoder_sees_and_to_nothing_else(rng):
+    images = np.full((500, PIXELS), 0.5, np.float32)
+    noisy = task_of(training=AAETraining(input_noise=0.3)).encoder_input(images, rng).data
+    assert noisy.dtype == np.float32
+    assert abs(noisy.mean() - 0.5) < 4 * 0.3 / math.sqrt(noisy.size)
+    assert noisy.std() == pytest.approx(0.3, rel=0.05)
+    assert (images == 0.5).all()
+    np.testing.assert_array_equal(task_of().encoder_input(images, rng).data, images)
+
+
+def test_classification_draws_labelled_images_only(rng, monkeypatch):
+    task, seen = task_of("semi-supervised"), []
+
+    def spy(x, labels, rng, original=task.classification_step):
+        seen.extend(zip(map(bytes, x.data), labels.tolist(), strict=True))
+        return original(x, labels, rng)
+
+    monkeypatch.setattr(task, "classification_step", spy)
+    for images, labels in batches(20, rng):
+        assert "c_loss" in task.step(images, labels, rng)
+    pairs = set(zip(map(bytes, task.labelled.images), task.labelled.labels.tolist(), strict=True))
+    assert set(seen) == pairs
+
+
+def test_without_labels_nothing_is_classified(rng):
+    task = task_of("semi-supervised")
+    task.labelled = Split(task.labelled.images[:0], task.labelled.labels[:0])
+    for images, labels in batches(2, rng):
+        assert "c_loss" not in task.step(images, labels, rng)
+
+
+@every_kind
+def test_a_loaded_task_continues_with_the_same_bits(kind):
+    training = AAETraining(schedule="cosine", input_noise=0.1, encoder_optimizer="adam", encoder_lr=1e-3)
+    task, other = task_of(kind, training), task_of(kind, training, seed=1)
+    data, noise = list(batches(6, np.random.default_rng(8))), np.random.default_rng(2)
+    for images, labels in data[:3]:
+        task.step(images, labels, noise)
+    other.load_state(task.state())
+    again = np.random.default_rng(0)
+    again.bit_generator.state = noise.bit_generator.state
+    for images, labels in data[3:]:
+        assert task.step(images, labels, noise) == other.step(images, labels, again)
+    assert {k: v.tobytes() for k, v in task.state().items()} == {k: v.tobytes() for k, v in other.state().items()}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "discriminator"])
+def test_what_is_not_finite_stops_before_harm_is_done(part, rng):
+    task = task_of()
+    getattr(task.model, part).parameters()[-1].write(np.float32(np.nan))
+    before = task.model.state_dict()
+    images, labels = next(batches(1, rng))
+    with pytest.raises(NotFinite, match="is nan"):
+        task.step(images, labels, rng)
+    assert {name.split(".")[0] for name in changed(before, task.model)} <= (
+        {"encoder", "decoder"} if part == "discriminator" else set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"posterior": "cauchy"}, "posterior 'cauchy' is not one of deterministic, gaussian, universal"),
+        ({"prior": "cake"}, "prior 'cake' is not one of gaussian, uniform, mixture, swiss-roll"),
+        ({"prior": "mixture", "latent_dim": 3}, "lies in two dimensions, not 3"),
+        ({"labels_for": "me"}, f"labels_for 'me' is not one of {', '.join(LABELS_FOR)}"),
+        ({"discriminator_hidden": (0,)}, "at least one dimension"),
+    ],
+)
+def test_impossible_networks_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(AAEConfig(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": -1}, "labels >= 0 is needed"),
+        ({"encoder_optimizer": "luck"}, "encoder_optimizer 'luck' is not one of descent, adam"),
+        ({"encoder_lr": 0.0}, "encoder_lr > 0 is needed"),
+        ({"reconstruction_lr": math.nan}, "reconstruction_lr > 0 is needed"),
+        ({"input_noise": -0.1}, "input_noise >= 0 is needed"),
+    ],
+)
+def test_impossible_trainings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        replace(AAETraining(), **options)

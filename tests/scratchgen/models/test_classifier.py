@@ -1,0 +1,39 @@
+"""The classifier: that it learns, and that its probabilities are those of its logits, without dropout."""
+
+import numpy as np
+import pytest
+from helpers import tiny_data
+
+from scratchgen.models import classifier
+from scratchgen.models.classifier import Classifier, accuracy, class_probabilities, train_classifier
+from scratchgen.tensor import Tensor
+
+
+def test_it_learns_its_images_by_heart():
+    train = tiny_data().train
+    model = train_classifier(train.images, train.labels, np.random.default_rng(0), epochs=30)
+    assert accuracy(model, train.images, train.labels) > 0.99
+    assert accuracy(model, tiny_data().test.images, tiny_data().test.labels) > 0.9
+    assert not any(layer.training for layer in model.network.layers)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    train = tiny_data().train
+    states = [train_classifier(train.images, train.labels, np.random.default_rng(3), 1).state_dict() for _ in range(2)]
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_probabilities_are_those_of_the_logits(monkeypatch, rng, rows):
+    monkeypatch.setattr(classifier, "ROWS", rows)
+    model = Classifier(6, rng)
+    model.eval()
+    images = rng.random((20, 6))
+    logits = model(Tensor(images, dtype=np.float32)).data.astype(float)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = class_probabilities(model, images)
+    assert (found.shape, found.dtype) == ((20, 10), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    labels = np.where(np.arange(20) < 15, expected.argmax(axis=1), expected.argmin(axis=1))
+    assert accuracy(model, images, labels) == 0.75

@@ -1,0 +1,263 @@
+"""Runs of GANs and adversarial autoencoders: stopped anywhere they end with the same bits; a checkpoint is enough."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import STEPS, TASKS, TINIES, drive, outcome, tiny_data, train_options, use_tiny, without_figures
+
+import scratchgen.figures
+from scratchgen import cli, recipes, runs
+from scratchgen.checkpoint import load_checkpoint
+from scratchgen.data.dataset import UNLABELLED
+from scratchgen.recipes import RECIPES
+from scratchgen.training import Interrupted
+
+both_models = pytest.mark.parametrize("model", ["gan", "aae"])
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folders of a run of each model, with figures, that nothing disturbed; to be read only."""
+    folders = {model: tmp_path_factory.mktemp("whole") / model for model in ("gan", "aae")}
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny(patch.setattr)
+        for model, folder in folders.items():
+            runs.start(TINIES[model], folder)
+    return folders
+
+
+# ---- the folder ----
+
+METRICS = {
+    "gan": (
+        {"d_loss", "d_real", "d_fake", "d_gradient", "g_loss", "g_gradient"},
+        {"classes_covered", "smallest_class", "class_entropy", "judge_confidence", "d_real", "d_fake", "overlap"},
+        {"samples", "class_histogram"},
+    ),
+    "aae": (
+        {"reconstruction", "d_loss", "e_loss", "c_loss"},
+        {"reconstruction_mse", "error_rate", "mmd", "code_sd"},
+        {"mmd_prior_vs_prior", "fresh_discriminator_bce"},
+    ),
+}
+
+
+@both_models
+def test_the_folder_holds_metrics_and_summary(whole, model):
+    train, test, more = METRICS[model]
+    for entry in (json.loads(line) for line in (whole[model] / "metrics.jsonl").read_text().splitlines()):
+        assert entry["train"].keys() == train
+        assert entry["test"].keys() == test
+    summary = json.loads((whole[model] / "summary.json").read_text())
+    assert (summary["model"], summary["config"], summary["epochs"]) == (model, "tiny", 3)
+    assert summary["pixels"] == "grey levels in [0, 1]"
+    assert summary["test"].keys() == (test | more) - {"code_sd"}
+    if model == "gan":
+        assert sum(summary["test"]["class_histogram"]) == summary["test"]["samples"] == 300
+        assert 0 <= summary["test"]["class_entropy"] <= math.log(10)
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("gan", ["health.png", "losses.png", "samples.png"]),
+        ("aae", ["losses.png", "reconstructions.png", "samples.png", "styles.png"]),
+    ],
+)
+def test_figures(whole, model, names):
+    assert sorted(path.name for path in whole[model].glob("*.png")) == names
+
+
+@pytest.mark.parametrize("prior", ["gaussian", "uniform", "mixture", "swiss-roll"])
+def test_codes_of_two_dimensions_are_drawn_beside_their_prior(tmp_path, monkeypatch, prior):
+    drawn = {}
+
+    def spy(original):
+        return lambda path, *arguments, **named: (
+            drawn.update({path.name: (arguments, named)}) or original(path, *arguments, **named)
+        )
+
+    for name in ("save_latent_scatter", "save_manifold", "save_samples"):
+        monkeypatch.setattr(scratchgen.figures, name, spy(getattr(scratchgen.figures, name)))
+    tiny = TINIES["aae"]
+    network = replace(tiny.network, prior=prior, labels_for="discriminator")
+    monkeypatch.setattr(RECIPES["aae"], "draw", type(RECIPES["aae"]).draw.__get__(RECIPES["aae"]))
+    summary = runs.start(replace(tiny, epochs=1, network=network), tmp_path)
+    assert (tmp_path / "latent.png").exists()
+    (codes, labels), named = drawn["latent.png"]
+    assert codes.shape == (60, 2)
+    assert np.array_equal(labels, tiny_data().test.labels)
+    assert named["prior_samples"].shape == (2000, 2)
+    regional = prior in ("mixture", "swiss-roll")
+    assert (named["prior_labels"] is not None) == regional == ("own_region" in summary["test"])
+    assert len(drawn["manifold.png"][0][0]) == (200 if regional else 400)
+
+
+# ---- what is done with labels ----
+
+
+def test_labels_that_are_not_given_are_not_seen():
+    recipe, config = RECIPES["aae"], TINIES["aae"]
+    seen = recipe.seen(config, tiny_data())
+    given = seen.train.labels != UNLABELLED
+    assert given.sum() == 50
+    assert np.array_equal(seen.train.labels[given], tiny_data().train.labels[given])
+    assert set(np.bincount(seen.train.labels[given])) == {5}
+    assert np.array_equal(seen.test.labels, tiny_data().test.labels)
+    assert np.array_equal(recipe.seen(config, tiny_data()).train.labels, seen.train.labels)
+    other = recipe.seen(replace(config, seed=1), tiny_data()).train.labels
+    assert not np.array_equal(other, seen.train.labels)
+    task = recipe.task(config, recipe.build(config), seen)
+    assert np.array_equal(task.labelled.images, tiny_data().train.images[given])
+
+
+# ---- stopped and resumed ----
+
+
+@both_models
+def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path, model, monkeypatch):
+    without_figures(monkeypatch.setattr)
+    for seed in (0, 1):
+        runs.start(replace(TINIES[model], seed=seed), tmp_path / str(seed))
+    assert outcome(tmp_path / "0") == outcome(whole[model])
+    assert outcome(tmp_path / "1")["metrics"] != outcome(whole[model])["metrics"]
+
+
+@both_models
+def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, model, monkeypatch):
+    def step(task, *arguments, original=TASKS[model].step):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(task, *arguments)
+
+    monkeypatch.setattr(TASKS[model], "step", step)
+    for number in range(3 * STEPS):
+        with pytest.raises(Interrupted):
+            runs.resume(tmp_path) if number else runs.start(TINIES[model], tmp_path)
+        progress = load_checkpoint(tmp_path / "checkpoint.safetensors")[1]
+        assert (progress["epoch"], progress["batch"]) == (number // STEPS, number % STEPS + 1)
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole[model])
+
+
+@both_models
+def test_killed_anywhere_ends_with_the_same_bits(whole, tmp_path, model):
+    for moment in ("before step 3", "amid checkpoint.safetensors 1", "after checkpoint.safetensors 1", "after step 4"):
+        goal = (
+            ["--resume", tmp_path] if (tmp_path / "config.json").exists() else ["--config", "tiny", "--out", tmp_path]
+        )
+        assert drive("train", model, *goal, moment=f"SIGKILL {moment}").returncode == -signal.SIGKILL, moment
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole[model])
+
+
+# ---- from a checkpoint alone ----
+
+
+@both_models
+def test_sample_evaluate_and_reconstruct_from_the_checkpoint(call, whole, model, capsys):
+    folder = whole[model]
+    call("sample", folder, "-n", 7, "--out", "a.npy")
+    call("sample", folder, "-n", 7, "--out", "b.npy")
+    a, b = np.load("a.npy"), np.load("b.npy")
+    assert a.shape == (7, 784)
+    assert np.array_equal(a, b)
+    assert 0 <= a.min() < a.max() <= 1
+    assert json.loads(call("evaluate", folder)) == json.loads((folder / "summary.json").read_text())["test"]
+    assert (
+        json.loads(call("evaluate", folder, "--limit", 20)).keys()
+        == METRICS[model][1] - {"code_sd"} | METRICS[model][2]
+    )
+    if model == "aae":
+        assert call("reconstruct", folder, "--out", "r.png") == "r.png\n"
+
+
+def test_the_last_evaluation_is_of_the_averaged_generator(whole):
+    _, model = runs.load_model(whole["gan"])
+    arrays, _ = load_checkpoint(whole["gan"] / "checkpoint.safetensors")
+    for name, array in model.generator.state_dict().items():
+        assert np.array_equal(array, arrays[f"averaged.{name}"])
+        assert not np.array_equal(array, arrays[f"model.generator.{name}"])
+
+
+# ---- words ----
+
+
+@both_models
+def test_train_reports_what_a_person_asks(call, model, monkeypatch):
+    monkeypatch.setattr(RECIPES[model], "expected", {("tiny", "strokes"): "a miracle"})
+    out = call("train", model, "--config", "tiny", "--out", "here")
+    assert [line[:9] for line in out.splitlines()[:3]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert "is this normal? what to expect here: a miracle\n" in out
+    words = {"gan": ["300 samples", "of 10 classes", "D(G(z))"], "aae": ["reconstruction_mse", "classified wrongly"]}
+    assert all(word in out for word in words[model])
+
+
+def test_missing_classes_are_named_once(whole, capsys):
+    class Blind:
+        def probabilities(self, images):
+            return np.tile(np.eye(10)[3], (len(images), 1))
+
+    _, model = runs.load_model(whole["gan"])
+    health = recipes.gan.Health(Blind())
+    for _ in range(2):
+        health(model, tiny_data(), np.random.default_rng(0))
+    err = capsys.readouterr().err
+    assert err == "mode collapse? among 200 samples there is hardly a 0, 1, 2, 4, 5, 6, 7, 8, 9\n"
+
+
+@both_models
+def test_every_option_of_train_reaches_the_run(call, model):
+    tiny = TINIES[model]
+    network, training = {
+        "gan": (
+            {"latent_dim": 4},
+            {
+                "objective": "minimax",
+                "real_label": 0.8,
+                "discriminator_steps": 1,
+                "generator_lr": 0.001,
+                "discriminator_lr": 0.002,
+            },
+        ),
+        "aae": (
+            {"latent_dim": 3, "prior": "uniform", "posterior": "universal", "labels_for": "decoder"},
+            {"labels": 40, "reconstruction_lr": 0.001, "discriminator_lr": 0.002, "encoder_lr": 0.003},
+        ),
+    }[model]
+    given = {"epochs": 1, "batch_size": 300, "seed": 5, "kernels": "reference", "data": "strokes"}
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
+    call("train", model, "--config", "tiny", "--out", "run", *sum(options, ()))
+    expected = replace(
+        tiny, network=replace(tiny.network, **network), training=replace(tiny.training, **training), **given
+    )
+    stored = runs.load_config(Path("run"))
+    assert stored == replace(expected, versions=stored.versions)
+    assert {"--config", "--out", "--resume", "--data-dir", *dict(options)} == set(train_options(model))
+
+
+@pytest.mark.parametrize("model", ["gan", "aae"])
+def test_mistakes_are_one_line(capsys, whole, model):
+    mistakes = [
+        (["evaluate", whole[model], "--iw-samples", "3"], "leave --iw-samples out"),
+        (["train", "vae", "--resume", whole[model]], f"scratchgen train {model} --resume"),
+    ]
+    if model == "gan":
+        mistakes += [
+            (["reconstruct", whole[model]], "has no encoder"),
+            (["train", "gan", "--real-label", "2"], "real_label"),
+        ]
+    else:
+        mistakes += [(["train", "aae", "--prior", "mixture", "--latent-dim", "3"], "lies in two dimensions")]
+    for arguments, named in mistakes:
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        err = capsys.readouterr().err
+        assert named in err
+        assert err.startswith("scratchgen: ")
+        assert len(err.splitlines()) == 1

@@ -1,0 +1,138 @@
+"""The judge: it is trained once for the same data, whatever has become of its file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import tiny_data
+
+from scratchgen import judge as judges
+from scratchgen.cache import cache_folder
+from scratchgen.data import load_dataset
+from scratchgen.data.dataset import Dataset, Split
+from scratchgen.judge import load_judge
+
+TRAINS = "training the judge of digits, once: it takes about half a minute\n"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A user with an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "scratchgen"
+
+
+def kept(cache):
+    return sorted(cache.iterdir())
+
+
+def test_it_is_trained_once(cache, capsys):
+    first = load_judge(tiny_data())
+    assert capsys.readouterr().err == TRAINS
+    (path,) = kept(cache)
+    assert path.name.startswith("judge-")
+    assert path.suffix == ".safetensors"
+    before = path.stat().st_mtime_ns
+    second = load_judge(tiny_data())
+    assert capsys.readouterr().err == ""
+    assert path.stat().st_mtime_ns == before
+    images = tiny_data().test.images
+    np.testing.assert_array_equal(first.probabilities(images), second.probabilities(images))
+    assert first.accuracy == second.accuracy
+    found = second.probabilities(images)
+    assert (found.shape, found.dtype) == ((60, 10), np.float32)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert second.accuracy == (found.argmax(axis=1) == tiny_data().test.labels).mean() > 0.5
+
+
+def test_the_same_data_make_the_same_judge(cache):
+    first = load_judge(tiny_data())
+    kept(cache)[0].unlink()
+    second = load_judge(tiny_data())
+    images = tiny_data().test.images
+    np.testing.assert_array_equal(first.probabilities(images), second.probabilities(images))
+
+
+@pytest.mark.parametrize("other", ["a pixel", "a label", "fewer", "recipe"])
+def test_other_training_data_or_another_recipe_make_another_judge(cache, capsys, monkeypatch, other):
+    load_judge(tiny_data())
+    capsys.readouterr()
+    train = tiny_data().train
+    images, labels = train.images.copy(), train.labels.copy()
+    if other == "a pixel":
+        images[3, 400] = 0.5
+    elif other == "a label":
+        labels[3] = (labels[3] + 1) % 10
+    elif other == "fewer":
+        images, labels = images[1:], labels[1:]
+    else:
+        monkeypatch.setattr(judges, "RECIPE", -1)
+    load_judge(Dataset("strokes", Split(images, labels), tiny_data().test))
+    assert capsys.readouterr().err == TRAINS
+    assert len(kept(cache)) == 2
+
+
+def test_other_test_data_do_not(cache, capsys):
+    load_judge(tiny_data())
+    data = tiny_data()
+    some = Split(data.test.images[:30], data.test.labels[:30])
+    found = load_judge(Dataset("strokes", data.train, some))
+    assert capsys.readouterr().err == TRAINS
+    assert found.accuracy == (found.probabilities(some.images).argmax(axis=1) == some.labels).mean()
+
+
+@pytest.mark.parametrize("damage", ["cut", "a bit", "empty", "another's"])
+def test_a_damaged_file_is_made_anew(cache, capsys, damage):
+    expected = load_judge(tiny_data()).probabilities(tiny_data().test.images)
+    (path,) = kept(cache)
+    whole = path.read_bytes()
+    if damage == "another's":
+        judges.save_checkpoint(path, {"weight": np.zeros(3)}, {})
+    else:
+        flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+        path.write_bytes({"cut": whole[:1000], "a bit": flipped, "empty": b""}[damage])
+    capsys.readouterr()
+    np.testing.assert_array_equal(load_judge(tiny_data()).probabilities(tiny_data().test.images), expected)
+    assert capsys.readouterr().err == TRAINS
+    load_judge(tiny_data())  # now it is whole
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a folder", "no home"])
+def test_without_a_cache_it_is_trained_each_time(cache, capsys, monkeypatch, obstacle):
+    if obstacle == "a file":  # where the cache should be
+        cache.parent.write_text("")
+    elif obstacle == "a folder":  # where the judge should be
+        load_judge(tiny_data())
+        (path,) = kept(cache)
+        path.unlink()
+        path.mkdir()
+        capsys.readouterr()
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+
+        def homeless():
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", homeless)
+    for _ in range(2):
+        assert load_judge(tiny_data()).accuracy > 0.5
+        told = capsys.readouterr().err
+        assert told.startswith(f"{TRAINS}the judge is not kept for the next time: ")
+        assert told.count("\n") == 2
+
+
+def test_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "cache" / "scratchgen"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / ".cache" / "scratchgen"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["mnist", "strokes"])
+def test_it_knows_digits(source):
+    if source == "mnist" and not os.environ.get("SCRATCHGEN_DATA"):
+        pytest.skip("SCRATCHGEN_DATA names no folder with MNIST")
+    assert load_judge(load_dataset(source)).accuracy >= 0.98

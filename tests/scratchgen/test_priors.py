@@ -1,0 +1,221 @@
+"""Priors: samples and densities against one another and against closed forms, regions, walks."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from scratchgen.priors import PRIORS, REGIONS, Gaussian, Mixture, SwissRoll, Uniform, make_prior
+
+LABELS = np.arange(10)
+PLANE = {"gaussian": Gaussian(2, sd=1.5), "uniform": Uniform(2, limit=2.0), "mixture": Mixture()}
+in_the_plane = pytest.mark.parametrize("prior", PLANE.values(), ids=PLANE)
+with_regions = pytest.mark.parametrize("name", REGIONS)
+
+# ---- samples and densities ----
+
+
+def test_moments_of_gaussian_and_uniform(rng):
+    for prior, sd in ((Gaussian(5, sd=3.0), 3.0), (Uniform(5, limit=3.0), math.sqrt(3.0))):
+        z = prior.sample(40_000, rng)
+        assert (z.shape, z.dtype) == ((40_000, 5), np.float64)
+        np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.06)
+        np.testing.assert_allclose(np.cov(z.T), sd**2 * np.eye(5), atol=0.25)
+
+
+def test_the_standard_sizes():
+    assert make_prior("gaussian", 3).log_prob(np.zeros((1, 3))) == pytest.approx(-1.5 * math.log(2 * math.pi))
+    assert make_prior("uniform", 3).log_prob(np.full((1, 3), 1.0)) == pytest.approx(-3 * math.log(2))
+    assert make_prior("uniform", 3).log_prob(np.array([[0, 0, 1.001]])) == -np.inf
+    assert np.abs(make_prior("uniform", 3).sample(1_000, np.random.default_rng(0))).max() <= 1
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_petal_is_a_turned_gaussian(rng, label):
+    z = Mixture().sample(40_000, rng, np.full(40_000, label))
+    c, s = math.cos(2 * math.pi * label / 10), math.sin(2 * math.pi * label / 10)
+    turn = np.array([[c, -s], [s, c]])
+    np.testing.assert_allclose(z.mean(axis=0), turn @ [1.4, 0], atol=0.015)
+    covariance = turn @ np.diag([0.5**2, 0.1**2]) @ turn.T
+    np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.01)
+    difference = z[:100] - turn @ [1.4, 0]
+    squares = np.einsum("ni,ij,nj->n", difference, np.linalg.inv(covariance), difference)
+    expected = -squares / 2 - math.log(2 * math.pi * 0.5 * 0.1)
+    np.testing.assert_allclose(Mixture().log_prob(z[:100], np.full(100, label)), expected, rtol=1e-10)
+
+
+def test_the_density_of_the_mixture_is_the_mean_of_its_petals(rng):
+    prior, z = Mixture(), rng.uniform(-3, 3, (50, 2))
+    petals = np.exp([prior.log_prob(z, np.full(50, label)) for label in LABELS])
+    np.testing.assert_allclose(np.exp(prior.log_prob(z)), petals.mean(axis=0), rtol=1e-10)
+    some = np.where(np.arange(50) % 2, 3, -1)  # -1 is any
+    expected = np.where(some == 3, petals[3], petals.mean(axis=0))
+    np.testing.assert_allclose(np.exp(prior.log_prob(z, some)), expected, rtol=1e-10)
+
+
+@in_the_plane
+def test_a_histogram_of_samples_is_the_density(rng, prior):
+    """In 40 x 40 cells; the density is summed over 20 x 20 points of each, and over all of them is 1."""
+    n, fine, half = 400_000, 800, 8.0
+    axis = half * (2 * (np.arange(fine) + 0.5) / fine - 1)
+    points = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    mass = np.exp(prior.log_prob(points)) * (2 * half / fine) ** 2
+    assert mass.sum() == pytest.approx(1, abs=1e-6)
+    cells = mass.reshape(40, 20, 40, 20).sum(axis=(1, 3))
+    z = prior.sample(n, rng)
+    edges = np.linspace(-half, half, 41)
+    found = np.histogram2d(*z.T, bins=[edges, edges])[0]
+    assert found.sum() == n
+    assert np.abs(found - n * cells).max() < 6 * math.sqrt(n * cells.max())
+    inside = cells * n > 25
+    chi_squared = ((found - n * cells)[inside] ** 2 / (n * cells[inside])).mean()
+    assert chi_squared == pytest.approx(1, abs=5 * math.sqrt(2 / inside.sum()))
+
+
+def test_codes_of_the_roll_lie_on_it(rng):
+    z = SwissRoll().sample(40_000, rng)
+    root = np.linalg.norm(z, axis=1) / 3
+    np.testing.assert_allclose(z, 3 * np.stack([root * np.cos(4 * np.pi * root), root * np.sin(4 * np.pi * root)], 1))
+    np.testing.assert_allclose(np.histogram(root**2, 20, (0, 1))[0], 2_000, atol=200)  # u is uniform
+
+
+def test_labels_choose_a_stretch_of_the_roll(rng):
+    labels = np.repeat(LABELS, 500)
+    u = (np.linalg.norm(SwissRoll().sample(5_000, rng, labels), axis=1) / 3) ** 2
+    np.testing.assert_array_equal((10 * u - 1e-12).astype(int), labels)
+    np.testing.assert_allclose((10 * u - labels).reshape(10, 500).mean(axis=1), 0.5, atol=0.06)
+
+
+@with_regions
+def test_labels_are_drawn_where_there_is_none(rng, name):
+    prior = make_prior(name, 2)
+    labels = np.where(np.arange(20_000) % 2, 3, -1)
+    found = prior.region(prior.sample(20_000, rng, labels))
+    assert (found[labels == 3] == 3).mean() > 0.98
+    np.testing.assert_allclose(np.bincount(found[labels == -1], minlength=10), 1_000, atol=150)
+    np.testing.assert_allclose(np.bincount(prior.region(prior.sample(10_000, rng)), minlength=10), 1_000, atol=150)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "uniform"])
+def test_labels_change_nothing_where_there_are_no_regions(name):
+    prior, labels = make_prior(name, 3), np.array([0, 5, -1, 9])
+    z = prior.sample(4, np.random.default_rng(1), labels)
+    np.testing.assert_array_equal(z, prior.sample(4, np.random.default_rng(1)))
+    np.testing.assert_array_equal(prior.log_prob(z, labels), prior.log_prob(z))
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_the_same_seed_gives_the_same_draws(name):
+    draws = [make_prior(name, 2).sample(9, np.random.default_rng(4)) for _ in range(2)]
+    np.testing.assert_array_equal(*draws)
+    assert (draws[0].shape, draws[0].dtype) == ((9, 2), np.float64)
+    assert make_prior(name, 2).sample(0, np.random.default_rng(4)).shape == (0, 2)
+
+
+# ---- regions ----
+
+
+def test_regions_of_the_mixture_are_ten_wedges(rng):
+    """By symmetry the most probable component is the one whose axis is nearest in angle."""
+    z = rng.uniform(-4, 4, (20_000, 2))
+    wedges = np.round(np.arctan2(z[:, 1], z[:, 0]) / (2 * math.pi / 10)).astype(int) % 10
+    found = Mixture().region(z)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, wedges)
+
+
+def test_as_many_codes_of_the_mixture_leave_their_region_as_theory_says(rng):
+    """Within its wedge lies a code that is less than r tan(18 degrees) off the axis, r along it."""
+    radii = np.linspace(0, 4.4, 20_001)
+    within = [2 * NormalDist(0, 0.1).cdf(r * math.tan(math.pi / 10)) - 1 for r in radii]
+    inside = (np.array(within) * [NormalDist(1.4, 0.5).pdf(r) for r in radii]).sum() * radii[1]
+    assert inside == pytest.approx(0.984, abs=0.001)
+    labels = np.arange(200_000) % 10
+    found = Mixture().region(Mixture().sample(200_000, rng, labels)) == labels
+    assert found.mean() == pytest.approx(inside, abs=5 * math.sqrt(inside * (1 - inside) / 200_000))
+
+
+def test_codes_on_the_roll_are_in_the_region_of_their_label(rng):
+    labels = np.arange(20_000) % 10
+    found = SwissRoll().region(SwissRoll().sample(20_000, rng, labels))
+    assert found.dtype == np.int64
+    assert (found == labels).mean() > 0.9999
+    assert SwissRoll().region(np.zeros((0, 2))).shape == (0,)
+
+
+def test_a_code_beside_the_roll_is_in_the_region_of_the_nearest_point(rng):
+    z = rng.uniform(-4, 4, (300, 2))
+    root = np.sqrt((np.arange(100_000) + 0.5) / 100_000)
+    spiral = 3 * root * np.exp(4j * np.pi * root)
+    nearest = [np.abs(spiral - code).argmin() // 10_000 for code in z @ [1, 1j]]
+    assert (SwissRoll().region(z) == nearest).mean() > 0.99  # but for those between two points of its coarser roll
+
+
+# ---- walks ----
+
+
+def test_the_walk_over_the_gaussian_goes_by_quantiles():
+    z = Gaussian(2, sd=5.0).walk(2, 3)
+    q2, q3 = NormalDist(0, 5).inv_cdf(3 / 4), NormalDist(0, 5).inv_cdf(5 / 6)
+    np.testing.assert_allclose(
+        z, [[-q3, q2], [0, q2], [q3, q2], [-q3, -q2], [0, -q2], [q3, -q2]], rtol=1e-12, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+def test_the_cells_of_the_walk_over_the_gaussian_are_equally_probable(n):
+    grid = Gaussian(2).walk(n, n)
+    probability = np.array([[0.5 + 0.5 * math.erf(z / math.sqrt(2)) for z in code] for code in grid])
+    steps = (np.arange(n) + 0.5) / n
+    np.testing.assert_allclose(probability[:, 0].reshape(n, n), np.tile(steps, (n, 1)), atol=1e-12)
+    np.testing.assert_allclose(probability[:, 1].reshape(n, n), np.tile(steps[::-1, None], (1, n)), atol=1e-12)
+
+
+def test_the_walk_over_the_uniform_goes_in_equal_steps():
+    z = Uniform(2, limit=3.0).walk(2, 3)
+    np.testing.assert_allclose(z, [[-2, 1.5], [0, 1.5], [2, 1.5], [-2, -1.5], [0, -1.5], [2, -1.5]], atol=1e-15)
+
+
+def test_the_walk_over_the_mixture_goes_out_along_each_axis():
+    z = Mixture().walk(10, 4)
+    radii = [NormalDist(1.4, 0.5).inv_cdf(p) for p in (1 / 8, 3 / 8, 5 / 8, 7 / 8)]
+    expected = np.exp(2j * np.pi * LABELS / 10)[:, None] * radii
+    np.testing.assert_allclose(z @ [1, 1j], expected.ravel(), rtol=1e-12)
+
+
+def test_the_walk_over_the_roll_goes_through_every_class():
+    z = SwissRoll().walk(10, 5)
+    root = np.sqrt((np.arange(50) + 0.5) / 50)
+    np.testing.assert_allclose(z @ [1, 1j], 3 * root * np.exp(4j * np.pi * root), rtol=1e-12)
+    np.testing.assert_array_equal(SwissRoll().region(z), np.repeat(LABELS, 5))
+
+
+# ---- mistakes ----
+
+
+def test_mistakes_are_told():
+    for name in REGIONS:
+        with pytest.raises(ValueError, match=f"{name} lies in two dimensions, not 8; take latent_dim 2 or another"):
+            make_prior(name, 8)
+        with pytest.raises(ValueError, match="10 rows, one a class, not in 9"):
+            make_prior(name, 2).walk(9, 10)
+    for name in ("gaussian", "uniform"):
+        with pytest.raises(ValueError, match="of two dimensions can be walked over, not of 3"):
+            make_prior(name, 3).walk(10, 10)
+        with pytest.raises(NotImplementedError, match="no regions"):
+            make_prior(name, 2).region(np.zeros((1, 2)))
+    for name in PRIORS:
+        with pytest.raises(ValueError, match="at least one row and one column, not 0"):
+            make_prior(name, 2).walk(10, 0)
+    with pytest.raises(NotImplementedError, match="SwissRoll has no density"):
+        SwissRoll().log_prob(np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="prior 'flat' is not one of gaussian, uniform, mixture, swiss-roll"):
+        make_prior("flat", 2)
+
+
+@with_regions
+@pytest.mark.parametrize("labels", [[0, 10], [0, -2], [0], [[0, 1]]])
+def test_labels_that_are_not_n_classes(rng, name, labels):
+    with pytest.raises(ValueError, match=r"labels are 2 classes 0\.\.9, or -1 for any"):
+        make_prior(name, 2).sample(2, rng, np.array(labels))
