@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import kernels
 from scratchgen import Tensor
-from scratchgen.by_hand.vae import ACTIVATIONS, vae_gradients
+from scratchgen.by_hand.layers import ACTIVATIONS
+from scratchgen.by_hand.vae import vae_gradients
 from scratchgen.models.vae import LIKELIHOODS, VAE, VAEConfig
 
 sizes = st.integers(1, 6)

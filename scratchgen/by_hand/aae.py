@@ -1,0 +1,264 @@
+"""The adversarial autoencoder's four events, by hand (L25, L26). Layers are those of ``layers``, cited as layers (1).
+
+The encoder, a stack of dense layers, reads b images x (b, D), with noise ε beside the pixels if its posterior is
+universal. Linear heads on its last h give μ, and some of them v = log σ² and the logits c of the ten classes:
+
+    z = μ,   or with a Gaussian posterior   z = μ + e^(v/2) ⊙ ε:      μ̇ = ż,    v̇ = ż ⊙ ε ⊙ ½ e^(v/2),            (1)
+    y_k = e^(c_k) / Σ_j e^(c_j),   ∂y_j/∂c_k = y_j [1(j = k) − y_k]:   ċ = y ⊙ [ẏ − Σ_j ẏ_j y_j].                   (2)
+
+The ḣ of the heads add up, and layers (2) and (1) lead back to x. What a network is given beside something else, it
+reads as further columns; backward, the columns of ḣ are told apart again, and a label takes nothing.
+
+Event 1, reconstruction. The decoder gives logits a (b, D) of z, and of y or the labels where it takes classes:
+
+    loss = 1/b Σ_i Σ_D [log(1 + e^a) − x a],        δ = (sigmoid(a) − x) / b,                                       (3)
+
+back through the decoder to ż and ẏ, and through (1) and (2) to the encoder.
+
+Event 2, discrimination. D gives the logit a of draws of the prior, whose label t is 1, and of codes, whose label is 0,
+and lowers both cross-entropies; codes are numbers here. If the encoder classifies, a second D does the same with y,
+beside rows of the identity, and the losses add up:
+
+    loss = Σ_passes 1/b Σ_i [log(1 + e^a) − t a],   δ = (sigmoid(a) − t) / b.                                       (4)
+
+Event 3, confusion. The encoder lowers −log D(z), which is (4) with t = 1, and as much of y, through D held fixed:
+
+    loss = Σ_D 1/b Σ_i log(1 + e^(−a)),             δ = −sigmoid(−a) / b,      then D backward, then (2) and (1).   (5)
+
+Event 4, classification. With the label k of each of b labelled images,
+
+    loss = −1/b Σ_i log y_k,       −log y_k = log Σ_j e^(c_j) − c_k,      ċ_j = [y_j − 1(j = k)] / b.                (6)
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scratchgen.by_hand.layers import (
+    Arrays,
+    cross_entropy,
+    cross_entropy_prime,
+    dense,
+    dense_backward,
+    dense_stack,
+    dense_stack_backward,
+    heads_backward,
+    numbered,
+    sigmoid,
+    softplus,
+)
+from scratchgen.models.aae import CLASSES, AAEConfig
+from scratchgen.priors import REGIONS
+
+
+def reconstruction_gradients(
+    parameters: Arrays,
+    config: AAEConfig,
+    images: np.ndarray,
+    x: np.ndarray,
+    labels: np.ndarray,
+    noise: np.ndarray | None,
+) -> tuple[float, Arrays]:
+    """Event 1: the loss, and its gradients with respect to encoder and decoder. The arguments are those of all events.
+
+    Parameters
+    ----------
+    parameters : dict
+        As ``AAE.state_dict`` names them; the gradients have the same names.
+    images, x : np.ndarray
+        What is to come back, (b, D), and what the encoder sees of it, (b, D): the same, or with noise.
+    labels : np.ndarray
+        (b,) of 0 to 9, or -1 where none is given; read only by who is given labels.
+    noise : np.ndarray or None
+        (b, J) for a Gaussian posterior, (b, noise_dim) for a universal one, None for a deterministic one.
+    """
+    p, grad, b = parameters, dict[str, np.ndarray](), len(x)
+    code = _encode(p, config, x, noise)
+    if code.c is not None:
+        reads = np.concatenate([code.z, _softmax(code.c)], axis=1)
+    elif config.labels_for == "decoder":
+        reads = np.concatenate([code.z, _rows(labels, x.dtype)[:, :CLASSES]], axis=1)  # without a label, no class
+    else:
+        reads = code.z
+    out, h, a = _network(p, "decoder", config.decoder_hidden, reads)
+    loss = cross_entropy(out, images).sum() / b  # (3)
+    delta = cross_entropy_prime(out, images) / b  # (3)
+    dot = _network_backward(p, grad, "decoder", config.decoder_hidden, h, a, delta)
+    z_dot, y_dot = dot[:, : config.latent_dim], dot[:, config.latent_dim :]
+    c_dot = None if code.c is None else _softmax_backward(code.c, y_dot)
+    _encode_backward(p, grad, config, code, noise, z_dot, c_dot)
+    return float(loss), grad
+
+
+def discriminator_gradients(
+    parameters: Arrays,
+    config: AAEConfig,
+    x: np.ndarray,
+    labels: np.ndarray,
+    noise: np.ndarray | None,
+    prior: np.ndarray,
+    classes: np.ndarray | None = None,
+) -> tuple[float, Arrays]:
+    """Event 2: the loss, and its gradients with respect to the discriminators.
+
+    ``prior`` are draws of z (b, J). ``classes`` (b,) are draws of 0 to 9, needed where the encoder classifies.
+    """
+    p, gradients, loss = parameters, dict[str, np.ndarray](), 0.0
+    code = _encode(p, config, x, noise)
+    games = {"discriminator": (_beside_labels(config, prior, labels), _beside_labels(config, code.z, labels))}
+    if code.c is not None:
+        if classes is None:
+            raise ValueError("where the encoder classifies, event 2 needs draws of the classes")
+        games["class_discriminator"] = _rows(classes, x.dtype)[:, :CLASSES], _softmax(code.c)
+    for name, (draws, codes) in games.items():
+        for reads, label in ((draws, 1.0), (codes, 0.0)):
+            out, h, a = _network(p, name, config.discriminator_hidden, reads)
+            loss += float(cross_entropy(out, label).sum() / len(x))  # (4)
+            grad: Arrays = {}
+            delta = cross_entropy_prime(out, label) / len(x)  # (4)
+            _network_backward(p, grad, name, config.discriminator_hidden, h, a, delta)
+            for key, gradient in grad.items():  # one D: both passes add up
+                gradients[key] = gradients.get(key, 0) + gradient
+    return loss, gradients
+
+
+def encoder_gradients(
+    parameters: Arrays, config: AAEConfig, x: np.ndarray, labels: np.ndarray, noise: np.ndarray | None
+) -> tuple[float, Arrays]:
+    """Event 3: the loss, and its gradients with respect to the encoder."""
+    p, grad, loss = parameters, dict[str, np.ndarray](), 0.0
+    code = _encode(p, config, x, noise)
+    games = {"discriminator": _beside_labels(config, code.z, labels)}
+    if code.c is not None:
+        games["class_discriminator"] = _softmax(code.c)
+    dots = {}
+    for name, reads in games.items():
+        out, h, a = _network(p, name, config.discriminator_hidden, reads)
+        loss += float(softplus(-out).sum() / len(x))  # (5)
+        delta = -sigmoid(-out) / len(x)  # (5)
+        dots[name] = _network_backward(p, None, name, config.discriminator_hidden, h, a, delta)
+    z_dot = dots["discriminator"][:, : config.latent_dim]  # the labels take nothing
+    c_dot = None if code.c is None else _softmax_backward(code.c, dots["class_discriminator"])
+    _encode_backward(p, grad, config, code, noise, z_dot, c_dot)
+    return loss, grad
+
+
+def classification_gradients(
+    parameters: Arrays, config: AAEConfig, x: np.ndarray, labels: np.ndarray, noise: np.ndarray | None
+) -> tuple[float, Arrays]:
+    """Event 4: the loss, and its gradients with respect to what of the encoder has a part in the classes."""
+    p, grad, b = parameters, dict[str, np.ndarray](), len(x)
+    code = _encode(p, config, x, noise)
+    if code.c is None:
+        raise ValueError(f"labels_for is {config.labels_for}: only an encoder that classifies has event 4")
+    c_k = code.c[np.arange(b), labels]
+    loss = (_log_sum_exp(code.c)[:, 0] - c_k).sum() / b  # (6)
+    c_dot = (_softmax(code.c) - _rows(labels, x.dtype)[:, :CLASSES]) / b  # (6)
+    _encode_backward(p, grad, config, code, noise, None, c_dot)
+    return float(loss), grad
+
+
+# ---- the encoder ----
+
+
+class Code(NamedTuple):
+    """What the encoder makes of x: every h and a, the code z (b, J), v (b, J) and c (b, 10) if there are such heads."""
+
+    h: list[np.ndarray]
+    a: list[np.ndarray]
+    z: np.ndarray
+    v: np.ndarray | None
+    c: np.ndarray | None
+
+
+def _encode(p: Arrays, config: AAEConfig, x: np.ndarray, noise: np.ndarray | None) -> Code:
+    """The encoder, forward: layers (1) and (2), then the heads and (1)."""
+    reads = np.concatenate([x, noise], axis=1) if config.posterior == "universal" and noise is not None else x
+    h, a = dense_stack(p, numbered("encoder.body", len(config.encoder_hidden)), "relu", reads)
+    z, v, c = dense(p, "encoder.code", h[-1]), None, None
+    if config.posterior == "gaussian":
+        v = dense(p, "encoder.logvar", h[-1])
+        z = z + np.exp(v / 2) * noise  # z = μ + e^(v/2) ⊙ ε
+    if config.labels_for == "encoder":
+        c = dense(p, "encoder.classes", h[-1])
+    return Code(h, a, z, v, c)
+
+
+def _encode_backward(
+    p: Arrays,
+    grad: Arrays,
+    config: AAEConfig,
+    code: Code,
+    noise: np.ndarray | None,
+    z_dot: np.ndarray | None,
+    c_dot: np.ndarray | None,
+) -> None:
+    """(1), then layers (1) and (2) to the pixels: enters the gradients of every layer that ż and ċ pass."""
+    deltas = {}
+    if z_dot is not None:
+        deltas["encoder.code"] = z_dot  # μ̇ = ż
+        if code.v is not None:
+            deltas["encoder.logvar"] = z_dot * noise * np.exp(code.v / 2) / 2  # v̇ = ż ⊙ ε ⊙ ½ e^(v/2)
+    if c_dot is not None:
+        deltas["encoder.classes"] = c_dot
+    h_dot = heads_backward(p, grad, code.h[-1], deltas)
+    names = numbered("encoder.body", len(config.encoder_hidden))
+    dense_stack_backward(p, grad, names, "relu", code.h, code.a, h_dot)
+
+
+# ---- decoder and discriminators: hidden layers with relu and a linear one ----
+
+
+def _network(
+    p: Arrays, name: str, hidden: tuple[int, ...], reads: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """The logits (b, ·), and the hidden layers' h and a."""
+    h, a = dense_stack(p, numbered(name, len(hidden)), "relu", reads)
+    return dense(p, f"{name}.layers.{len(hidden)}", h[-1]), h, a
+
+
+def _network_backward(
+    p: Arrays,
+    grad: Arrays | None,
+    name: str,
+    hidden: tuple[int, ...],
+    h: Sequence[np.ndarray],
+    a: Sequence[np.ndarray],
+    delta: np.ndarray,
+) -> np.ndarray:
+    """Of the logits' δ, the ḣ of what the network reads."""
+    h_dot = dense_backward(p, grad, f"{name}.layers.{len(hidden)}", h[-1], delta)
+    return dense_stack_backward(p, grad, numbered(name, len(hidden)), "relu", h, a, h_dot)
+
+
+# ---- labels and classes ----
+
+
+def _rows(labels: np.ndarray, dtype: Any) -> np.ndarray:
+    """Rows (b, 11) with a 1 at the label (b,); -1, no label, is the last of eleven classes."""
+    return np.eye(CLASSES + 1, dtype=dtype)[labels]
+
+
+def _beside_labels(config: AAEConfig, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What D reads of z (b, J): the labels too, where each class has a region of the prior."""
+    if config.labels_for == "discriminator" and config.prior in REGIONS:
+        return np.concatenate([z, _rows(labels, z.dtype)], axis=1)
+    return z
+
+
+def _log_sum_exp(c: np.ndarray) -> np.ndarray:
+    """log Σ_j e^(c_j), (b, 1), without overflow, of c (b, 10)."""
+    largest = c.max(axis=1, keepdims=True)
+    return largest + np.log(np.exp(c - largest).sum(axis=1, keepdims=True))
+
+
+def _softmax(c: np.ndarray) -> np.ndarray:
+    """y (b, 10) of c (b, 10): (2)."""
+    return np.exp(c - _log_sum_exp(c))
+
+
+def _softmax_backward(c: np.ndarray, y_dot: np.ndarray) -> np.ndarray:
+    """ċ (b, 10) of c and ẏ, both (b, 10): (2)."""
+    y = _softmax(c)
+    return y * (y_dot - (y_dot * y).sum(axis=1, keepdims=True))  # ċ = y ⊙ [ẏ − Σ_j ẏ_j y_j]

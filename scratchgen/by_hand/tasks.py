@@ -1,0 +1,163 @@
+"""Training by hand: the tasks of ``models`` with every backward replaced by the derivations of this folder.
+
+Parameters, optimizers, random streams, metrics and checkpoints are those of the engine, so that two tasks which begin
+with the same parameters and the same seed draw the same numbers and follow the same curve, up to rounding. What is the
+engine's own here is bookkeeping: no tensor that these tasks make has a graph.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from scratchgen.by_hand import aae, gan
+from scratchgen.by_hand.layers import ACTIVATIONS, Arrays
+from scratchgen.by_hand.vae import vae_gradients
+from scratchgen.errors import require_one_of
+from scratchgen.models.aae import CLASSES, AAETask
+from scratchgen.models.gan import GANTask
+from scratchgen.models.vae import VAE, VAETask, VAETraining
+from scratchgen.nn import BatchNormDense, Module
+from scratchgen.tensor import Tensor
+from scratchgen.training import Metrics, Task, stream
+
+
+def receive(model: Module, gradients: Arrays) -> None:
+    """Hand each parameter its gradient, as a backward would. ValueError if one is of another shape or float type."""
+    parameters = model.named_parameters()
+    for name, gradient in gradients.items():
+        p = parameters[name]
+        if (gradient.shape, gradient.dtype) != (p.shape, p.dtype):
+            raise ValueError(f"{name} is {p.shape} {p.dtype}, its gradient {gradient.shape} {gradient.dtype}")
+        p._receive(gradient)
+
+
+class ByHandVAETask(VAETask):
+    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: a sampled KL term, some activations.
+
+    Parameters as in ``VAETask``.
+    """
+
+    def __init__(self, model: VAE, training: VAETraining, steps_per_epoch: int, epochs: int) -> None:
+        require_one_of("activation", model.config.activation, ACTIVATIONS)
+        if training.monte_carlo_kl:
+            raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
+        super().__init__(model, training, steps_per_epoch, epochs)
+
+    def backward(self, x: Tensor, noise: Tensor) -> tuple[float, float]:
+        state, config = self.model.state_dict(), self.model.config
+        reconstruction, kl, gradients = vae_gradients(state, config, x.data, noise.data, self.beta())
+        receive(self.model, gradients)
+        return reconstruction, kl
+
+
+class ByHandGANTask(GANTask):
+    """A GAN trained with ``gan.discriminator_gradients`` and ``gan.generator_gradients``. Parameters as in ``GANTask``.
+
+    ``rng`` is what this step draws masks from, and ``z`` the noise (b, J) of its samples: G's step sends it through G
+    once more, where the engine has kept the graph.
+    """
+
+    rng: np.random.Generator
+    z: np.ndarray
+
+    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+        self.rng = rng
+        return super().step(images, labels, rng)
+
+    def generate(self, z: Tensor) -> Tensor:
+        self.z = z.data
+        samples, averages = gan.generate(self.model.state_dict(), self.model.config, self.z)
+        for number, layer in enumerate(self.model.generator.layers):
+            if isinstance(layer, BatchNormDense):
+                layer.mean.write(averages[f"generator.layers.{number}.mean"])
+                layer.variance.write(averages[f"generator.layers.{number}.variance"])
+        return Tensor.wrap(samples)
+
+    def discriminator_backward(self, real: Tensor, fake: Tensor) -> Metrics:
+        masks = self._masks(len(real)), self._masks(len(fake))
+        state, config, label = self.model.state_dict(), self.model.config, self.training.real_label
+        found = gan.discriminator_gradients(state, config, real.data, fake.data, label, masks)
+        receive(self.model, found.gradients)
+        return {"d_loss": found.loss_real + found.loss_fake, "d_real": found.d_real, "d_fake": found.d_fake}
+
+    def generator_backward(self, fake: Tensor) -> Metrics:
+        state, config, masks = self.model.state_dict(), self.model.config, self._masks(len(fake))
+        loss, gradients = gan.generator_gradients(state, config, self.z, self.training.objective, masks)
+        receive(self.model, gradients)
+        return {"g_loss": loss}
+
+    def _masks(self, n: int) -> list[gan.Mask]:
+        return gan.draw_masks(self.model.config, n, self.rng, self.model.dtype)
+
+
+class ByHandAAETask(AAETask):
+    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``."""
+
+    def games(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> Any:
+        """What events 2 and 3 read, in the place of graphs: x (b, D), labels, noise, and draws of the priors."""
+        model, b = self.model, len(labels)
+        noise = self._noise(b, rng)
+        prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
+        classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
+        return x.data, labels, noise, prior, classes
+
+    def reconstruction_step(
+        self, images: np.ndarray, x: Tensor, labels: np.ndarray, rng: np.random.Generator
+    ) -> Metrics:
+        state, noise = self.model.state_dict(), self._noise(len(images), rng)
+        found = aae.reconstruction_gradients(state, self.model.config, images, x.data, labels, noise)
+        return self._descend("reconstruction", "reconstruction", *found)
+
+    def discriminator_step(self, games: Any) -> Metrics:
+        x, labels, noise, prior, classes = games
+        state = self.model.state_dict()
+        found = aae.discriminator_gradients(state, self.model.config, x, labels, noise, prior, classes)
+        return self._descend("discriminator", "d_loss", *found)
+
+    def encoder_step(self, games: Any) -> Metrics:
+        x, labels, noise, _, _ = games
+        found = aae.encoder_gradients(self.model.state_dict(), self.model.config, x, labels, noise)
+        return self._descend("encoder", "e_loss", *found)
+
+    def classification_step(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+        state, noise = self.model.state_dict(), self._noise(len(labels), rng)
+        found = aae.classification_gradients(state, self.model.config, x.data, labels, noise)
+        return self._descend("classification", "c_loss", *found)
+
+    def _noise(self, n: int, rng: np.random.Generator) -> np.ndarray | None:
+        noise = self.model.draw_noise(n, rng)
+        return None if noise is None else noise.data
+
+    def _descend(self, event: str, metric: str, loss: float, gradients: Arrays) -> Metrics:
+        self.optimizers[event].zero_grad()
+        receive(self.model, gradients)
+        return self._update(event, {metric: loss})
+
+
+def learning_curves(
+    task: Task, by_hand_task: Task, images: np.ndarray, labels: np.ndarray, steps: int, batch_size: int, seed: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Train both tasks, which begin with the same parameters, on the same batches and random numbers, side by side.
+
+    In float64 the curves are one. In float32 they round differently, and training amplifies that, as it does between
+    the engine's own kernel sets: adversarial curves may part in the second or third digit within sixty steps.
+
+    Parameters
+    ----------
+    images, labels : np.ndarray
+        (n, D), of the models' float type, and (n,); a batch is ``batch_size`` of them, drawn with replacement.
+
+    Returns
+    -------
+    dict
+        For each metric its values (steps,) in both tasks, ``task`` first; NaN at steps that do not give it.
+    """
+    shuffle, tasks = stream(seed, "shuffle"), (task, by_hand_task)
+    noises, histories = [stream(seed, "noise") for _ in tasks], [list[Metrics]() for _ in tasks]
+    for _ in range(steps):
+        chosen = shuffle.integers(len(images), size=batch_size)
+        for each, noise, history in zip(tasks, noises, histories, strict=True):
+            history.append(each.step(images[chosen], labels[chosen], noise))
+    names = dict.fromkeys(name for metrics in histories[0] for name in metrics)
+    engine, by_hand = ({name: np.array([m.get(name, np.nan) for m in h]) for name in names} for h in histories)
+    return {name: (engine[name], by_hand[name]) for name in names}

@@ -1,0 +1,82 @@
+"""What a gradient by hand is held against: the engine's, and finite differences away from kinks."""
+
+import math
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from scratchgen.by_hand import gan
+from scratchgen.by_hand.layers import ACTIVATIONS
+
+
+def randomize(model, rng):
+    """Parameters of order 1, biases too, which begin at 0; and logits, for at large ones 1 - s has few digits."""
+    for parameter in model.parameters():
+        spread = 1 / math.sqrt(parameter.shape[0]) if parameter.ndim == 2 else 0.5
+        parameter.write(spread * rng.standard_normal(parameter.shape))
+
+
+def assert_the_engine_s(gradients, model):
+    """The same parameters have gradients, and the same ones. Clears those of the engine."""
+    reached = {name: p for name, p in model.named_parameters().items() if p.grad is not None}
+    assert gradients.keys() == reached.keys()
+    for name, parameter in reached.items():
+        assert gradients[name].shape == parameter.shape
+        difference = np.linalg.norm(gradients[name] - parameter.grad)
+        # sums cancel: rounding is relative to what is added up, of which the largest gradient is a measure
+        assert difference <= 1e-12 * max(np.linalg.norm(g) for g in gradients.values()), name
+        parameter.grad = None
+
+
+def assert_finite_differences(loss_and_gradients, parameters, rng):
+    """Each gradient is the central difference of 4th order along a random direction, far from every kink."""
+
+    def loss(name, step):
+        return loss_and_gradients({**parameters, name: parameters[name] + step})[0]
+
+    with kink_distances() as distances:
+        _, gradients = loss_and_gradients(parameters)
+        for name, gradient in gradients.items():
+            step = rng.standard_normal(gradient.shape)
+            step *= 1e-3 / np.linalg.norm(step)
+            near, far = loss(name, step) - loss(name, -step), loss(name, 2 * step) - loss(name, -2 * step)
+            np.testing.assert_allclose(np.vdot(gradient, step), (8 * near - far) / 12, rtol=1e-7, atol=1e-12)
+    assert min(distances) > 0.005  # at every point that was looked at, and they are 0.001 apart
+
+
+@contextmanager
+def kink_distances():
+    """Within, the list yielded grows by the smallest distance to a kink of each relu, leaky relu and maxout."""
+    distances, maxout = [], gan.maxout
+
+    def watched(phi, phi_prime):
+        def forward(a):
+            distances.append(np.abs(a).min())
+            return phi(a)
+
+        return forward, phi_prime
+
+    def watched_maxout(a):
+        if a.shape[2] > 1:
+            ordered = np.sort(a, axis=2)
+            distances.append((ordered[:, :, -1] - ordered[:, :, -2]).min())
+        return maxout(a)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("relu", "leaky_relu"):
+            patch.setitem(ACTIVATIONS, name, watched(*ACTIVATIONS[name]))
+        patch.setattr(gan, "maxout", watched_maxout)
+        yield distances
+
+
+def far_from_kinks(problem):
+    """The first of ``problem(rng)`` = (loss_and_gradients, parameters) with every kink 0.01 away, and its rng."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        loss_and_gradients, parameters = problem(rng)
+        with kink_distances() as distances:
+            loss_and_gradients(parameters)
+        if min(distances) > 0.01:
+            return loss_and_gradients, parameters, rng
+    raise AssertionError("every point is near a kink")

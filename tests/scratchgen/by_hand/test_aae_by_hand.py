@@ -1,0 +1,120 @@
+"""The adversarial autoencoder's gradients by hand are the engine's, and those of finite differences, event by event."""
+
+import numpy as np
+import pytest
+from by_hand_helpers import assert_finite_differences, assert_the_engine_s, far_from_kinks, randomize
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kernels
+from scratchgen import Tensor
+from scratchgen.by_hand import aae
+from scratchgen.models.aae import AAE, CLASSES, LABELS_FOR, POSTERIORS, AAEConfig, AAETask, AAETraining
+
+sizes = st.integers(1, 5)
+hidden = st.lists(sizes, max_size=2).map(tuple)
+seeds = st.integers(0, 2**32)
+
+
+@st.composite
+def problems(draw):
+    """A model in float64, images, what the encoder sees of them, labels of which some are not given."""
+    prior = draw(st.sampled_from(["gaussian", "mixture"]))
+    config = AAEConfig(
+        input_dim=draw(sizes),
+        latent_dim=2 if prior == "mixture" else draw(st.integers(1, 3)),
+        encoder_hidden=draw(hidden),
+        decoder_hidden=draw(hidden),
+        discriminator_hidden=draw(hidden),
+        posterior=draw(st.sampled_from(POSTERIORS)),
+        noise_dim=draw(st.integers(1, 3)),
+        prior=prior,
+        labels_for=draw(st.sampled_from(LABELS_FOR)),
+    )
+    rng = np.random.default_rng(draw(seeds))
+    model = AAE(config, rng, np.float64)
+    randomize(model, rng)
+    b = draw(sizes)
+    return model, rng.random((b, config.input_dim)), rng.random((b, config.input_dim)), rng.integers(-1, CLASSES, b)
+
+
+class WithoutUpdates(AAETask):
+    """Its steps leave gradients and change nothing."""
+
+    def __init__(self, model):
+        super().__init__(model, AAETraining(), 1, 1, None, None)
+
+    def _update(self, event, metrics):
+        return metrics
+
+
+def draws(model, labels, seed):
+    """What the engine draws in an event: noise, and after it what ``games`` draws of the priors."""
+    rng, b = np.random.default_rng(seed), len(labels)
+    noise = model.draw_noise(b, rng)
+    prior = model.prior.sample(b, rng, labels if model.regional else None)
+    classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
+    return None if noise is None else noise.data, prior, classes
+
+
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+@given(problem=problems(), seed=seeds)
+def test_by_hand_is_the_engine(kernel_set, problem, seed):
+    model, images, x, labels = problem
+    state, config, task = model.state_dict(), model.config, WithoutUpdates(model)
+    noise, prior, classes = draws(model, labels, seed)
+
+    def check(metrics, loss, gradients):
+        np.testing.assert_allclose(loss, *metrics.values(), rtol=1e-12)
+        assert_the_engine_s(gradients, model)
+
+    with kernels.use(kernel_set):
+        metrics = task.reconstruction_step(images, Tensor(x), labels, np.random.default_rng(seed))
+        check(metrics, *aae.reconstruction_gradients(state, config, images, x, labels, noise))
+        games = task.games(Tensor(x), labels, np.random.default_rng(seed))
+        metrics = task.discriminator_step(games)
+        check(metrics, *aae.discriminator_gradients(state, config, x, labels, noise, prior, classes))
+        metrics = task.encoder_step(games)
+        check(metrics, *aae.encoder_gradients(state, config, x, labels, noise))
+        if config.labels_for == "encoder":
+            given_labels = np.abs(labels)
+            metrics = task.classification_step(Tensor(x), given_labels, np.random.default_rng(seed))
+            check(metrics, *aae.classification_gradients(state, config, x, given_labels, noise))
+
+
+CASES = [(event, who) for event in ("reconstruction", "discriminator", "encoder") for who in LABELS_FOR]
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize(("event", "labels_for"), [*CASES, ("classification", "encoder")])
+def test_by_hand_is_finite_differences(posterior, event, labels_for):
+    config = AAEConfig(4, 2, (5, 3), (3, 5), (4, 3), posterior, 2, "mixture", labels_for)
+
+    def problem(rng):
+        model = AAE(config, rng, np.float64)
+        randomize(model, rng)
+        (images, x), labels = rng.random((2, 3, 4)), np.array([3, -1, 0])
+        noise, *of_priors = draws(model, labels, rng.integers(2**32))
+
+        def loss_and_gradients(p):
+            if event == "reconstruction":
+                return aae.reconstruction_gradients(p, config, images, x, labels, noise)
+            if event == "discriminator":
+                return aae.discriminator_gradients(p, config, x, labels, noise, *of_priors)
+            if event == "encoder":
+                return aae.encoder_gradients(p, config, x, labels, noise)
+            return aae.classification_gradients(p, config, x, np.abs(labels), noise)
+
+        return loss_and_gradients, model.state_dict()
+
+    assert_finite_differences(*far_from_kinks(problem))
+
+
+def test_an_event_that_does_not_fit_is_refused(rng):
+    x, labels = rng.random((3, 4)), np.array([3, 1, 0])
+    silent, classifying = (AAEConfig(4, 2, (), (), (), labels_for=who) for who in ("decoder", "encoder"))
+    with pytest.raises(ValueError, match="labels_for is decoder: only an encoder that classifies has event 4"):
+        aae.classification_gradients(AAE(silent, rng, np.float64).state_dict(), silent, x, labels, None)
+    parameters = AAE(classifying, rng, np.float64).state_dict()
+    with pytest.raises(ValueError, match="event 2 needs draws of the classes"):
+        aae.discriminator_gradients(parameters, classifying, x, labels, None, rng.random((3, 2)))

@@ -1,0 +1,170 @@
+"""Training by hand follows the engine: the same draws, metrics and parameters, step by step."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import kernels
+from scratchgen.by_hand.tasks import ByHandAAETask, ByHandGANTask, ByHandVAETask, learning_curves, receive
+from scratchgen.data.strokes import draw_strokes
+from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
+from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining
+from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.training import stream
+
+PIXELS, STEPS, BATCH = 784, 12, 20
+
+
+@dataclass
+class Labelled:
+    """What event 4 draws from, in either float type."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.images)
+
+
+def strokes(dtype):
+    """200 images, and labels of which the last fifty are not given."""
+    split = draw_strokes(200, np.random.default_rng(3))
+    return split.images.astype(dtype), np.where(np.arange(200) < 150, split.labels, -1)
+
+
+def vae_pair(dtype, config, training):
+    return [kind(VAE(config, np.random.default_rng(0), dtype), training, 5, 3) for kind in (VAETask, ByHandVAETask)]
+
+
+def gan_pair(dtype, config, training):
+    kinds = GANTask, ByHandGANTask
+    return [kind(GAN(config, np.random.default_rng(0), dtype), training, 5, 3, lambda *_: {}) for kind in kinds]
+
+
+def aae_pair(dtype, config, training):
+    images, labels = strokes(dtype)
+    labelled, kinds = Labelled(images[:100], labels[:100]), (AAETask, ByHandAAETask)
+    return [
+        kind(AAE(config, np.random.default_rng(0), dtype), training, 5, 3, labelled, lambda *_: {}) for kind in kinds
+    ]
+
+
+# Between them, everything that draws a number or keeps a state is on.
+PAIRS = {
+    "vae": (
+        vae_pair,
+        VAEConfig(PIXELS, 3, (30,), (30,)),
+        VAETraining(schedule="cosine", samples=2, binarize="dynamic", beta_warmup=1.0),
+    ),
+    "vae gaussian": (
+        vae_pair,
+        VAEConfig(PIXELS, 3, (30, 20), (20,), "tanh", "gaussian", sigma_floor=0.3),
+        VAETraining(),
+    ),
+    "gan": (
+        gan_pair,
+        GANConfig(
+            PIXELS, 5, generator_hidden=(20, 30), discriminator_hidden=(30, 20), input_dropout=0.2, hidden_dropout=0.3
+        ),
+        GANTraining(schedule="cosine"),
+    ),
+    "gan maxout": (
+        gan_pair,
+        GANConfig(PIXELS, 5, "uniform", (30,), False, (20, 10), "maxout", 3, 1, hidden_dropout=0.5),
+        GANTraining("literal", 1.0, 2, "momentum", 0.1, 0.1, final_momentum=0.7, momentum_epochs=2.0),
+    ),
+    "aae": (
+        aae_pair,
+        AAEConfig(PIXELS, 2, (30,), (30,), (20,), "universal", 5, "mixture"),
+        AAETraining(input_noise=0.3, schedule="cosine"),
+    ),
+    "aae classes": (
+        aae_pair,
+        AAEConfig(PIXELS, 3, (30, 20), (20, 30), (20,), "gaussian", labels_for="encoder"),
+        AAETraining(encoder_optimizer="adam", encoder_lr=1e-3, input_noise=0.1),
+    ),
+    "aae style": (
+        aae_pair,
+        AAEConfig(PIXELS, 3, (30,), (30,), (20, 10), labels_for="decoder", prior="uniform"),
+        AAETraining(),
+    ),
+}
+
+
+def pair(name, dtype):
+    make, config, training = PAIRS[name]
+    return make(dtype, config, training)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_in_float64_training_is_the_engine_s(name):
+    task, by_hand = pair(name, np.float64)
+    before = task.state()
+    curves = learning_curves(task, by_hand, *strokes(np.float64), STEPS, BATCH, seed=1)
+    for metric, (engine, hand) in curves.items():
+        assert engine.shape == (STEPS,)
+        assert len(np.unique(engine[np.isfinite(engine)])) >= STEPS // 2
+        np.testing.assert_allclose(hand, engine, rtol=1e-9, err_msg=metric)  # NaN where NaN is
+    state, by_hand_state = task.state(), by_hand.state()
+    assert state.keys() == by_hand_state.keys()
+    for key, array in state.items():  # parameters, running averages, moments, counters
+        np.testing.assert_allclose(by_hand_state[key], array, rtol=1e-9, atol=1e-11, err_msg=key)
+    for name in task.model.named_parameters():
+        assert not np.array_equal(state[f"model.{name}"], before[f"model.{name}"]), name
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_in_float32_curves_are_as_near_as_rounding_lets_them(name):
+    """How near that is the engine itself shows, whose two kernel sets round differently too."""
+    data = strokes(np.float32)
+    curves = learning_curves(*pair(name, np.float32), *data, STEPS, BATCH, seed=1)
+    with kernels.use("reference"):
+        others = learning_curves(*pair(name, np.float32), *data, STEPS, BATCH, seed=1)
+    differences, rounding = [], []
+    for metric, (engine, hand) in curves.items():
+        differences.append(np.nanmax(np.abs(hand / engine - 1)))
+        rounding.append(np.nanmax(np.abs(others[metric][0] / engine - 1)))
+    assert max(differences) <= 10 * max(rounding)
+    assert max(rounding) <= 1e-4  # measured: 1e-7 to 3e-6 over these steps
+
+
+def test_a_metric_that_not_every_step_gives_is_nan_elsewhere():
+    curves = learning_curves(*pair("gan maxout", np.float32), *strokes(np.float32), 4, BATCH, seed=1)
+    for series in curves["g_loss"]:
+        assert np.isnan(series).tolist() == [True, False, True, False]
+
+
+def test_curves_follow_from_the_seed():
+    curves = [
+        learning_curves(*pair("gan", np.float32), *strokes(np.float32), 2, BATCH, seed=seed)["d_loss"]
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(curves[0], curves[1])
+    assert not np.array_equal(curves[0], curves[2])
+
+
+def test_tasks_leave_no_graph_behind():
+    for name in ("vae", "gan", "aae classes"):
+        _, by_hand = pair(name, np.float32)
+        for parameter in by_hand.model.parameters():
+            parameter.requires_grad = False  # the engine could not train now
+        images, labels = strokes(np.float32)
+        assert by_hand.step(images[:BATCH], labels[:BATCH], stream(0, "noise"))
+
+
+def test_a_gradient_that_does_not_fit_is_refused(rng):
+    model = VAE(VAEConfig(4, 2, (), ()), rng)
+    for gradient, message in (
+        (np.zeros((4, 3), np.float32), r"encoder_mu.weight is \(4, 2\) float32, its gradient \(4, 3\) float32"),
+        (np.zeros((4, 2)), r"encoder_mu.weight is \(4, 2\) float32, its gradient \(4, 2\) float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            receive(model, {"encoder_mu.weight": gradient})
+
+
+def test_a_vae_that_is_not_derived_is_refused(rng):
+    with pytest.raises(ValueError, match="leave monte_carlo_kl out"):
+        ByHandVAETask(VAE(VAEConfig(4, 2), rng), VAETraining(monte_carlo_kl=True), 1, 1)
+    with pytest.raises(ValueError, match="activation 'gelu' is not one of"):
+        ByHandVAETask(VAE(VAEConfig(4, 2, activation="gelu"), rng), VAETraining(), 1, 1)
