@@ -43,9 +43,16 @@ class AAERecipe(Recipe):
         RunConfig(
             "aae",
             "semi-supervised",
-            AAEConfig(latent_dim=5, labels_for="encoder"),
-            AAETraining(labels=1000, input_noise=0.3),
-            epochs=15,
+            AAEConfig(latent_dim=5, encoder_hidden=(500, 500), decoder_hidden=(500, 500), labels_for="encoder"),
+            AAETraining(
+                labels=1000,
+                reconstruction_lr=1e-3,
+                encoder_lr=5e-4,
+                encoder_optimizer="adam",
+                schedule="cosine",
+                input_noise=0.3,
+            ),
+            epochs=10,
             batch_size=100,
         ),
     )
