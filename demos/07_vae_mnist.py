@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen import Tensor, UserError, runs
+from scratchgen.by_hand.tasks import ByHandVAETask, format_curves, learning_curves
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.models.vae import VAE, VAETask
 from scratchgen.recipes import RECIPES
@@ -34,6 +35,7 @@ parser.add_argument("--data", choices=SOURCES, default="auto")
 parser.add_argument("--data-dir", help="folder of the four MNIST files")
 parser.add_argument("--out", type=Path, default=Path("runs/demo-07"), help="folder for pictures and runs")
 parser.add_argument("--quick", action="store_true", help="one epoch of each network")
+parser.add_argument("--by-hand", action="store_true", help="only compare 40 steps by hand with the engine's")
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
@@ -63,6 +65,22 @@ loss.backward()
 task.optimizer.step()
 print(f"before training, nats an image: reconstruction {reconstruction.mean().item():.0f}, kl {kl.mean().item():.0f}")
 print(f"(a coin toss for every pixel would cost 784 ln 2 = {784 * np.log(2):.0f})")
+
+# %% [markdown]
+# ## By hand
+#
+# `scratchgen/by_hand/vae.py` derives the whole backward pass on paper and writes it out in NumPy (L19). From the same
+# parameters, noise and batches it follows the engine's curve, here in float64, where rounding has no time to grow.
+
+# %%
+if options.by_hand:
+    pair = [
+        kind(VAE(config.network, stream(0, "parameters"), np.float64), config.training, 469, 1)
+        for kind in (VAETask, ByHandVAETask)
+    ]
+    images = data.train.images[:5000].astype(np.float64)
+    print(format_curves(learning_curves(*pair, images, data.train.labels[:5000], 40, config.batch_size, seed=0)))
+    raise SystemExit
 
 # %% [markdown]
 # ## Why reparametrise?

@@ -161,3 +161,16 @@ def learning_curves(
     names = dict.fromkeys(name for metrics in histories[0] for name in metrics)
     engine, by_hand = ({name: np.array([m.get(name, np.nan) for m in h]) for name in names} for h in histories)
     return {name: (engine[name], by_hand[name]) for name in names}
+
+
+def format_curves(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
+    """A table of ``learning_curves``: each metric at five steps, the engine's above, and the largest difference."""
+    steps = len(next(iter(curves.values()))[0])
+    shown = np.unique(np.linspace(0, steps - 1, 5).round().astype(int))
+    lines = [f"{'metric':<16}{'':<9}" + "".join(f"{f'step {step + 1}':>12}" for step in shown)]
+    for name, (engine, by_hand) in curves.items():
+        lines.append(f"{name:<16}{'engine':<9}" + "".join(f"{value:>12.6f}" for value in engine[shown]))
+        lines.append(f"{'':<16}{'by hand':<9}" + "".join(f"{value:>12.6f}" for value in by_hand[shown]))
+        difference = np.nanmax(np.abs(engine - by_hand) / np.maximum(np.abs(engine), 1e-12))
+        lines.append(f"{'':<16}largest relative difference {difference:.1e}")
+    return "\n".join(lines)

@@ -223,6 +223,7 @@ class AAETask:
         measure: Callable[[AAE, Dataset, np.random.Generator], Metrics],
     ) -> None:
         self.model, self.training, self.labelled, self.measure = model, training, labelled, measure
+        self.steps_per_epoch = steps_per_epoch
         flatten(model.parameters())  # encoder, decoder and discriminators side by side: each event takes its slice
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
         discriminators = model.parameters()[len(encoder) + len(decoder) :]
