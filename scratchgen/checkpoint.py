@@ -24,7 +24,7 @@ from safetensors.numpy import save as to_safetensors
 from scratchgen.errors import UserError
 
 FILES = ("config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json")
-FORMAT = 1  # of the run's folder; counted up when an older one can no longer be read
+FORMAT = 2  # of the run's folder; counted up when an older one can no longer be read
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -233,6 +233,7 @@ def save_health(path: Path, real_logits: np.ndarray, fake_logits: np.ndarray, cl
         right.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)
         right.axhline(1 / len(counts), color="#444444", linestyle="--", linewidth=0.8, label="even")
         right.set(title="samples, by the judge", xlabel="class", ylabel="share", xticks=range(len(counts)))
+        right.set_ylim(top=1.25 * counts.max() / counts.sum())  # room for the legend
         right.grid(axis="x", visible=False)
         right.legend()
     return path

@@ -175,7 +175,7 @@ class Trainer:
             progress.images[name] = progress.images.get(name, 0) + len(images)
         progress.batch += 1
         if progress.batch % 20 == 0:
-            self.bar.set_postfix({name: f"{value:.2f}" for name, value in metrics.items()}, refresh=False)
+            self.bar.set_postfix({name: readable(value) for name, value in metrics.items()}, refresh=False)
         self.bar.update()
 
     def _finish_epoch(self) -> None:
@@ -236,10 +236,15 @@ def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 def describe(entry: Mapping[str, Any], epochs: int) -> str:
     """One line about an epoch."""
     parts = [
-        f"{split} " + "  ".join(f"{name} {value:.2f}" for name, value in entry[split].items())
+        f"{split} " + "  ".join(f"{name} {readable(value)}" for name, value in entry[split].items())
         for split in ("train", "test")
     ]
     return f"epoch {entry['epoch']:>{len(str(epochs))}}/{epochs}  {entry['seconds']:6.1f} s   " + "   ".join(parts)
+
+
+def readable(value: float) -> str:
+    """A metric with two decimals, or with two digits where that would leave next to nothing."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.1 else f"{value:.2g}"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from scratchgen.evaluation import likelihood
 from scratchgen.models import vae
 from scratchgen.models.vae import VAETask
 from scratchgen.recipes import RECIPES
-from scratchgen.training import STREAMS, Interrupted, NotFinite, Trainer, require_finite, stream
+from scratchgen.training import STREAMS, Interrupted, NotFinite, Trainer, readable, require_finite, stream
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +99,24 @@ def test_train_metrics_are_means_over_all_images(tmp_path):
         assert entry["test"]["label"] == test.labels.mean()
         assert entry["test"]["draw"] == stream(0, "evaluation", entry["epoch"] - 1).random()  # not training's noise
     assert 0 < history[0]["seconds"] < history[1]["seconds"]
+
+
+def test_a_metric_that_not_every_step_gives_is_a_mean_over_the_images_of_those_that_do(tmp_path):
+    class Seldom(Counting):
+        def step(self, images, labels, rng):
+            metrics = super().step(images, labels, rng)
+            return metrics if len(self.seen) % 2 else {"ink": metrics["ink"]}
+
+    trainer = counting_trainer(tmp_path)
+    trainer.task = Seldom()
+    history = trainer.run()
+    first = [labels for _, labels in trainer.task.seen[:5:2]]  # of five batches the first, the third, the fifth
+    assert history[0]["train"]["label"] == pytest.approx(np.concatenate(first).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("value", "text"), [(105.5, "105.50"), (0.5, "0.50"), (0.0, "0.00"), (0.00123, "0.0012")])
+def test_small_metrics_keep_two_digits(value, text):
+    assert readable(value) == text
 
 
 def test_an_epoch_shows_every_image_once_in_another_order(tmp_path):
@@ -277,7 +295,7 @@ def test_a_picture_that_fails_does_not_lose_the_summary(whole, tmp_path, monkeyp
     def draw(*_):
         raise OSError("no room for pictures")
 
-    monkeypatch.setattr(runs, "draw", draw)
+    monkeypatch.setattr(RECIPES["vae"], "draw", draw)
     with pytest.raises(OSError, match="no room"):
         runs.start(TINY, tmp_path)
     assert outcome(tmp_path) == outcome(whole)
