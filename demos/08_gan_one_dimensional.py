@@ -541,7 +541,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="the first of five")
     parser.add_argument("--study", type=int, metavar="N", help="only train every variant from seeds 0 to N - 1")
     options = parser.parse_args()
-    if options.study:
+    if options.study is not None:
+        if options.study < 1:
+            parser.error(f"--study {options.study}: at least one seed")
         return study(options.study)
     if options.seed < 0:
         parser.error(f"--seed {options.seed}: a seed is 0 or above")

@@ -59,7 +59,9 @@ def train(options: argparse.Namespace) -> int:
         if given(options, recipe).keys() - {"epochs", "data_dir"} or options.out or options.config:
             raise UserError("--resume takes everything from the run but --epochs and --data-dir; leave the rest out")
         if (model := runs.load_config(folder).model) != recipe.model:
-            raise UserError(f"{folder} is a run of a {model}; continue it with: scratchgen train {model} --resume")
+            raise UserError(
+                f"{folder} is a run of {model.upper()}; continue it with: scratchgen train {model} --resume"
+            )
         with _saying_how_to_resume(folder, recipe.model):
             summary = runs.resume(folder, options.epochs, options.data_dir)
     else:
@@ -213,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("train", help="train a model").add_subparsers(required=True, metavar="model")
     for recipe in RECIPES.values():
-        what = f"Train a {recipe.model}, or continue a run."
+        what = f"Train {recipe.model.upper()}s, or continue a run."
         model = models.add_parser(recipe.model, help=what.rstrip("."), description=what)
         model.set_defaults(command=train, model=recipe.model)
         add_train_options(model, recipe)

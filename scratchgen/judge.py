@@ -11,7 +11,7 @@ from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.models.classifier import Classifier, accuracy, class_probabilities, train_classifier
 
-RECIPE = 1  # how the judge is built and trained; counted up whenever that makes another one
+VERSION = 1  # of how the judge is built and trained; counted up whenever that makes another one
 
 
 class Judge:
@@ -46,7 +46,7 @@ def load_judge(data: Dataset) -> Judge:
 
 def _digest(train: Split) -> str:
     """Of all that makes a judge."""
-    digest = hashlib.sha256(f"{RECIPE} {train.images.shape}".encode())
+    digest = hashlib.sha256(f"{VERSION} {train.images.shape}".encode())
     for array in (train.images, train.labels):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]

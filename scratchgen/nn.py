@@ -10,7 +10,7 @@ import numpy as np
 
 import kernels
 from scratchgen import init, ops
-from scratchgen.tensor import Tensor
+from scratchgen.tensor import Tensor, no_grad
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": ops.relu,
@@ -206,6 +206,18 @@ def frozen(module: Module) -> Iterator[None]:
     finally:
         for p in needed:
             p.requires_grad = True
+
+
+@contextmanager
+def evaluating(module: Module) -> Iterator[None]:
+    """Inside the ``with`` block the module evaluates and no graph is recorded; afterwards it is as it was."""
+    before = module.training
+    module.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        module.train(before)
 
 
 def _children(owned: Mapping[Any, Any]) -> Iterator[tuple[str, Parameter | Buffer | Module]]:

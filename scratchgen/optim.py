@@ -194,6 +194,7 @@ def tripling_stages(lr: float, total: int, stages: int = 8) -> Schedule:
     return rate
 
 
+STRETCHED = ("cosine", "late-cosine", "tripling")  # those that depend on how long the whole training is
 # Those a configuration can name, as functions of ``lr`` and of the number of steps in the whole training.
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "constant": lambda lr, total: constant(lr),

@@ -118,7 +118,7 @@ def add_train_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
         "--resume",
         type=Path,
         metavar="DIR",
-        help="continue this run; --epochs may add to it, which stretches a schedule that is not constant (a new run)",
+        help="continue this run; --epochs may add to it, which stretches a cosine or staged schedule (a new run)",
     )
 
 

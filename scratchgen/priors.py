@@ -8,11 +8,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from scratchgen.data.dataset import UNLABELLED
+from scratchgen.data.dataset import CLASSES, UNLABELLED
 
 PRIORS = ("gaussian", "uniform", "mixture", "swiss-roll")
 REGIONS = ("mixture", "swiss-roll")
-CLASSES = 10
 
 
 class Prior:

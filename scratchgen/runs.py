@@ -15,6 +15,7 @@ from scratchgen.data import Dataset, load_dataset
 from scratchgen.data.mnist import missing_files
 from scratchgen.errors import UserError
 from scratchgen.nn import Module
+from scratchgen.optim import STRETCHED
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.training import Trainer
 from scratchgen.version import __version__
@@ -52,7 +53,7 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
     data = load_data(config, folder, data_dir)
     trainer = _prepare(config, data, folder, resume=True)
     schedule = config.training.schedule
-    if config.epochs > before.epochs and schedule != "constant":
+    if config.epochs > before.epochs and schedule in STRETCHED:
         print(
             f"{before.epochs} epochs become {config.epochs}: the {schedule} schedule is stretched over all of them, "
             "and the learning rate rises again",

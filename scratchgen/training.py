@@ -202,7 +202,7 @@ class Trainer:
     def _stopped(self, where: str, error: NotFinite) -> NotFinite:
         kept = f"; the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else ""
         return NotFinite(
-            f"training stopped in epoch {self.progress.epoch + 1}, {where}: {error}{kept}; try a lower --lr"
+            f"training stopped in epoch {self.progress.epoch + 1}, {where}: {error}{kept}; try a lower learning rate"
         )
 
     def _save(self) -> None:

@@ -15,8 +15,8 @@ pytestmark = [
 ]
 
 
-def trained(model: str, name: str, folder: Path) -> dict:
-    return runs.start(replace(RECIPES[model].configs[name], data="mnist"), folder / name)
+def trained(model: str, name: str, folder: Path, seed: int = 0) -> dict:
+    return runs.start(replace(RECIPES[model].configs[name], data="mnist", seed=seed), folder / name)
 
 
 def test_pytorch_example_reaches_its_bound_in_ten_epochs(tmp_path):
@@ -30,3 +30,30 @@ def test_iwae_reaches_its_likelihood_in_ten_minutes(tmp_path):
     assert summary["seconds"] <= 600
     assert (summary["test"]["iw_samples"], summary["test"]["nll_images"]) == (500, 1000)
     assert summary["test"]["nll"] <= 90.5
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_gan_draws_every_class_legibly(tmp_path, seed):
+    summary = trained("gan", "mlp", tmp_path, seed=seed)
+    test = summary["test"]
+    assert test["judge_accuracy"] >= 0.98
+    assert test["classes_covered"] == 10
+    assert test["smallest_class"] >= 0.06
+    assert test["class_entropy"] >= 2.28
+    assert test["judge_confidence"] >= 0.91
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_codes_are_hardly_told_from_their_prior(tmp_path, seed):
+    test = trained("aae", "gaussian", tmp_path, seed=seed)["test"]
+    assert test["fresh_discriminator_bce"] >= 0.65
+    assert test["mmd"] <= 0.1 * 0.22  # a tenth of the same autoencoder's without adversary: see lesson 10
+    assert test["reconstruction_mse"] <= 0.05
+
+
+def test_each_class_takes_its_own_petal(tmp_path):
+    assert trained("aae", "mixture", tmp_path)["test"]["own_region"] >= 0.95
+
+
+def test_a_thousand_labels_are_enough(tmp_path):
+    assert trained("aae", "semi-supervised", tmp_path)["test"]["error_rate"] <= 0.06

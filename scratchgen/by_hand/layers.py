@@ -153,7 +153,7 @@ def batch_norm_backward(p: Arrays, grad: Arrays, name: str, a: np.ndarray, o_dot
 
 
 def running_average(before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """What evaluation takes for a moment (width,) of the batch: ``MOMENTUM`` of it stays at each step."""
+    """What evaluation takes for a moment (width,) of the batch: ``MOMENTUM`` of the average ``before`` stays."""
     return MOMENTUM * before + (1 - MOMENTUM) * now
 
 

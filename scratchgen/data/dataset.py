@@ -30,7 +30,7 @@ class Split:
         return len(self.images)
 
 
-UNLABELLED = -1
+CLASSES, UNLABELLED = 10, -1
 
 
 def keep_labels(split: Split, count: int, rng: np.random.Generator) -> Split:

@@ -1,5 +1,6 @@
 """What a judge makes of samples, and how far a discriminator tells them from data."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def class_statistics(probabilities: np.ndarray) -> dict[str, Any]:
     return {
         "classes_covered": int((shares >= COVERED).sum()),
         "smallest_class": float(shares.min()),
-        "class_entropy": float(-(drawn * np.log(drawn)).sum()),
+        "class_entropy": float((drawn * np.log(1 / drawn)).sum()),
         "judge_confidence": float(probabilities.max(axis=1).mean(dtype=np.float64)),
     }
 
@@ -41,9 +42,12 @@ def missing_classes(probabilities: np.ndarray) -> list[int]:
 def overlap(real_logits: np.ndarray, fake_logits: np.ndarray) -> float:
     """The area under the smaller of two histograms, of logits (n,) and (m,): 1 where alike, 0 where apart (L23).
 
-    Over ``BINS`` equal bins from the smallest logit to the largest. It estimates the overlapping coefficient, the
-    integral of min(p, q), which is 1 less the total variation distance (Inman & Bradley 1989).
+    Over ``BINS`` equal bins from the smallest logit to the largest; NaN where one is not finite. It estimates the
+    overlapping coefficient, the integral of min(p, q), which is 1 less the total variation distance (Inman & Bradley
+    1989).
     """
+    if not (np.isfinite(real_logits).all() and np.isfinite(fake_logits).all()):
+        return math.nan
     edges = np.histogram_bin_edges(np.concatenate([real_logits, fake_logits]), BINS)
     real, fake = (np.histogram(logits, edges)[0] / len(logits) for logits in (real_logits, fake_logits))
     return float(np.minimum(real, fake).sum())

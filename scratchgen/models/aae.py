@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
-from scratchgen.data.dataset import UNLABELLED, Dataset, Split
+from scratchgen.data.dataset import CLASSES, UNLABELLED, Dataset, Split
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.nn import Dense, Module, Sequential, flatten, frozen, mlp
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
-from scratchgen.priors import CLASSES, PRIORS, REGIONS, make_prior
+from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
 

@@ -6,11 +6,11 @@ import numpy as np
 from tqdm import tqdm
 
 from scratchgen import ops
+from scratchgen.data.dataset import CLASSES
 from scratchgen.nn import Dense, Dropout, Module, Sequential
 from scratchgen.optim import Adam, cosine
 from scratchgen.tensor import Tensor, no_grad
 
-CLASSES = 10
 ROWS = 1_000  # images looked at together
 
 

@@ -9,6 +9,7 @@ For any G the best D is p / (p + p_g), which leaves V = -log 4 + 2 JSD(p, p_g); 
 and D = 1/2 everywhere: nobody wins.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class GANConfig:
     input_dim, latent_dim : int
         D pixels, J dimensions of noise.
     noise : str
-        p(z): "normal" is N(0, I), "uniform" is uniform in [-1, 1]^J.
+        p(z): "normal" is N(0, I), "uniform" is uniform in [-sqrt 3, sqrt 3]^J, with the same variance.
     generator_hidden : tuple of int
         Sizes of the hidden layers, each with relu; the output is the sigmoid of a linear layer, so pixels in [0, 1].
     batch_norm : bool
@@ -136,7 +137,7 @@ class GAN(Module):
         shape, kind = (n, self.config.latent_dim), self.dtype.type
         if self.config.noise == "normal":
             return Tensor.wrap(rng.standard_normal(shape, dtype=kind))
-        return Tensor.wrap(2 * rng.random(shape, dtype=kind) - 1)
+        return Tensor.wrap(kind(math.sqrt(3)) * (2 * rng.random(shape, dtype=kind) - 1))
 
     def generate(self, z: Tensor) -> Tensor:
         """G(z): pictures (n, D) in [0, 1], of noise z (n, J)."""

@@ -15,8 +15,9 @@ from scratchgen.errors import UserError
 from scratchgen.evaluation.samples import class_histogram, class_statistics, missing_classes, overlap
 from scratchgen.judge import Judge, load_judge
 from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining, load_averaged
+from scratchgen.nn import evaluating
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
-from scratchgen.tensor import Tensor, no_grad
+from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, stream
 
 SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after an epoch
@@ -33,7 +34,8 @@ class GANRecipe(Recipe):
         # classes alike at a learning rate that would lose some. Dropout in D keeps it too dull to teach clean strokes.
         # The averaged generator and the cosine take away the noise of the last steps.
         RunConfig("gan", "mlp", GANConfig(), GANTraining(), epochs=40, batch_size=128),
-        # The net of Goodfellow et al. 2014, as their code sets it: maxout and dropout, momentum rising, noise uniform.
+        # The net of Goodfellow et al. 2014 after their code: maxout and dropout, uniform noise, a momentum that rises
+        # to 0.7 over 250 epochs. Here all weights begin within 0.05, where their D began within 0.005.
         RunConfig(
             "gan",
             "goodfellow",
@@ -63,18 +65,22 @@ class GANRecipe(Recipe):
             batch_size=100,
         ),
     )
-    expected: ClassVar = {}
+    # Of 10,000 samples, over three seeds.
+    expected: ClassVar = {
+        ("mlp", "mnist"): "10 classes, each above 8%; class entropy 2.29 to 2.30; judge's confidence 0.92 to 0.93",
+    }
 
     def build(self, config: RunConfig) -> GAN:
         """A new GAN."""
         return GAN(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: GAN, data: Dataset) -> GANTask:
-        """The GAN in training. UserError if an epoch's last batch would not fill one pack."""
-        if 0 < len(data.train) % config.batch_size < config.network.pack:
+        """The GAN in training. UserError if an epoch's batches would not all fill one pack."""
+        smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
+        if smallest < config.network.pack:
             raise UserError(
-                f"{len(data.train)} images in batches of {config.batch_size} leave a last one too small for the "
-                f"discriminator, which judges {config.network.pack} at a time; give another --batch-size"
+                f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, and the "
+                f"discriminator judges {config.network.pack} together; give another --batch-size"
             )
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         return GANTask(model, config.training, steps_per_epoch, config.epochs, Health(load_judge(data)))
@@ -89,7 +95,9 @@ class GANRecipe(Recipe):
     ) -> dict[str, Any]:
         """The health of 10,000 samples beside the test images, or of ``limit`` of each."""
         if iw_samples is not None:
-            raise UserError("a gan gives no likelihood; leave --iw-samples out")
+            raise UserError("a GAN gives no likelihood; leave --iw-samples out")
+        if limit is not None and limit < model.config.pack:
+            raise UserError(f"the discriminator judges {model.config.pack} together; give a larger --limit")
         judge, rng = load_judge(data), stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
         samples = draw_samples(model, limit or SAMPLES, rng)
         probabilities = judge.probabilities(samples)
@@ -97,6 +105,7 @@ class GANRecipe(Recipe):
             **class_statistics(probabilities),
             **discriminator_statistics(model, data.test.images[:limit], samples),
             "samples": len(samples),
+            "judge_accuracy": judge.accuracy,
             "class_histogram": class_histogram(probabilities).tolist(),
         }
 
@@ -138,31 +147,29 @@ class Health:
     def __call__(self, model: GAN, data: Dataset, rng: np.random.Generator) -> Metrics:
         samples = draw_samples(model, SAMPLES_AN_EPOCH, rng)
         probabilities = self.judge.probabilities(samples)
+        table = class_statistics(probabilities) | discriminator_statistics(model, data.test.images, samples)
         missing = missing_classes(probabilities)
-        if missing and missing != self.missing:
+        if missing and missing != self.missing and np.isfinite(list(table.values())).all():
             classes = ", ".join(map(str, missing))
             tqdm.write(f"mode collapse? among {len(samples):,} samples there is hardly a {classes}", file=sys.stderr)
         self.missing = missing
-        return class_statistics(probabilities) | discriminator_statistics(model, data.test.images, samples)
+        return table
 
 
 def draw_samples(model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
     """n pictures (n, D), the generator evaluating: batch normalisation by its running averages."""
-    model.eval()
-    with no_grad():
+    with evaluating(model):
         pictures = [model.generate(model.draw_noise(min(ROWS, n - start), rng)).data for start in range(0, n, ROWS)]
-    model.train()
     return np.concatenate(pictures)
 
 
 def logits(model: GAN, images: np.ndarray) -> np.ndarray:
-    """D's logits (n,) of images (n, D), without dropout."""
-    model.eval()
-    with no_grad():
-        found = [
-            model.discriminate(Tensor(images[i : i + ROWS], dtype=model.dtype)) for i in range(0, len(images), ROWS)
-        ]
-    model.train()
+    """D's logits (n / pack,) of images (n, D), without dropout."""
+    rows = ROWS - ROWS % model.config.pack  # so that only the last ones may fill no pack
+    whole = len(images) - len(images) % model.config.pack
+    with evaluating(model):
+        starts = range(0, whole, rows)
+        found = [model.discriminate(Tensor(images[i : min(i + rows, whole)], dtype=model.dtype)) for i in starts]
     return np.concatenate([logit.data[:, 0] for logit in found])
 
 

@@ -108,7 +108,7 @@ class Recipe(ABC):
 
     def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D). UserError if the model has no encoder."""
-        raise UserError(f"a {self.model} has no encoder, so it reconstructs nothing; draw samples instead")
+        raise UserError(f"a {self.model.upper()} has no encoder, so it reconstructs nothing; draw samples instead")
 
     @abstractmethod
     def build(self, config: RunConfig) -> Module:

@@ -78,6 +78,8 @@ def tiny_data() -> Dataset:
 class ByBrightness:
     """A judge without training: ten brightnesses, ten classes."""
 
+    accuracy = 0.5
+
     def probabilities(self, images):
         nearness = -50 * np.abs(images.mean(axis=1)[:, None] - np.linspace(0.3, 0.6, 10))
         return np.exp(nearness) / np.exp(nearness).sum(axis=1, keepdims=True)

@@ -67,7 +67,7 @@ def test_other_training_data_or_another_recipe_make_another_judge(cache, capsys,
     elif other == "fewer":
         images, labels = images[1:], labels[1:]
     else:
-        monkeypatch.setattr(judges, "RECIPE", -1)
+        monkeypatch.setattr(judges, "VERSION", -1)
     load_judge(Dataset("strokes", Split(images, labels), tiny_data().test))
     assert capsys.readouterr().err == TRAINS
     assert len(kept(cache)) == 2

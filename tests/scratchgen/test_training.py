@@ -454,7 +454,7 @@ def test_ctrl_c_after_a_ruinous_update_keeps_the_last_checkpoint(tmp_path, monke
 
 def test_a_learning_rate_too_high_stops_with_advice(tmp_path):
     config = replace(TINY, training=replace(TINY.training, lr=1e30))
-    with pytest.raises(NotFinite, match=r"epoch 1, step 2: .*reconstruction is .*; try a lower --lr"):
+    with pytest.raises(NotFinite, match=r"epoch 1, step 2: .*reconstruction is .*; try a lower learning rate"):
         runs.start(config, tmp_path)
 
 
