@@ -50,4 +50,5 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_normal": he_normal,
     "fan_in_uniform": fan_in_uniform,
     "uniform": uniform,
+    "small_uniform": lambda rng, fan_in, fan_out: uniform(rng, fan_in, fan_out, 0.005),
 }

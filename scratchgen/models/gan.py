@@ -83,8 +83,8 @@ class GANConfig:
         repeats itself, which one alone cannot (PacGAN, Lin et al. 2018).
     input_dropout, hidden_dropout : float
         What the discriminator drops of its input and of its hidden layers.
-    initializer : str
-        How all weights begin: "by_activation", each layer's own default, or a name in ``init.INITIALIZERS``.
+    initializer, discriminator_initializer : str
+        How weights begin, G's and D's: "by_activation", each layer's own default, or a name in ``init.INITIALIZERS``.
     """
 
     input_dim: int = 784
@@ -99,11 +99,13 @@ class GANConfig:
     input_dropout: float = 0.0
     hidden_dropout: float = 0.0
     initializer: str = "by_activation"
+    discriminator_initializer: str = "by_activation"
 
     def __post_init__(self) -> None:
         require_one_of("noise", self.noise, NOISES)
         require_one_of("discriminator", self.discriminator, DISCRIMINATORS)
-        require_one_of("initializer", self.initializer, ("by_activation", *INITIALIZERS))
+        for name in ("initializer", "discriminator_initializer"):
+            require_one_of(name, getattr(self, name), ("by_activation", *INITIALIZERS))
         require({"pack >= 1": self.pack >= 1})
         if min(self.input_dim, self.latent_dim, self.pieces, *self.generator_hidden, *self.discriminator_hidden) < 1:
             raise ValueError("every layer, the noise and the input have at least one dimension")
@@ -121,6 +123,7 @@ class GAN(Module):
             *(layer(i, o, rng, "relu", weights, dtype) for i, o in pairwise(sizes)),
             Dense(sizes[-1], config.input_dim, rng, "sigmoid", weights, dtype),
         )
+        weights = INITIALIZERS.get(config.discriminator_initializer)
         sizes = (config.pack * config.input_dim, *config.discriminator_hidden)
         layers: list[Module] = [Dropout(config.input_dropout, rng)]
         for i, o in pairwise(sizes):

@@ -35,7 +35,7 @@ class GANRecipe(Recipe):
         # The averaged generator and the cosine take away the noise of the last steps.
         RunConfig("gan", "mlp", GANConfig(), GANTraining(), epochs=40, batch_size=128),
         # The net of Goodfellow et al. 2014 after their code: maxout and dropout, uniform noise, a momentum that rises
-        # to 0.7 over 250 epochs. Here all weights begin within 0.05, where their D began within 0.005.
+        # to 0.7 over 250 epochs, weights that begin within 0.05 in G and within 0.005 in D.
         RunConfig(
             "gan",
             "goodfellow",
@@ -50,6 +50,7 @@ class GANRecipe(Recipe):
                 input_dropout=0.2,
                 hidden_dropout=0.5,
                 initializer="uniform",
+                discriminator_initializer="small_uniform",
             ),
             GANTraining(
                 real_label=1.0,
