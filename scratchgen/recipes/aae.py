@@ -44,8 +44,8 @@ class AAERecipe(Recipe):
         RunConfig(
             "aae",
             "supervised",
-            AAEConfig(latent_dim=10, labels_for="decoder"),
-            AAETraining(labels=ALL_LABELS, reconstruction_lr=1e-3, encoder_lr=5e-4, encoder_optimizer="adam"),
+            AAEConfig(latent_dim=4, labels_for="decoder"),
+            AAETraining(labels=ALL_LABELS, reconstruction_lr=1e-3, encoder_lr=1e-3, encoder_optimizer="adam"),
             epochs=15,
             batch_size=100,
         ),
@@ -65,13 +65,14 @@ class AAERecipe(Recipe):
             batch_size=100,
         ),
     )
-    # Over three seeds; of mixture, one.
+    # Over three seeds; of mixture and swiss-roll, one.
     expected: ClassVar = {
         (
             "gaussian",
             "mnist",
         ): "a fresh discriminator's bce 0.65 to 0.69, mmd below 0.002, reconstruction_mse below 0.05",
         ("mixture", "mnist"): "0.96 to 0.97 of the codes in their own region",
+        ("swiss-roll", "mnist"): "0.94 to 0.95 of the codes in their own region",
         ("semi-supervised", "mnist"): "4.1 to 4.4% classified wrongly",
     }
 
