@@ -282,7 +282,7 @@ def test_registry_by_name() -> None:
 def test_registry_of_an_unknown_name() -> None:
     with pytest.raises(UserError, match=r"no operation 'sofmax'; choose from .*softmax"):
         check_registry(["sofmax"])
-    with pytest.raises(UserError, match="choose from add, bce_with_logits"):
+    with pytest.raises(UserError, match="choose from add, batch_norm, bce_with_logits"):
         check_registry(["zzz"])
 
 

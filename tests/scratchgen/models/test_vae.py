@@ -292,7 +292,7 @@ def test_sigma_stays_above_its_floor(rng, dtype):
         *((VAEConfig, {"sigma": sigma}, "sigma and sigma_floor are above 0") for sigma in (0.0, math.nan)),
         *((VAEConfig, {"sigma_floor": sigma}, "sigma and sigma_floor are above 0") for sigma in (-0.1, math.nan)),
         (VAEConfig, {"initializer": "zeros"}, "'zeros' is not one of glorot_uniform, "),
-        (VAETraining, {"schedule": "sawtooth"}, "'sawtooth' is not one of constant, cosine, tripling"),
+        (VAETraining, {"schedule": "sawtooth"}, "'sawtooth' is not one of constant, cosine, late-cosine, tripling"),
         (VAETraining, {"binarize": "always"}, "'always' is not one of none, static, dynamic"),
         *((VAETraining, {"samples": n}, "^samples >= 1 is needed$") for n in (0, -1)),
         *((VAETraining, {"lr": lr}, "^lr > 0 is needed$") for lr in (0.0, -1.0, math.nan)),
