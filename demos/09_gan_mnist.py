@@ -12,7 +12,7 @@
 # - "Only one survives": the game ends where G(z) is distributed as x, D = 1/2 everywhere, and nobody wins.
 # - "The best discriminator has a large error": of 50 %, with a cross-entropy of ln 2 on each half.
 #
-# Run it as it is (a quarter of an hour on two cores), or `--quick` for two epochs, or `--by-hand` for the steps derived
+# Run it as it is (about eleven minutes on two cores), or `--quick` for two epochs, or `--by-hand` for the steps derived
 # on paper beside the engine's.
 
 # %%
