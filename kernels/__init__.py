@@ -1,12 +1,12 @@
 """The kernels: plain functions over arrays, and the one place that picks a set of them.
 
-A set is a package with the files ``elementwise``, ``reductions``, ``dense``, ``normalization``, ``losses`` and
-``optimizers``, and every set has the same functions with the same arguments:
+A set is a package with the files ``elementwise``, ``reductions``, ``dense``, ``normalization``, ``losses``,
+``optimizers`` and ``memory`` (where results are written), and every set has the same functions with the same arguments:
 
 ``reference``
     NumPy, one line where possible. It defines what a kernel computes.
 ``cpu``
-    Numba loops that vectorise, and the matrix products of NumPy's BLAS. It trains.
+    Numba loops that vectorise, matrix products as fast as a BLAS. It trains.
 
 A third, ``cuda``, has its place beside them: a package with the same files, and a line in ``SETS`` where there is a
 GPU.

@@ -10,6 +10,7 @@ import numpy as np
 
 import kernels
 from scratchgen import init, ops
+from scratchgen.op import Place
 from scratchgen.tensor import Tensor, no_grad
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,22 +27,27 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Parameter(Tensor):
     """A leaf that optimizers write into. Once flattened, its data and gradient are views of the flat buffers."""
 
-    __slots__ = ("_gradient_view", "flat")
+    __slots__ = ("_place", "flat")
 
     def __init__(self, data: Any, dtype: Any = None) -> None:
         super().__init__(data, requires_grad=True, dtype=dtype)
         self.flat: FlatParameters | None = None
-        self._gradient_view: np.ndarray | None = None
+        self._place: Place | None = None
 
     def __reduce__(self) -> tuple:
         return Parameter, (self._data,)  # a copy or a pickle begins outside the flat buffer
 
+    @property
+    def _gradient_place(self) -> Place | None:
+        return self._place if self.grad is None else None
+
     def _receive(self, gradient: np.ndarray) -> None:
-        if self._gradient_view is None:
+        if self._place is None:
             super()._receive(gradient)
         elif self.grad is None:  # the first gradient is written, not added: no pass to set zeros
-            np.copyto(self._gradient_view, gradient)
-            self.grad = self._gradient_view
+            if gradient is not self._place.array:  # most often it has been written there at once
+                np.copyto(self._place.array, gradient)
+            self.grad = self._place.array
         else:
             self.grad += gradient
 
@@ -117,7 +123,7 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
     start = 0
     for p in parameters:
         end = start + p.size
-        p._data, p._gradient_view = data[start:end].reshape(p.shape), flat.grad[start:end].reshape(p.shape)
+        p._data, p._place = data[start:end].reshape(p.shape), Place(flat.grad[start:end].reshape(p.shape))
         p.grad, p.flat, start = None, flat, end
     return flat
 

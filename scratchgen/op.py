@@ -29,13 +29,27 @@ class Case:
     kink: Callable[..., np.ndarray] | None = None
 
 
+class Place:
+    """That somebody asks for a gradient, and the array it is to be written into: a parameter's share of its buffer."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+
+def new_gradient(kernels: Any, need: "bool | Place", shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Where a backward writes the gradient that ``need`` asks for: its place if it has one, else a new array."""
+    return need.array if isinstance(need, Place) else kernels.memory.empty(shape, dtype)
+
+
 @dataclass(frozen=True)
 class Op:
     """An operation: its name, the shapes it takes, a domain for each input, and the cases in which it is checked.
 
     ``forward(kernels, *arrays, **params)`` returns the result and ``saved``, what backward will need; ``kernels`` is a
     kernel set. ``backward(kernels, needs, dout, saved, **params)`` returns one gradient for each input; it may be None
-    where ``needs`` says that nobody asks for it.
+    where ``needs`` is False, for nobody asks for it, and may lie where ``new_gradient`` says.
     """
 
     name: str
@@ -45,9 +59,11 @@ class Op:
     backward: Callable[..., Arrays]
     cases: tuple[Case, ...] = (Case(),)
     shapes: Signature = field(init=False, repr=False)
+    takes_labels: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", Signature(self.signature))
+        object.__setattr__(self, "takes_labels", any(domain.whole for domain in self.domains))
         if len(self.domains) != len(self.shapes.inputs):
             raise ValueError(f"operation {self.name}: {len(self.domains)} domains for {len(self.shapes.inputs)} inputs")
         if not self.cases:

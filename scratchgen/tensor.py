@@ -4,15 +4,16 @@
 result to the leaves and calls each operation's backward once. That is all of automatic differentiation here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 import kernels
-from scratchgen.op import REGISTRY, Op
+from scratchgen.op import REGISTRY, Op, Place
 from scratchgen.signature import Shape, whole_numbers
 
 _recording = True
@@ -32,24 +33,26 @@ def no_grad() -> Iterator[None]:
 class Node:
     """One application of an operation: what it was given, and what its backward needs."""
 
-    __slots__ = ("inputs", "needs", "op", "params", "saved", "versions")
+    __slots__ = ("inputs", "needs", "number", "op", "params", "saved", "versions")
+    _numbers = count()  # by its number a node is younger than all that its inputs were made by
 
     def __init__(self, op: Op, inputs: tuple["Tensor", ...], needs: tuple[bool, ...], saved: Any, params: dict) -> None:
         self.op, self.inputs, self.needs, self.saved, self.params = op, inputs, needs, saved, params
-        self.versions = tuple(tensor.version for tensor in inputs)
+        self.versions = [tensor.version for tensor in inputs]
+        self.number = next(Node._numbers)
 
-    def backward(self, dout: np.ndarray) -> tuple:
-        """The gradients with respect to the inputs; what was saved is let go."""
+    def backward(self, dout: np.ndarray, needs: Sequence[bool | Place] | None = None) -> tuple:
+        """The gradients with respect to the inputs, written where ``needs`` says; what was saved is let go."""
         if self.saved is None:
             raise RuntimeError(f"{self.op.name}: backward has been through this graph already; run the forward again")
-        for tensor, version in zip(self.inputs, self.versions, strict=True):
-            if tensor.version != version:
-                raise RuntimeError(
-                    f"{self.op.name}: an input of shape {tensor.shape} has been written to since the forward "
-                    "(by an optimizer step or load_state_dict?); run the forward again"
-                )
+        if self.versions != [tensor.version for tensor in self.inputs]:
+            written = next(t for t, version in zip(self.inputs, self.versions, strict=True) if t.version != version)
+            raise RuntimeError(
+                f"{self.op.name}: an input of shape {written.shape} has been written to since the forward "
+                "(by an optimizer step or load_state_dict?); run the forward again"
+            )
         saved, self.saved = self.saved, None
-        return self.op.backward(kernels.active(), self.needs, dout, saved, **self.params)
+        return self.op.backward(kernels.active(), needs or self.needs, dout, saved, **self.params)
 
 
 def _operators(name: str) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
@@ -153,17 +156,26 @@ class Tensor:
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
         gradients = {id(self): gradient}
-        for tensor in _topological_order(self):
-            dout = gradients.pop(id(tensor))
-            if tensor.node is None:
+        for tensor in _from_result_to_leaves(self):
+            dout, node = gradients.pop(id(tensor)), tensor.node
+            if node is None:
                 tensor._receive(dout)
                 continue
-            node = tensor.node
-            for source, needed, grad in zip(node.inputs, node.needs, node.backward(dout), strict=True):
-                if needed:
-                    grad = _unbroadcast(grad, source.shape)
+            needs: list[bool | Place] = list(node.needs)
+            for i, source in enumerate(node.inputs):
+                if needs[i] and source.node is None and id(source) not in gradients:
+                    needs[i] = source._gradient_place or True
+            for source, need, grad in zip(node.inputs, needs, node.backward(dout, needs), strict=True):
+                if need:
+                    if grad.shape != source._data.shape:
+                        grad = _unbroadcast(grad, source._data.shape)
                     known = gradients.get(id(source))
                     gradients[id(source)] = grad if known is None else known + grad
+
+    @property
+    def _gradient_place(self) -> Place | None:
+        """Where the first gradient may be written, if there is such a place."""
+        return None
 
     def _receive(self, gradient: np.ndarray) -> None:
         # adding arrays of no dimension gives a NumPy scalar, and so may a backward: a gradient is an array
@@ -173,9 +185,13 @@ class Tensor:
 
     __add__, __radd__ = _operators("add")
     __sub__, __rsub__ = _operators("subtract")
-    __mul__, __rmul__ = _operators("multiply")
     __truediv__, __rtruediv__ = _operators("divide")
     __matmul__, __rmatmul__ = _operators("matmul")
+
+    def __mul__(self, other: Any) -> "Tensor":
+        return apply("scale", self, factor=other) if isinstance(other, int | float) else apply("multiply", self, other)
+
+    __rmul__ = __mul__
 
     def __pow__(self, exponent: float) -> "Tensor":
         if not isinstance(exponent, Real):
@@ -216,19 +232,34 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     op = REGISTRY[operation] if isinstance(operation, str) else operation
     if not op.shapes.variadic and len(inputs) != len(op.domains):
         raise TypeError(f"{op.name} takes {len(op.domains)} inputs, not {len(inputs)}")
-    tensors = _as_tensors(op, inputs)
+    tensors = inputs if _are_tensors(op, inputs) else _as_tensors(op, inputs)
     arrays = [tensor._data for tensor in tensors]
-    if op.shapes.elementwise:
-        shape = op.shapes.broadcast(op.name, [array.shape for array in arrays])
+    shapes = [array.shape for array in arrays]
+    if not op.shapes.elementwise:
+        op.shapes.check(op.name, shapes)
+    elif len(set(shapes)) > 1:
+        shape = op.shapes.broadcast(op.name, shapes)
         arrays = [a if a.shape == shape else np.array(np.broadcast_to(a, shape), order="C") for a in arrays]
-    else:
-        op.shapes.check(op.name, [array.shape for array in arrays])
     out, saved = op.forward(kernels.active(), *arrays, **params)
     result = Tensor.wrap(out)
-    if _recording and any(tensor.requires_grad for tensor in tensors):
+    needs = tuple([tensor.requires_grad for tensor in tensors])
+    if _recording and True in needs:
         result.requires_grad = True
-        result.node = Node(op, tensors, tuple(tensor.requires_grad for tensor in tensors), saved, params)
+        result.node = Node(op, tensors, needs, saved, params)
     return result
+
+
+def _are_tensors(op: Op, inputs: tuple) -> bool:
+    """Whether the inputs are already what ``_as_tensors`` would make of them: most often they are."""
+    if op.takes_labels or not inputs or not isinstance(inputs[0], Tensor):
+        return False
+    dtype, domains = inputs[0]._data.dtype, op.domains * len(inputs) if op.shapes.variadic else op.domains
+    return all(
+        [  # noqa: C419
+            isinstance(x, Tensor) and x._data.dtype is dtype and (domain.differentiable or not x.requires_grad)
+            for x, domain in zip(inputs, domains, strict=False)
+        ]  # a list: twice as fast as a generator, and every operation passes here
+    )
 
 
 def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
@@ -257,27 +288,23 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
 
 def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:
     """Sum a gradient over the axes along which its input was repeated."""
-    if gradient.shape == shape:
-        return gradient
     lead = gradient.ndim - len(shape)
     repeated = tuple(lead + i for i, size in enumerate(shape) if size == 1 and gradient.shape[lead + i] != 1)
     return gradient.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
 
 
-def _topological_order(root: Tensor) -> list[Tensor]:
-    """Every tensor that needs a gradient, each before what it was made from. A loop, not a recursion: depth is free."""
-    order: list[Tensor] = []
-    seen: set[int] = set()
-    stack = [(root, False)]
-    while stack:
-        tensor, expanded = stack.pop()
-        if expanded:
-            order.append(tensor)
-        elif id(tensor) not in seen:
-            seen.add(id(tensor))
-            stack.append((tensor, True))
-            if tensor.node is not None:
-                node = tensor.node  # by its needs, not by requires_grad: an input may have been frozen at the time
-                stack.extend((source, False) for source, need in zip(node.inputs, node.needs, strict=True) if need)
-    order.reverse()
-    return order
+def _from_result_to_leaves(root: Tensor) -> list[Tensor]:
+    """Every tensor that needs a gradient, each before what it was made from: the youngest first, leaves last."""
+    found, waiting = {id(root): root}, [root]
+    while waiting:  # a loop, not a recursion: depth is free
+        node = waiting.pop().node
+        if node is not None:
+            for source, need in zip(node.inputs, node.needs, strict=True):
+                if need and id(source) not in found:  # by the needs then: an input may have been frozen for a while
+                    found[id(source)] = source
+                    waiting.append(source)
+    return sorted(found.values(), key=_age)
+
+
+def _age(tensor: Tensor) -> int:
+    return 1 if tensor.node is None else -tensor.node.number

@@ -1,4 +1,4 @@
-"""The set ``cpu``: Numba loops that vectorise, around the matrix products of NumPy's BLAS.
+"""The set ``cpu``: Numba loops that vectorise, and a matrix product that holds its tile in registers.
 
 Compiled kernels are cached on disk. Numba's own cache looks only at the file a kernel stands in, not at the helpers
 that it inlines, so an edit of ``vector_math.py`` would go unnoticed; here the cache's folder is named after the
@@ -35,8 +35,8 @@ def _cache_folder() -> str:
 _before = config.CACHE_DIR
 config.CACHE_DIR = _cache_folder()  # read when a function is decorated, so for this set alone
 try:
-    from kernels.cpu import dense, elementwise, losses, normalization, optimizers, reductions
+    from kernels.cpu import dense, elementwise, losses, memory, normalization, optimizers, reductions
 finally:
     config.CACHE_DIR = _before
 
-__all__ = ["dense", "elementwise", "losses", "normalization", "optimizers", "reductions"]
+__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "reductions"]

@@ -1,26 +1,38 @@
-"""The dense layer. The products are NumPy's BLAS (``products.py`` shows what is inside such a product); one loop adds
-the bias and applies the activation while the row is in cache, and one takes both back."""
+"""The dense layer. Its products are the last rung of ``products.py``; one loop adds the bias and applies the activation
+while the row is in cache, and one takes both back.
+
+A product leaves out terms in which a whole tile's share of ``a`` is zero, as it is for most pixels of a digit.
+"""
 
 import numpy as np
 from numba import njit
 
 from kernels.cpu import vector_math as vm
+from kernels.cpu.products import product_tiled
 from kernels.cpu.vector_math import JIT, cast
 
 
 def matmul(out, a, b):
     """out (...,m,n) = a (...,m,k) b (...,k,n)."""
-    np.matmul(a, b, out=out)
+    _multiply(out, a, b)
 
 
 def matmul_tn(out, a, b):
     """out (...,m,n) = a^T b, with a (...,k,m) and b (...,k,n)."""
-    np.matmul(np.swapaxes(a, -1, -2), b, out=out)
+    _multiply(out, a.swapaxes(-1, -2), b)
 
 
 def matmul_nt(out, a, b):
     """out (...,m,n) = a b^T, with a (...,m,k) and b (...,n,k)."""
-    np.matmul(a, np.swapaxes(b, -1, -2), out=out)
+    _multiply(out, a, b.swapaxes(-1, -2))
+
+
+def _multiply(out, a, b):
+    if out.ndim == 2:
+        product_tiled(out, a, b, True)
+    else:
+        for batch in np.ndindex(out.shape[:-2]):
+            product_tiled(out[batch], a[batch], b[batch], True)
 
 
 def dense_forward(out, x, w, b, activation):

@@ -5,7 +5,7 @@ A backward takes ``dout`` (b), so the mean over the batch and any weighting of t
 
 import math
 
-from numba import njit
+from numba import njit, prange
 
 from kernels.cpu import vector_math as vm
 from kernels.cpu.vector_math import JIT, cast
@@ -13,10 +13,10 @@ from kernels.cpu.vector_math import JIT, cast
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def bce_with_logits(out, logits, targets):
     """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits))."""
-    for r in range(logits.shape[0]):
+    for r in prange(logits.shape[0]):
         a, t = logits[r], targets[r]
         total = cast(0.0, out[r])
         for i in range(a.size):
@@ -24,10 +24,10 @@ def bce_with_logits(out, logits, targets):
         out[r] = total
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def bce_with_logits_backward(dlogits, dout, logits, targets):
     """dlogits (b,d) = (sigmoid(logits) - targets) dout."""
-    for r in range(logits.shape[0]):
+    for r in prange(logits.shape[0]):
         a, t, result = logits[r], targets[r], dlogits[r]
         for i in range(a.size):
             result[i] = (vm.sigmoid(a[i]) - t[i]) * dout[r]

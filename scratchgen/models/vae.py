@@ -236,9 +236,8 @@ class VAETask:
     def backward(self, x: Tensor, noise: Tensor) -> tuple[float, float]:
         """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D)."""
         reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
-        reconstruction, kl = reconstruction.mean(), kl.mean()
-        (reconstruction + self.beta() * kl).backward()
-        return reconstruction.item(), kl.item()
+        (reconstruction + self.beta() * kl).mean().backward()
+        return reconstruction.data.mean().item(), kl.data.mean().item()
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""

@@ -1,8 +1,6 @@
 """Matrix products, and the dense layer with its bias and activation in one operation."""
 
-import numpy as np
-
-from scratchgen.op import Case, Op, register
+from scratchgen.op import Case, Op, new_gradient, register
 from scratchgen.ops.reductions import rows
 from scratchgen.signature import REAL
 from scratchgen.tensor import Tensor, apply
@@ -11,7 +9,7 @@ FUSED_ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")
 
 
 def _matmul(kernels, a, b):
-    out = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    out = kernels.memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
     kernels.dense.matmul(out, a, b)
     return out, (a, b)
 
@@ -20,30 +18,30 @@ def _matmul_backward(kernels, needs, dout, saved):
     a, b = saved
     da = db = None
     if needs[0]:
-        da = np.empty_like(a)
+        da = new_gradient(kernels, needs[0], a.shape, a.dtype)
         kernels.dense.matmul_nt(da, dout, b)  # da = dout b^T
     if needs[1]:
-        db = np.empty_like(b)
+        db = new_gradient(kernels, needs[1], b.shape, b.dtype)
         kernels.dense.matmul_tn(db, a, dout)  # db = a^T dout
     return da, db
 
 
 def _dense(kernels, x, w, b, activation):
-    out = np.empty((*x.shape[:-1], b.size), x.dtype)
+    out = kernels.memory.empty((*x.shape[:-1], b.size), x.dtype)
     kernels.dense.dense_forward(rows(out), rows(x), w, b, activation)
     return out, (x, w, out)
 
 
 def _dense_backward(kernels, needs, dout, saved, activation):
     x, w, out = saved
-    dpre, db = np.empty_like(out), np.empty(w.shape[1], w.dtype)
+    dpre, db = kernels.memory.empty_like(out), new_gradient(kernels, needs[2], w.shape[1:], w.dtype)
     kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
     dx = dw = None
     if needs[0]:
-        dx = np.empty_like(x)
+        dx = kernels.memory.empty_like(x)
         kernels.dense.matmul_nt(rows(dx), rows(dpre), w)  # dx = dpre w^T
     if needs[1]:
-        dw = np.empty_like(w)
+        dw = new_gradient(kernels, needs[1], w.shape, w.dtype)
         kernels.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
     return dx, dw, db
 

@@ -16,7 +16,7 @@ def flat(array: np.ndarray) -> np.ndarray:
 
 def _compute(kernels: Any, name: str, *arrays: np.ndarray, **params: float) -> np.ndarray:
     """The result of the kernel ``name`` on arrays of one shape."""
-    out = np.empty_like(arrays[0])
+    out = kernels.memory.empty_like(arrays[0])
     getattr(kernels.elementwise, name)(flat(out), *map(flat, arrays), *params.values())
     return out
 

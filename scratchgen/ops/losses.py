@@ -18,12 +18,12 @@ def _register(name: str, signature: str, domains: tuple[Domain, ...], case: Case
     gradients = sum(domain.differentiable for domain in domains)
 
     def forward(kernels, *inputs, **params):
-        out = np.empty(inputs[0].shape[:-1], inputs[0].dtype)
+        out = kernels.memory.empty(inputs[0].shape[:-1], inputs[0].dtype)
         getattr(kernels.losses, name)(out.reshape(-1), *map(rows, inputs), *params.values())
         return out, inputs
 
     def backward(kernels, needs, dout, saved, **params):
-        found = tuple(np.empty_like(x) for x in saved[:gradients])
+        found = tuple(kernels.memory.empty_like(x) for x in saved[:gradients])
         kernel = getattr(kernels.losses, f"{name}_backward")
         kernel(*map(rows, found), dout.reshape(-1), *map(rows, saved), *params.values())
         return found + (None,) * (len(saved) - gradients)
@@ -43,14 +43,14 @@ def _cross_entropy(kernels, logits, labels):
     classes = logits.shape[-1]
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {labels.min()}..{labels.max()}")
-    out = np.empty(labels.shape, logits.dtype)
+    out = kernels.memory.empty(labels.shape, logits.dtype)
     kernels.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
     return out, (logits, labels)
 
 
 def _cross_entropy_backward(kernels, needs, dout, saved):
     logits, labels = saved
-    dlogits = np.empty_like(logits)
+    dlogits = kernels.memory.empty_like(logits)
     kernels.losses.softmax_cross_entropy_backward(rows(dlogits), dout.reshape(-1), rows(logits), labels.reshape(-1))
     return dlogits, None
 

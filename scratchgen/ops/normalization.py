@@ -1,7 +1,5 @@
 """Batch normalisation."""
 
-import numpy as np
-
 from scratchgen.op import Case, Op, register
 from scratchgen.signature import REAL
 from scratchgen.tensor import Tensor, apply
@@ -10,14 +8,23 @@ from scratchgen.tensor import Tensor, apply
 def _batch_norm(kernels, x, gamma, beta, epsilon):
     if len(x) == 0:
         raise ValueError(f"batch_norm: there is no example in a batch of shape {x.shape}")
-    mean, variance, normalized, out = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(x), np.empty_like(x)
+    mean, variance, normalized, out = (
+        kernels.memory.empty_like(gamma),
+        kernels.memory.empty_like(gamma),
+        kernels.memory.empty_like(x),
+        kernels.memory.empty_like(x),
+    )
     kernels.normalization.batch_moments(mean, variance, x)
     kernels.normalization.batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon)
     return out, (normalized, variance, gamma)
 
 
 def _batch_norm_backward(kernels, needs, dout, saved, epsilon):
-    dx, dgamma, dbeta = np.empty_like(dout), np.empty_like(saved[1]), np.empty_like(saved[1])
+    dx, dgamma, dbeta = (
+        kernels.memory.empty_like(dout),
+        kernels.memory.empty_like(saved[1]),
+        kernels.memory.empty_like(saved[1]),
+    )
     kernels.normalization.batch_norm_backward(dx, dgamma, dbeta, dout, *saved, epsilon)
     return dx, dgamma, dbeta
 

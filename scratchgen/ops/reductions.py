@@ -13,13 +13,15 @@ from scratchgen.tensor import Tensor, apply
 
 def rows(array: np.ndarray) -> np.ndarray:
     """An array (..., n) as the view (r, n) that row kernels walk."""
-    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def _reduced_axes(name: str, shape: Shape, axis: Any) -> tuple[int, ...]:
     """The axes that ``axis`` means, None being all of them: counted from 0, in order."""
     ndim = len(shape)
-    wanted = tuple(range(ndim)) if axis is None else whole_numbers((axis,))
+    if axis is None:
+        return tuple(range(ndim))
+    wanted = whole_numbers((axis,))
     if any(not -ndim <= a < ndim for a in wanted):
         raise ValueError(f"{name}: there is no axis {axis} in shape {shape}")
     axes = {a % ndim for a in wanted}
@@ -36,7 +38,7 @@ def _sum_over(kernels: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         axes = tuple(range(len(axes)))
     first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
     outer, size, inner = (math.prod(part) for part in (x.shape[:first], x.shape[first:last], x.shape[last:]))
-    out = np.empty((outer, inner), x.dtype)
+    out = kernels.memory.empty((outer, inner), x.dtype)
     kernels.reductions.sum_axis(out, x.reshape(outer, size, inner))
     return out.reshape(kept)
 
@@ -50,7 +52,9 @@ def _sum(kernels, x, axis, keepdims):
 def _sum_backward(kernels, needs, dout, saved, axis, keepdims):
     shape, axes = saved
     kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
-    return (np.array(np.broadcast_to(dout.reshape(kept), shape), order="C"),)
+    dx = kernels.memory.empty(shape, dout.dtype)
+    dx[...] = dout.reshape(kept)
+    return (dx,)
 
 
 def _mean(kernels, x, axis, keepdims):
@@ -65,9 +69,7 @@ def _mean(kernels, x, axis, keepdims):
 
 def _mean_backward(kernels, needs, dout, saved, axis, keepdims):
     shape, axes, count = saved
-    (dx,) = _sum_backward(kernels, needs, dout, (shape, axes), axis, keepdims)
-    dx *= 1 / count
-    return (dx,)
+    return _sum_backward(kernels, needs, dout * dout.dtype.type(1 / count), (shape, axes), axis, keepdims)
 
 
 def _without(shape: Shape, axes: tuple[int, ...]) -> Shape:
@@ -76,40 +78,40 @@ def _without(shape: Shape, axes: tuple[int, ...]) -> Shape:
 
 def _logsumexp(kernels, x):
     _need_something("logsumexp", x)
-    out = np.empty(x.shape[:-1], x.dtype)
+    out = kernels.memory.empty(x.shape[:-1], x.dtype)
     kernels.reductions.logsumexp(out.reshape(-1), rows(x))
     return out, (x, out)
 
 
 def _logsumexp_backward(kernels, needs, dout, saved):
     x, out = saved
-    dx = np.empty_like(x)
+    dx = kernels.memory.empty_like(x)
     kernels.reductions.logsumexp_backward(rows(dx), dout.reshape(-1), rows(x), out.reshape(-1))
     return (dx,)
 
 
 def _softmax(kernels, x):
     _need_something("softmax", x)
-    out = np.empty_like(x)
+    out = kernels.memory.empty_like(x)
     kernels.reductions.softmax(rows(out), rows(x))
     return out, (out,)
 
 
 def _softmax_backward(kernels, needs, dout, saved):
-    dx = np.empty_like(dout)
+    dx = kernels.memory.empty_like(dout)
     kernels.reductions.softmax_backward(rows(dx), rows(dout), rows(saved[0]))
     return (dx,)
 
 
 def _maxout(kernels, x):
     _need_something("maxout", x)
-    out = np.empty(x.shape[:-1], x.dtype)
+    out = kernels.memory.empty(x.shape[:-1], x.dtype)
     kernels.reductions.maxout(out.reshape(-1), rows(x))
     return out, (x,)
 
 
 def _maxout_backward(kernels, needs, dout, saved):
-    dx = np.empty_like(saved[0])
+    dx = kernels.memory.empty_like(saved[0])
     kernels.reductions.maxout_backward(rows(dx), dout.reshape(-1), rows(saved[0]))
     return (dx,)
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from scratchgen.op import Op, register
 from scratchgen.ops.elementwise import flat
 from scratchgen.signature import CONSTANT, REAL
@@ -11,13 +9,13 @@ from scratchgen.tensor import Tensor, apply
 
 
 def _reparameterize(kernels, mu, logvar, noise):
-    out = np.empty_like(mu)
+    out = kernels.memory.empty_like(mu)
     kernels.elementwise.reparameterize(flat(out), flat(mu), flat(logvar), flat(noise))
     return out, (logvar, noise)
 
 
 def _reparameterize_backward(kernels, needs, dout, saved):
-    dmu, dlogvar = np.empty_like(dout), np.empty_like(dout)
+    dmu, dlogvar = kernels.memory.empty_like(dout), kernels.memory.empty_like(dout)
     kernels.elementwise.reparameterize_backward(flat(dmu), flat(dlogvar), flat(dout), *map(flat, saved))
     return dmu, dlogvar, None
 
