@@ -55,5 +55,10 @@ def test_each_class_takes_its_own_petal(tmp_path):
     assert trained("aae", "mixture", tmp_path)["test"]["own_region"] >= 0.95
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_class_takes_its_own_stretch_of_the_roll(tmp_path, seed):
+    assert trained("aae", "swiss-roll", tmp_path, seed=seed)["test"]["own_region"] >= 0.95
+
+
 def test_a_thousand_labels_are_enough(tmp_path):
     assert trained("aae", "semi-supervised", tmp_path)["test"]["error_rate"] <= 0.06

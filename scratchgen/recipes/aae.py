@@ -40,7 +40,16 @@ class AAERecipe(Recipe):
             epochs=20,
             batch_size=100,
         ),
-        RunConfig("aae", "swiss-roll", AAEConfig(prior="swiss-roll"), SORTING, epochs=20, batch_size=100),
+        # Stretches of the roll touch: a reconstruction that learns slowly does not pull codes over the bounds, and a
+        # discriminator that learns slowly does not run ahead of the encoder.
+        RunConfig(
+            "aae",
+            "swiss-roll",
+            AAEConfig(prior="swiss-roll"),
+            replace(SORTING, reconstruction_lr=1e-4, discriminator_lr=3e-4, input_noise=0.25),
+            epochs=25,
+            batch_size=100,
+        ),
         RunConfig(
             "aae",
             "supervised",
@@ -65,14 +74,14 @@ class AAERecipe(Recipe):
             batch_size=100,
         ),
     )
-    # Over three seeds; of mixture and swiss-roll, one.
+    # Over three seeds; of mixture, one.
     expected: ClassVar = {
         (
             "gaussian",
             "mnist",
         ): "a fresh discriminator's bce 0.65 to 0.69, mmd below 0.002, reconstruction_mse below 0.05",
         ("mixture", "mnist"): "0.96 to 0.97 of the codes in their own region",
-        ("swiss-roll", "mnist"): "0.94 to 0.95 of the codes in their own region",
+        ("swiss-roll", "mnist"): "0.95 to 0.96 of the codes in their own region",
         ("semi-supervised", "mnist"): "4.1 to 4.4% classified wrongly",
     }
 
