@@ -1,5 +1,5 @@
 # make demo   train the VAE on MNIST and draw digits          make lint   format, lint and type checks
-# make test   every test but the slow ones                    make bench  time the ladder of matrix products
+# make test   every test but the slow ones                    make bench  time products and training steps
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -14,8 +14,9 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
 
-# One BLAS thread: beside other work on the machine, two wait for one another at every small product.
+# One thread: beside other work on the machine, two wait for one another at every small kernel.
 test test-all: export OPENBLAS_NUM_THREADS = 1
+test test-all: export NUMBA_NUM_THREADS = 1
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
@@ -30,3 +31,4 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.products
+	$(BIN)/python -m tests.benchmarks.steps

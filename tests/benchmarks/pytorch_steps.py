@@ -1,0 +1,205 @@
+"""PyTorch's training steps: eager, eager with fused optimizers, and compiled.
+
+Compiled are the networks with their losses, and so the gradients of these; a fused optimizer is one kernel already.
+Modules are defined in the engine's order, so that parameters pair up by place; weights are the engine's transposed.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as bce
+
+from tests.benchmarks.workloads import Contestant, Shared, Workload, quantities, under
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray) -> Contestant:
+    """``name`` is "PyTorch eager", "PyTorch eager, fused Adam" or "torch.compile"."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.manual_seed(0)
+    compiled = torch.compile if name == "torch.compile" else lambda function: function
+    pixels = torch.from_numpy(images)
+
+    def batch() -> Tensor:
+        x = pixels.index_select(0, torch.randint(len(pixels), (workload.batch,)))
+        return (torch.rand_like(x) < x).float() if workload.binarize else x
+
+    build = {"vae": _vae, "gan": _gan, "aae": _aae}[workload.model]
+    return build(workload, shared, batch, name != "PyTorch eager" or None, compiled)
+
+
+def _mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    """Dense layers with activations between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return layers
+
+
+def _load(model: nn.Module, shared: Shared) -> None:
+    with torch.no_grad():
+        for mine, theirs in zip(model.parameters(), shared.parameters.values(), strict=True):
+            mine.copy_(torch.from_numpy(theirs.T))
+
+
+def _checked(loss: str, value: Tensor, shared: Shared, trained: Sequence[str], *modules: nn.Module) -> dict[str, Any]:
+    """The loss and its gradients in the shape of the engine's."""
+    gradients = torch.autograd.grad(value, [p for module in modules for p in module.parameters()])
+    names = under(shared.parameters, *trained)
+    return quantities(loss, value.detach(), {n: g.numpy().T for n, g in zip(names, gradients, strict=True)})
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Within, no gradients of the module's parameters are computed."""
+    module.requires_grad_(False)
+    yield
+    module.requires_grad_(True)
+
+
+def _vae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, compiled: Any) -> Contestant:
+    network, activation = workload.network, ACTIVATIONS[workload.network.activation]
+    body = nn.Sequential(*_mlp((network.input_dim, *network.encoder_hidden), activation))
+    mu, logvar = (nn.Linear(network.encoder_hidden[-1], network.latent_dim) for _ in range(2))
+    decoder = nn.Sequential(*_mlp((network.latent_dim, *network.decoder_hidden, network.input_dim), activation)[:-1])
+    model = nn.ModuleList([body, mu, logvar, decoder])
+    _load(model, shared)
+    optimizer = torch.optim.Adam(model.parameters(), workload.training.lr, fused=fused)
+
+    @compiled
+    def loss_of(x: Tensor, noise: Tensor) -> Tensor:
+        h = body(x)
+        m, s = mu(h), logvar(h)
+        reconstruction = bce(decoder(m + torch.exp(s / 2) * noise), x, reduction="sum")
+        return (reconstruction - 0.5 * torch.sum(1 + s - m.square() - s.exp())) / len(x)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss_of(batch(), torch.randn(workload.batch, network.latent_dim)).backward()
+        optimizer.step()
+
+    def check() -> dict[str, np.ndarray]:
+        value = loss_of(torch.from_numpy(shared.x), torch.from_numpy(shared.noise))
+        return _checked("loss", value, shared, ("",), model)
+
+    return Contestant(step, check)
+
+
+def _gan(workload: Workload, shared: Shared, batch: Any, fused: bool | None, compiled: Any) -> Contestant:
+    network, training, packs = workload.network, workload.training, workload.batch // workload.network.pack
+    layers: list[nn.Module] = []
+    sizes = (network.latent_dim, *network.generator_hidden)
+    for inputs, outputs in pairwise(sizes):  # PyTorch's running variance is the unbiased one
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+    generator = nn.Sequential(*layers, nn.Linear(sizes[-1], network.input_dim), nn.Sigmoid())
+    sizes = (network.pack * network.input_dim, *network.discriminator_hidden, 1)
+    discriminator = nn.Sequential(*_mlp(sizes, lambda: nn.LeakyReLU(0.2))[:-1])
+    _load(nn.ModuleList([generator, discriminator]), shared)
+    averaged = [t for t in deepcopy(generator).state_dict().values() if t.is_floating_point()]
+    current = [t for t in generator.state_dict().values() if t.is_floating_point()]
+    betas = (training.momentum, 0.999)
+    g_optimizer = torch.optim.Adam(generator.parameters(), training.generator_lr, betas, fused=fused)
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), training.discriminator_lr, betas, fused=fused)
+    labels = torch.tensor([training.real_label] * packs + [0.0] * packs)[:, None]
+    generate = compiled(lambda z: generator(z))
+    steps = 0
+
+    @compiled
+    def d_loss_of(real: Tensor, fake: Tensor) -> Tensor:
+        return 2 * bce(discriminator(torch.cat([real, fake]).view(2 * packs, -1)), labels)  # the sum of two means
+
+    @compiled
+    def g_loss_of(fake: Tensor) -> Tensor:
+        return nn.functional.softplus(-discriminator(fake.view(packs, -1))).mean()
+
+    def step() -> None:
+        nonlocal steps
+        fake = generate(torch.randn(workload.batch, network.latent_dim))
+        d_optimizer.zero_grad()
+        d_loss_of(batch(), fake.detach()).backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        with _frozen(discriminator):
+            g_loss = g_loss_of(fake)
+        g_loss.backward()
+        g_optimizer.step()
+        steps += 1
+        torch._foreach_lerp_(averaged, current, 1 - min(training.average, (1 + steps) / (10 + steps)))
+
+    def check() -> dict[str, np.ndarray]:
+        fake = generate(torch.from_numpy(shared.noise))
+        d_loss = d_loss_of(torch.from_numpy(shared.x), fake.detach())
+        with _frozen(discriminator):
+            g_loss = g_loss_of(fake)
+        return _checked("d_loss", d_loss, shared, ("discriminator.",), discriminator) | _checked(
+            "g_loss", g_loss, shared, ("generator.",), generator
+        )
+
+    return Contestant(step, check)
+
+
+def _aae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, compiled: Any) -> Contestant:
+    network, training, b = workload.network, workload.training, workload.batch
+
+    def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+        return nn.Sequential(*_mlp((inputs, *hidden, outputs), nn.ReLU)[:-1])
+
+    encoder = mlp(network.input_dim, network.encoder_hidden, network.latent_dim)
+    decoder = mlp(network.latent_dim, network.decoder_hidden, network.input_dim)
+    discriminator = mlp(network.latent_dim, network.discriminator_hidden, 1)
+    _load(nn.ModuleList([encoder, decoder, discriminator]), shared)
+    autoencoder = nn.ModuleList([encoder, decoder])
+    r_optimizer = torch.optim.Adam(autoencoder.parameters(), training.reconstruction_lr, fused=fused)
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), training.discriminator_lr, (0.5, 0.999), fused=fused)
+    e_optimizer = torch.optim.SGD(encoder.parameters(), training.encoder_lr, 0.1, fused=fused)
+    labels = torch.tensor([1.0] * b + [0.0] * b)[:, None]
+    encode = compiled(lambda x: encoder(x))
+
+    @compiled
+    def reconstruction_of(x: Tensor) -> Tensor:
+        return bce(decoder(encoder(x)), x, reduction="sum") / b
+
+    @compiled
+    def d_loss_of(prior: Tensor, codes: Tensor) -> Tensor:
+        return 2 * bce(discriminator(torch.cat([prior, codes])), labels)  # the sum of two means
+
+    @compiled
+    def e_loss_of(codes: Tensor) -> Tensor:
+        return nn.functional.softplus(-discriminator(codes)).mean()
+
+    def step() -> None:
+        x = batch()
+        r_optimizer.zero_grad()
+        reconstruction_of(x).backward()
+        r_optimizer.step()
+        codes = encode(x)
+        d_optimizer.zero_grad()
+        d_loss_of(torch.randn(b, network.latent_dim), codes.detach()).backward()
+        d_optimizer.step()
+        e_optimizer.zero_grad()
+        with _frozen(discriminator):
+            e_loss = e_loss_of(codes)
+        e_loss.backward()
+        e_optimizer.step()
+
+    def check() -> dict[str, np.ndarray]:
+        x, prior = torch.from_numpy(shared.x), torch.from_numpy(shared.noise)
+        reconstruction, codes = reconstruction_of(x), encode(x)
+        d_loss = d_loss_of(prior, codes.detach())
+        with _frozen(discriminator):
+            e_loss = e_loss_of(codes)
+        return (
+            _checked("reconstruction", reconstruction, shared, ("encoder.", "decoder."), autoencoder)
+            | _checked("d_loss", d_loss, shared, ("discriminator.",), discriminator)
+            | _checked("e_loss", e_loss, shared, ("encoder.",), encoder)
+        )
+
+    return Contestant(step, check)

@@ -1,0 +1,141 @@
+"""The benchmark of training steps: what it refuses, what its floor counts, how it prints; that rivals agree with it."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from scratchgen.models.vae import VAEConfig, VAETraining
+from tests.benchmarks.products_alone import multiply_adds, products
+from tests.benchmarks.steps import FLOOR, OURS, RIVALS, entry, table
+from tests.benchmarks.worker import CONTESTANTS, build, milliseconds
+from tests.benchmarks.workloads import (
+    WORKLOADS,
+    Disagreement,
+    Shared,
+    Workload,
+    engine_quantities,
+    require_agreement,
+    under,
+)
+
+TINY = Workload("tiny", "vae", VAEConfig(6, 2, (5,), (5,)), VAETraining(), 4)
+
+
+def images(workload, rng):
+    return rng.random((2 * workload.batch, workload.network.input_dim), np.float32)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path, rng):
+    """The folder of a tiny workload, and what it is checked against."""
+    monkeypatch.setitem(WORKLOADS, "tiny", TINY)
+    pixels = images(TINY, rng)
+    shared = Shared.draw(TINY, pixels)
+    shared.save(tmp_path / "tiny.npz")
+    np.save(tmp_path / "images.npy", pixels)
+    return tmp_path, engine_quantities(TINY, shared)
+
+
+@pytest.mark.parametrize("name", [OURS, FLOOR])
+def test_a_contestant_steps_and_agrees(tiny, name):
+    folder, expected = tiny
+    contestant = build(name, "tiny", folder)
+    require_agreement(contestant.check(), {} if name == FLOOR else expected)
+    assert milliseconds(contestant, 0) > 0
+
+
+@pytest.mark.parametrize("wrong", ["scaled", "missing", "transposed", "nan"])
+def test_what_differs_is_refused_by_name(tiny, wrong):
+    _, expected = tiny
+    name = "loss, d encoder.layers.0.weight"
+    right = expected[name]
+    found = {
+        "scaled": {name: 1.001 * right},
+        "missing": {},
+        "transposed": {name: right.T},
+        "nan": {name: np.nan * right},
+    }[wrong]
+    others = {other: value for other, value in expected.items() if other != name}
+    with pytest.raises(Disagreement, match=name):
+        require_agreement(others | found, expected)
+
+
+def test_the_reference_has_every_parameters_gradient_in_every_loss_that_trains_it(rng):
+    trains = {
+        "vae": {"loss": ("",)},
+        "gan": {"d_loss": ("discriminator.",), "g_loss": ("generator.",)},
+        "aae": {
+            "reconstruction": ("encoder.", "decoder."),
+            "d_loss": ("discriminator.",),
+            "e_loss": ("encoder.",),
+        },
+    }
+    for workload in WORKLOADS.values():
+        small = replace(workload, batch=4)
+        shared = Shared.draw(small, images(small, rng))
+        expected = {loss: under(shared.parameters, *trained) for loss, trained in trains[small.model].items()}
+        names = [n for loss, ps in expected.items() for n in (loss, *(f"{loss}, d {p}" for p in ps))]
+        found = engine_quantities(small, shared, np.float32)
+        assert list(found) == names
+        assert all(np.any(value) for value in found.values())
+
+
+def weights(*sizes):
+    return sum(i * o for i, o in pairwise(sizes))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_the_floor_multiplies_what_the_algorithm_does_and_no_more(name):
+    # A layer of w weights costs w multiply-adds an example forwards, w for its weights' gradient, w for its input's.
+    workload = WORKLOADS[name]
+    n, b = workload.network, workload.batch
+    if workload.model == "vae":
+        first = n.input_dim * n.encoder_hidden[0]
+        encoder = weights(n.input_dim, *n.encoder_hidden) + 2 * n.encoder_hidden[-1] * n.latent_dim
+        expected = b * (3 * (encoder + weights(n.latent_dim, *n.decoder_hidden, n.input_dim)) - first)
+    elif workload.model == "gan":
+        generator = weights(n.latent_dim, *n.generator_hidden, n.input_dim)
+        discriminator = weights(n.pack * n.input_dim, *n.discriminator_hidden, 1)
+        d_step = 2 * (3 * discriminator - n.pack * n.input_dim * n.discriminator_hidden[0])  # data and samples
+        g_step = 2 * discriminator  # forwards, and back to its input
+        expected = b * (3 * generator - n.latent_dim * n.generator_hidden[0]) + b // n.pack * (d_step + g_step)
+    else:
+        encoder = weights(n.input_dim, *n.encoder_hidden, n.latent_dim)
+        discriminator = weights(n.latent_dim, *n.discriminator_hidden, 1)
+        encoding = 3 * encoder - n.input_dim * n.encoder_hidden[0]
+        d_step = 2 * (3 * discriminator - n.latent_dim * n.discriminator_hidden[0])  # draws and codes
+        decoding = 3 * weights(n.latent_dim, *n.decoder_hidden, n.input_dim)
+        expected = b * (2 * encoding + decoding + d_step + 2 * discriminator)
+    assert multiply_adds(products(workload)) == expected
+
+
+def test_the_table_compares_with_the_fastest_rival_and_with_the_floor():
+    times = {OURS: [3.0, 2.0, 4.0], RIVALS[0]: [4.0] * 3, RIVALS[1]: [6.0] * 3, FLOOR: [1.5] * 3}
+    lines = table([entry("gan", 2, name, taken) for name, taken in times.items()]).splitlines()
+    assert lines[0].startswith("gan, 2 threads ")
+    assert lines[1].split() == ["scratchgen", "3.000", "2.500", "-", "3.500", "0.75", "2.00"]
+    assert lines[3].split()[-2:] == ["1.50", "4.00"]
+
+
+def test_without_rivals_the_table_leaves_their_column_empty():
+    lines = table([entry("gan", 1, name, [2.0]) for name in (OURS, FLOOR)]).splitlines()
+    assert lines[1].split()[-2:] == ["-", "1.00"]
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "torch.compile" else ()) for name in RIVALS]
+)
+def test_a_rival_agrees_and_steps(tmp_path, rng, name, workload):
+    package = CONTESTANTS[name][1]
+    pytest.importorskip(package, reason=f"{name} is not tested, for {package} is not installed")
+    pixels = images(WORKLOADS[workload], rng)
+    shared = Shared.draw(WORKLOADS[workload], pixels)
+    shared.save(tmp_path / f"{workload}.npz")
+    np.save(tmp_path / "images.npy", pixels)
+    rival = build(name, workload, tmp_path)
+    require_agreement(rival.check(), engine_quantities(WORKLOADS[workload], shared))
+    rival.step()
+    rival.wait()
