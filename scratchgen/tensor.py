@@ -6,6 +6,7 @@ result to the leaves and calls each operation's backward once. That is all of au
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from itertools import count
 from numbers import Real
 from typing import Any
@@ -155,22 +156,28 @@ class Tensor:
         gradient = np.array(np.ones(self.shape) if gradient is None else gradient, self.dtype, order="C")
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
-        gradients = {id(self): gradient}
-        for tensor in _from_result_to_leaves(self):
-            dout, node = gradients.pop(id(tensor)), tensor.node
+        gradients, waiting = {id(self): gradient}, [(_turn(self), self)]
+        while waiting:  # a loop, not a recursion: depth is free
+            tensor = heappop(waiting)[-1]
+            node = tensor.node
             if node is None:
-                tensor._receive(dout)
+                tensor._receive(gradients.pop(id(tensor)))
                 continue
             needs: list[bool | Place] = list(node.needs)
             for i, source in enumerate(node.inputs):
                 if needs[i] and source.node is None and id(source) not in gradients:
                     needs[i] = source._gradient_place or True
-            for source, need, grad in zip(node.inputs, needs, node.backward(dout, needs), strict=True):
-                if need:
-                    if grad.shape != source._data.shape:
-                        grad = _unbroadcast(grad, source._data.shape)
-                    known = gradients.get(id(source))
-                    gradients[id(source)] = grad if known is None else known + grad
+            found = node.backward(gradients.pop(id(tensor)), needs)
+            for source, need, grad in zip(node.inputs, needs, found, strict=True):
+                if not need:  # by the needs in the forward: an input may have been frozen for a while
+                    continue
+                if grad.shape != source._data.shape:
+                    grad = _unbroadcast(grad, source._data.shape)
+                if (known := gradients.get(id(source))) is None:
+                    gradients[id(source)] = grad
+                    heappush(waiting, (_turn(source), source))
+                else:
+                    gradients[id(source)] = known + grad
 
     @property
     def _gradient_place(self) -> Place | None:
@@ -293,18 +300,9 @@ def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:
     return gradient.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
 
 
-def _from_result_to_leaves(root: Tensor) -> list[Tensor]:
-    """Every tensor that needs a gradient, each before what it was made from: the youngest first, leaves last."""
-    found, waiting = {id(root): root}, [root]
-    while waiting:  # a loop, not a recursion: depth is free
-        node = waiting.pop().node
-        if node is not None:
-            for source, need in zip(node.inputs, node.needs, strict=True):
-                if need and id(source) not in found:  # by the needs then: an input may have been frozen for a while
-                    found[id(source)] = source
-                    waiting.append(source)
-    return sorted(found.values(), key=_age)
+def _turn(tensor: Tensor) -> tuple[int, int]:
+    """The order of backward: the youngest node first, leaves last.
 
-
-def _age(tensor: Tensor) -> int:
-    return 1 if tensor.node is None else -tensor.node.number
+    Then, by a tensor's turn, all that was made from it has given its share of the gradient.
+    """
+    return (1, id(tensor)) if tensor.node is None else (0, -tensor.node.number)

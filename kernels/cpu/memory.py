@@ -9,28 +9,30 @@ import threading
 import numpy as np
 
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # in bytes: below, there is nothing to gain; above, too much to hold
+LINE = 64  # bytes: a vector that does not cross from one cache line into the next is read at once
 
 
 class _Buffers(threading.local):
-    """All buffers of a thread, by size."""
+    """All buffers of a thread, by size, and where in each the first cache line begins."""
 
     def __init__(self) -> None:
-        self.by_size: dict[int, list[np.ndarray]] = {}
+        self.by_size: dict[int, list[tuple[np.ndarray, int]]] = {}
 
-    def free(self, nbytes: int) -> np.ndarray:
+    def free(self, nbytes: int) -> tuple[np.ndarray, int]:
         """A buffer that nothing refers to but this list: every view of it, however made, counts as a reference."""
         held = self.by_size.setdefault(nbytes, [])
-        for buffer in held:
+        for buffer, start in held:
             if sys.getrefcount(buffer) == _REFERENCES:
-                return buffer
-        held.append(np.empty(nbytes, np.uint8))
+                return buffer, start
+        buffer = np.empty(nbytes + LINE, np.uint8)
+        held.append((buffer, -buffer.__array_interface__["data"][0] % LINE))
         return held[-1]
 
 
 def _references() -> int:
     """What ``getrefcount`` says in ``free`` of a buffer that is free."""
-    held = [np.empty(0, np.uint8)]
-    for buffer in held:
+    held = [(np.empty(0, np.uint8), 0)]
+    for buffer, _ in held:
         return sys.getrefcount(buffer)
     raise AssertionError
 
@@ -44,7 +46,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= LARGEST:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, _buffers.free(nbytes))
+    return np.ndarray(shape, dtype, *_buffers.free(nbytes))
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:

@@ -24,10 +24,12 @@ strides give the right result, C-contiguous arrays give it fast. NaN and infinit
 import numpy as np
 from numba import njit, prange
 
-from kernels.cpu.simd import lanes, load, multiply_add, store, transpose, zeros
+from kernels.cpu.simd import lanes, load, multiply_add, some_nonzero, store, transpose, zeros
 from kernels.cpu.vector_math import JIT
 
 BLOCK = 64  # terms at a time, a multiple of 4: 64 rows of 1,024 float32 are 256 KiB, which an L2 cache holds
+
+NEAR = 1 << 16  # bytes of b that are in a near cache while the rows of a pass
 
 
 @njit(**JIT)
@@ -147,24 +149,36 @@ def product_unrolled(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 
 
 @njit(**JIT)
-def _pack_rows(values, terms, a, i, skip_zeros):
-    """Copy six rows of ``a``, from row i on, into ``values``, the six numbers of a term side by side.
+def _pack_rows(sixes, a, i):
+    """Copy six rows of ``a``, from row i on, into ``sixes``, the six numbers of a term side by side.
 
-    Returns how many terms there are, and leaves in ``terms`` which: with ``skip_zeros`` not those where all six are
-    zero. Past the last row of ``a`` that one is repeated.
+    Past the last row of ``a`` that one is repeated.
     """
-    last = a.shape[0] - 1
-    a0, a1, a2 = a[i], a[min(i + 1, last)], a[min(i + 2, last)]
-    a3, a4, a5 = a[min(i + 3, last)], a[min(i + 4, last)], a[min(i + 5, last)]
+    (m, k), width, start = a.shape, lanes(sixes), 0
+    by_vectors = 6 <= width <= m - i  # each holds more than six: the next one overwrites what is too much
+    if by_vectors and a.strides[1] == a.itemsize:  # rows of a lie in one piece
+        start = k - k % width
+        for p in range(0, start, width):
+            transpose(sixes, 6 * p, 6, a[i], p, a.strides[0] // a.itemsize)
+    elif by_vectors and a.strides[0] == a.itemsize:  # columns do
+        start = k
+        for p in range(k):
+            store(sixes, 6 * p, load(a[:, p], i))
+    for r in range(6):
+        row = a[min(i + r, m - 1)]
+        for p in range(start, k):
+            sixes[6 * p + r] = row[p]
+
+
+@njit(**JIT)
+def _leave_out_zeros(values, terms, sixes):
+    """Copy ``sixes`` into ``values`` but for those that are zero; ``terms`` tells which are left. Returns how many."""
     count = 0
-    for p in range(a.shape[1]):
-        six = a0[p], a1[p], a2[p], a3[p], a4[p], a5[p]
-        at = 6 * count  # written in any case, and again by the next term if this one is left out
-        values[at], values[at + 1], values[at + 2] = six[0], six[1], six[2]
-        values[at + 3], values[at + 4], values[at + 5] = six[3], six[4], six[5]
-        terms[count] = p
-        some = (six[0] != 0) | (six[1] != 0) | (six[2] != 0) | (six[3] != 0) | (six[4] != 0) | (six[5] != 0)
-        count += 1 if some or not skip_zeros else 0
+    for p in range(terms.size):
+        terms[count] = p  # written in any case, and again by the next term if this one is left out
+        for start in range(0, 6, lanes(values)):
+            store(values, 6 * count + start, load(sixes, 6 * p + start))
+        count += 1 if some_nonzero(sixes, 6 * p, 6) else 0
     return count
 
 
@@ -213,6 +227,20 @@ def _multiply_tile(tile, values, terms, count, packed):
     store(tile, 11 * width, c51)
 
 
+@njit(**JIT)
+def _unpack_tile(out, tile, i, j):
+    """Copy a tile to where it belongs in ``out``, from row i and column j on."""
+    (m, n), width = out.shape, 2 * lanes(tile)
+    for r in range(min(6, m - i)):
+        row = out[i + r]
+        if j + width <= n and out.strides[1] == out.itemsize:
+            store(row, j, load(tile, width * r))
+            store(row, j + width // 2, load(tile, width * r + width // 2))
+        else:
+            for c in range(min(width, n - j)):
+                row[j + c] = tile[width * r + c]
+
+
 @njit(parallel=True, **JIT)
 def product_tiled(out, a, b, skip_zeros=False):
     """out (m, n) = a (m, k) @ b (k, n), a tile of six rows and two vectors at a time; the threads share the columns.
@@ -227,24 +255,26 @@ def product_tiled(out, a, b, skip_zeros=False):
     m, k, n = _sizes(out, a, b)
     width = 2 * lanes(out)
     tiles, panels = (m + 5) // 6, (n + width - 1) // width
-    values, terms = np.empty((tiles, 6 * (k + 1)), a.dtype), np.empty((tiles, k + 1), np.int32)
-    counts = np.empty(tiles, np.int64)
+    values, terms = np.empty((tiles, 6 * k + 2 * lanes(out)), a.dtype), np.empty((tiles, k), np.int32)
+    counts = np.full(tiles, k)
     for t in prange(tiles):
-        counts[t] = _pack_rows(values[t], terms[t], a, 6 * t, skip_zeros)
-    for panel in prange(panels):
-        packed, tile = np.empty(width * k, b.dtype), np.empty(6 * width, b.dtype)
-        j = width * panel
-        _pack_columns(packed, b, j)
+        if skip_zeros:
+            sixes = np.empty_like(values[t])
+            _pack_rows(sixes, a, 6 * t)
+            counts[t] = _leave_out_zeros(values[t], terms[t], sixes)
+        else:
+            _pack_rows(values[t], a, 6 * t)
+            terms[t] = np.arange(k)
+    block = max(1, min(NEAR // max(1, width * k * b.itemsize), panels // 8))  # eight threads still find work
+    for first in prange((panels + block - 1) // block):
+        packed, tile = np.empty((block, width * k), b.dtype), np.empty(6 * width, b.dtype)
+        start, end = block * first, min(block * (first + 1), panels)
+        for panel in range(start, end):
+            _pack_columns(packed[panel - start], b, width * panel)
         for t in range(tiles):
-            _multiply_tile(tile, values[t], terms[t], counts[t], packed)
-            for r in range(min(6, m - 6 * t)):
-                row = out[6 * t + r]
-                if j + width <= n and out.strides[1] == out.itemsize:
-                    store(row, j, load(tile, width * r))
-                    store(row, j + width // 2, load(tile, width * r + width // 2))
-                else:
-                    for c in range(min(width, n - j)):
-                        row[j + c] = tile[width * r + c]
+            for panel in range(start, end):
+                _multiply_tile(tile, values[t], terms[t], counts[t], packed[panel - start])
+                _unpack_tile(out, tile, 6 * t, width * panel)
 
 
 LADDER = (product_naive, product_reordered, product_blocked, product_unrolled_k, product_unrolled, product_tiled)

@@ -2,7 +2,7 @@
 
 LLVM turns a plain loop over an array into vector instructions, but it does not hold a tile of a matrix in registers
 while a loop runs over something else. Here a vector is a value like any other: assigned to a variable, it stays in a
-register. Five functions are all that a matrix product needs.
+register. Six functions are all that a matrix product needs.
 
 ``load(array, index)``
     array[index : index + lanes], of a C-contiguous array of one dimension. No index is checked.
@@ -13,7 +13,10 @@ register. Five functions are all that a matrix product needs.
 ``multiply_add(total, array, index, vector)``
     total + array[index] vector: one number, spread over all lanes, times a vector, rounded once.
 ``transpose(out, at, step, array, index, stride)``
-    out[at + step l + r] = array[index + stride r + l], for r and l below lanes: a square, its rows made columns.
+    out[at + step l + r] = array[index + stride r + l], for r and l below lanes: a square, its rows made columns. Lines
+    are written in the order of l, so that with a step below lanes each overwrites the end of the one before.
+``some_nonzero(array, index, count)``
+    Whether one of array[index : index + count] is not zero; ``count`` is known to the compiler. Whole vectors are read.
 """
 
 from llvmlite import binding, ir
@@ -139,3 +142,25 @@ def transpose(typing_context, out, at, step, array, index, stride):
         return context.get_dummy_value()
 
     return types.none(out, types.intp, types.intp, array, types.intp, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def some_nonzero(typing_context, array, index, count):
+    vector = Vector(array.dtype)
+
+    def generate(context, builder, signature, arguments):
+        array_value, start, _ = arguments
+        found = ir.Constant(ir.IntType(1), 0)
+        for done in range(0, count.literal_value, vector.lanes):
+            position = builder.add(start, ir.Constant(start.type, done))
+            address = _address(context, builder, signature.args[0], array_value, position)
+            numbers = builder.load(builder.bitcast(address, vector.llvm.as_pointer()))
+            numbers.align = array.dtype.bitwidth // 8
+            flags = builder.fcmp_unordered("!=", numbers, ir.Constant(vector.llvm, [0.0] * vector.lanes))
+            bits = builder.bitcast(flags, ir.IntType(vector.lanes))
+            wanted = (1 << min(count.literal_value - done, vector.lanes)) - 1
+            asked = builder.and_(bits, ir.Constant(bits.type, wanted))
+            found = builder.or_(found, builder.icmp_unsigned("!=", asked, ir.Constant(bits.type, 0)))
+        return found
+
+    return types.boolean(array, types.intp, count), generate

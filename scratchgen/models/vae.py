@@ -103,9 +103,8 @@ class VAE(Module):
         return ops.sigmoid(out) if self.config.likelihood == "bernoulli" else out
 
     def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
-        """-log p(x|z) (M, b) of z (M, b, J) and x (b, D), with every constant (L13)."""
-        repeated = x._data[None] if len(z) == 1 else np.repeat(x._data[None], len(z), axis=0)
-        targets, out = Tensor.wrap(repeated), self.decode(z)
+        """-log p(x|z) (M, b) of z (M, b, J) and x (b, D), or (b,) of z (b, J), with every constant (L13)."""
+        targets, out = x if z.ndim == 2 else Tensor.wrap(np.repeat(x._data[None], len(z), axis=0)), self.decode(z)
         if self.config.likelihood == "bernoulli":
             return ops.bce_with_logits(out[0], targets)
         if self.config.likelihood == "gaussian":
@@ -118,10 +117,12 @@ class VAE(Module):
         ``kl`` is the closed form (L16), or with ``monte_carlo_kl`` the mean of log q(z|x) - log p(z) (L15).
         """
         mu, logvar = self.encode(x)
+        if len(noise) == 1:  # as in most trainings: nothing to repeat, and nothing to average
+            noise = Tensor.wrap(noise._data[0])
         z = ops.reparameterize(mu, logvar, noise)
-        reconstruction = self.reconstruction(z, x).mean(axis=0)
+        reconstruction = _over_samples(self.reconstruction(z, x))
         if monte_carlo_kl:
-            return reconstruction, (_log_normal(z, mu, logvar) - _log_standard_normal(z)).mean(axis=0)
+            return reconstruction, _over_samples(_log_normal(z, mu, logvar) - _log_standard_normal(z))
         return reconstruction, ops.kl_standard_normal(mu, logvar)
 
     def score_function_loss(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -154,8 +155,13 @@ class VAE(Module):
         self.decoder_out.bias.write(bias.astype(self.dtype))
 
 
+def _over_samples(term: Tensor) -> Tensor:
+    """The mean (b,) over the samples of a term (M, b); one that is (b,) comes from a single sample."""
+    return term if term.ndim == 1 else term.mean(axis=0)
+
+
 def _log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """log N(z | mu, diag e^logvar) (M, b), of z (M, b, J), mu and logvar (b, J)."""
+    """log N(z | mu, diag e^logvar) (M, b) or (b,), of z (M, b, J) or (b, J), mu and logvar (b, J)."""
     spread = Tensor.wrap(np.zeros(z.shape, z.dtype))
     return -ops.gaussian_nll(mu + spread, logvar + spread, z)
 
@@ -237,7 +243,7 @@ class VAETask:
         """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D)."""
         reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
         (reconstruction + self.beta() * kl).mean().backward()
-        return reconstruction.data.mean().item(), kl.data.mean().item()
+        return reconstruction.data.sum().item() / len(x), kl.data.sum().item() / len(x)
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""

@@ -2,7 +2,8 @@
 
 import math
 import operator
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,50 +31,53 @@ def _reduced_axes(name: str, shape: Shape, axis: Any) -> tuple[int, ...]:
     return tuple(sorted(axes))
 
 
-def _sum_over(kernels: Any, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The sum over ``axes``, which stay behind with size 1."""
-    kept = tuple(1 if a in axes else size for a, size in enumerate(x.shape))
-    if axes and axes != tuple(range(axes[0], axes[-1] + 1)):  # bring the axes together
-        x = np.array(np.moveaxis(x, axes, range(len(axes))), order="C")
-        axes = tuple(range(len(axes)))
-    first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
-    outer, size, inner = (math.prod(part) for part in (x.shape[:first], x.shape[first:last], x.shape[last:]))
-    out = kernels.memory.empty((outer, inner), x.dtype)
-    kernels.reductions.sum_axis(out, x.reshape(outer, size, inner))
-    return out.reshape(kept)
+class _Plan(NamedTuple):
+    """How an array is summed over axes: as the middle of ``view`` (outer, count, inner)."""
+
+    order: Shape | None  # of the axes, where those to sum over lie apart and must be brought together
+    view: Shape
+    kept: Shape  # the result's shape with the axes left behind, of size 1
+    without: Shape  # and without them
 
 
-def _sum(kernels, x, axis, keepdims):
-    axes = _reduced_axes("sum", x.shape, axis)
-    total = _sum_over(kernels, x, axes)
-    return (total if keepdims else total.reshape(_without(x.shape, axes))), (x.shape, axes)
+@lru_cache(maxsize=1000, typed=True)  # a training step asks for few
+def _plan(name: str, shape: Shape, axis: Any) -> _Plan:
+    axes = _reduced_axes(name, shape, axis)
+    others = tuple(a for a in range(len(shape)) if a not in axes)
+    together = axes == tuple(range(axes[0], axes[-1] + 1)) if axes else True
+    before = [a for a in others if a < min(axes, default=0)] if together else []
+    outer, count, inner = (math.prod(shape[a] for a in part) for part in (before, axes, others[len(before) :]))
+    kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
+    without = tuple(shape[a] for a in others)
+    return _Plan(None if together else axes + others, (outer, count, inner), kept, without)
+
+
+def _sum(kernels, x, axis, keepdims, name="sum"):
+    plan = _plan(name, x.shape, tuple(axis) if isinstance(axis, list) else axis)
+    together = x if plan.order is None else np.array(x.transpose(plan.order), order="C")
+    out = kernels.memory.empty(plan.view[::2], x.dtype)
+    kernels.reductions.sum_axis(out, together.reshape(plan.view))
+    return out.reshape(plan.kept if keepdims else plan.without), (x.shape, plan)
 
 
 def _sum_backward(kernels, needs, dout, saved, axis, keepdims):
-    shape, axes = saved
-    kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
+    shape, plan = saved
     dx = kernels.memory.empty(shape, dout.dtype)
-    dx[...] = dout.reshape(kept)
+    dx[...] = dout.reshape(plan.kept)
     return (dx,)
 
 
 def _mean(kernels, x, axis, keepdims):
-    axes = _reduced_axes("mean", x.shape, axis)
-    count = math.prod(x.shape[a] for a in axes)
+    out, saved = _sum(kernels, x, axis, keepdims, "mean")
+    count = saved[1].view[1]
     if count == 0:
         raise ValueError(f"mean: there is nothing to average over axis {axis} of shape {x.shape}")
-    out, _ = _sum(kernels, x, axes, keepdims)
     out *= 1 / count
-    return out, (x.shape, axes, count)
+    return out, saved
 
 
 def _mean_backward(kernels, needs, dout, saved, axis, keepdims):
-    shape, axes, count = saved
-    return _sum_backward(kernels, needs, dout * dout.dtype.type(1 / count), (shape, axes), axis, keepdims)
-
-
-def _without(shape: Shape, axes: tuple[int, ...]) -> Shape:
-    return tuple(size for a, size in enumerate(shape) if a not in axes)
+    return _sum_backward(kernels, needs, dout * dout.dtype.type(1 / saved[1].view[1]), saved, axis, keepdims)
 
 
 def _logsumexp(kernels, x):

@@ -18,7 +18,7 @@ def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray
 
     def step() -> None:
         chosen = rng.integers(len(images), size=workload.batch)
-        task.step(images[chosen], labels[chosen], rng)
+        task.step(images.take(chosen, axis=0), labels[chosen], rng)
 
     return Contestant(step, lambda: engine_quantities(workload, shared, np.float32))
 

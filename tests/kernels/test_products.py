@@ -117,5 +117,62 @@ def test_shapes_that_do_not_fit_are_refused(product, shapes):
         product(out, a, b)
 
 
+def arranged(values, order, post=np.nan):
+    """Copy ``values`` between numbers ``post``; the view is contiguous along its rows, its columns, or neither."""
+    if order == "rows":
+        return fenced(values, post)[1]
+    if order == "columns":
+        return fenced(values.T.copy(), post)[1].T
+    field = np.full((2 * len(values), 2 * values.shape[1]), post, values.dtype)
+    view = field[::2, ::2]
+    view[...] = values
+    return view
+
+
+ORDERS = [("rows", "rows"), ("columns", "rows"), ("rows", "columns"), ("neither", "neither")]  # of a and b
+
+
+@both_dtypes
+@given(
+    m=SIZES,
+    k=SIZES,
+    n=st.integers(0, 300),  # several panels in one block
+    zeros=st.sampled_from([0, 0.5, 0.9, 1]),
+    orders=st.sampled_from(ORDERS),
+    skip_zeros=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(BOUNDED, max_examples=200)
+def test_zeros_in_any_order_of_memory(dtype, m, k, n, zeros, orders, skip_zeros, seed):
+    rng = np.random.default_rng(seed)
+    a, b = normal(seed, m, k, n, dtype)
+    a[rng.random(a.shape) < zeros] = 0
+    a[:, rng.random(k) < zeros] = 0  # whole terms, that a tile can leave out
+    field, out = fenced(np.full((m, n), np.nan, dtype), 7.0)
+    products.product_tiled(out, arranged(a, orders[0]), arranged(b, orders[1]), skip_zeros)
+    assert_product(out, a, b)
+    assert (field[:FENCE] == 7.0).all()
+    assert (field[-FENCE:] == 7.0).all()
+
+
+@both_dtypes
+@pytest.mark.parametrize("orders", [ORDERS[0], ORDERS[1], ORDERS[3]])
+@pytest.mark.parametrize("value", [1e-40, -1.0, np.nan, np.inf])
+def test_a_term_is_left_out_where_six_rows_are_zero_and_only_there(dtype, orders, value):
+    a, b = np.ones((12, 20), dtype), np.ones((20, 40), dtype)
+    a[:, 7] = 0
+    b[7, 3] = np.nan
+    for row in (None, *range(12)):
+        a[:, 7] = 0
+        if row is not None:
+            a[row, 7] = value
+        out = np.empty((12, 40), dtype)
+        products.product_tiled(out, arranged(a, orders[0]), arranged(b, orders[1]), True)
+        tile = () if row is None else range(row - row % 6, row - row % 6 + 6)
+        np.testing.assert_array_equal(np.isnan(out[:, 3]), np.isin(np.arange(12), tile))
+    products.product_tiled(out, arranged(a, orders[0]), arranged(b, orders[1]))
+    assert np.isnan(out[:, 3]).all()
+
+
 def test_the_ladder_holds_every_rung():
     assert {rung.__name__ for rung in products.LADDER} == {n for n in dir(products) if n.startswith("product_")}

@@ -1,0 +1,68 @@
+"""Buffers that serve again: never while anybody can see them, always once nobody can."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from kernels.cpu import memory
+
+SHAPE = (64, 257)  # above the smallest size; no other test asks for it
+FLOAT = np.dtype(np.float32)
+VIEWS = {
+    "itself": lambda x: x,
+    "a reshaped view": lambda x: x.reshape(-1),
+    "a row": lambda x: x[3],
+    "a transposed slice": lambda x: x.T[2:, 1:],
+    "a view of a view": lambda x: x.reshape(257, 64)[5].view(np.int32),
+    "a memoryview": lambda x: memoryview(x),
+    "an array around a memoryview": lambda x: np.asarray(memoryview(x)),
+}
+
+
+def address(x):
+    return x.__array_interface__["data"][0]
+
+
+def test_an_array_that_is_let_go_serves_again():
+    first = memory.empty(SHAPE, FLOAT)
+    where = address(first)
+    del first
+    for shape, dtype in ((SHAPE, FLOAT), (SHAPE[::-1], FLOAT), ((64, 257), np.dtype(np.int32))):
+        again = memory.empty(shape, dtype)
+        assert (address(again), again.shape, again.dtype) == (where, shape, dtype)
+        assert again.flags.c_contiguous
+        del again
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_an_array_that_somebody_holds_does_not(view):
+    held = view(memory.empty(SHAPE, FLOAT))
+    whole = np.asarray(held)
+    whole[...] = 1
+    others = [memory.empty(SHAPE, FLOAT) for _ in range(3)]
+    for other in others:
+        assert not np.shares_memory(other, whole)
+        other[...] = 2
+    assert len({address(other) for other in others}) == 3
+    assert (whole == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(1,), (100, 784), (4096,), (4097,), (1 << 20,), (5 << 20,), (0, 3), ()])
+def test_shapes_and_types(shape):
+    for dtype in (FLOAT, np.dtype(np.float64)):
+        x = memory.empty(shape, dtype)
+        assert (x.shape, x.dtype, x.flags.c_contiguous, x.flags.writeable) == (shape, dtype, True, True)
+        assert (memory.empty_like(x).shape, memory.empty_like(x).dtype) == (shape, dtype)
+        if memory.SMALLEST <= x.nbytes <= memory.LARGEST:
+            assert address(x) % memory.LINE == 0
+
+
+def test_threads_share_no_buffer():
+    mine, theirs = memory.empty(SHAPE, FLOAT), []
+    where = address(mine)
+    del mine
+    thread = threading.Thread(target=lambda: theirs.append(memory.empty(SHAPE, FLOAT)))
+    thread.start()
+    thread.join()
+    assert address(theirs[0]) != where
