@@ -32,12 +32,14 @@ def active() -> ModuleType:
 
 
 @contextmanager
-def use(name: str) -> Iterator[None]:
-    """Compute with the set ``name`` inside the ``with`` block. ValueError if there is no such set."""
+def use(kernel_set: str | ModuleType) -> Iterator[None]:
+    """Compute with a set, by name or itself, inside the ``with`` block. ValueError if there is none of that name."""
     global _active
-    if name not in SETS:
-        raise ValueError(f"there is no kernel set {name!r}; choose from {', '.join(SETS)}")
-    before, _active = _active, SETS[name]
+    if isinstance(kernel_set, str):
+        if kernel_set not in SETS:
+            raise ValueError(f"there is no kernel set {kernel_set!r}; choose from {', '.join(SETS)}")
+        kernel_set = SETS[kernel_set]
+    before, _active = _active, kernel_set
     try:
         yield
     finally:

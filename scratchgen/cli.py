@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,12 +16,13 @@ import numpy as np
 
 import kernels
 from scratchgen import runs
-from scratchgen.checkpoint import write_whole
+from scratchgen.checkpoint import write_json, write_whole
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.mnist import fetch_mnist
 from scratchgen.errors import UserError
 from scratchgen.gradcheck import check_registry, format_table
-from scratchgen.options import DATA_DIR, add_train_options, configure, given, positive, whole
+from scratchgen.options import DATA_DIR, add_config_options, add_train_options, configure, given, positive, whole
+from scratchgen.profile import measure, table
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.recipes.vae import IW_SAMPLES, NLL_IMAGES
 from scratchgen.training import Interrupted, stream
@@ -114,6 +116,17 @@ def evaluate(options: argparse.Namespace) -> int:
     with kernels.use(config.kernels):
         table = RECIPES[config.model].evaluate(config, model, data, options.limit, options.iw_samples)
     print(json.dumps(table, indent=2))
+    return 0
+
+
+def profile(options: argparse.Namespace) -> int:
+    """Say where the time of a training step goes, kernel by kernel."""
+    config = configure(options, RECIPES[options.model])
+    task, data = runs.prepare(config, load_dataset(config.data, options.data_dir))
+    report = measure(replace(config, data=data.name), task, data, options.steps)
+    print(table(report))
+    if options.json:
+        _write(options.json, lambda: write_json(options.json, report), (".json",))
     return 0
 
 
@@ -219,6 +232,18 @@ def _parser() -> argparse.ArgumentParser:
         model = models.add_parser(recipe.model, help=what.rstrip("."), description=what)
         model.set_defaults(command=train, model=recipe.model)
         add_train_options(model, recipe)
+
+    what = "say where the time of a training step goes"
+    models = commands.add_parser("profile", help=what).add_subparsers(required=True, metavar="model")
+    for recipe in RECIPES.values():
+        what = f"Time the kernels in the training of {recipe.model.upper()}s. Nothing is kept."
+        model = models.add_parser(recipe.model, help=what.partition(".")[0], description=what)
+        model.set_defaults(command=profile, model=recipe.model)
+        add_config_options(model, recipe)
+        model.add_argument(
+            "--steps", type=positive, default=200, metavar="N", help="how many to time; more, less noise (200)"
+        )
+        model.add_argument("--json", type=Path, metavar="FILE", help="write the same numbers there too, .json (none)")
 
     command = _command(commands, "sample", sample)
     command.add_argument("run", type=Path, help=_RUN)

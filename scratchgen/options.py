@@ -1,4 +1,4 @@
-"""The options of ``scratchgen train``: each replaces a field of a named configuration."""
+"""The options of ``scratchgen train`` and ``profile``: each replaces a field of a named configuration."""
 
 import argparse
 import math
@@ -106,13 +106,18 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
 }
 
 
-def add_train_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
-    """Enter everything that ``train MODEL`` takes."""
+def add_config_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+    """Enter what makes the configuration of a run: all that ``configure`` reads."""
     config = next(iter(recipe.configs.values()))
     parser.epilog = f"In brackets: the default; where a configuration sets it, that of {config.name}."
     parser.add_argument("--config", choices=recipe.configs, help=f"named configuration ({config.name})")
     for option in (*RUN_OPTIONS, *OPTIONS[recipe.model]):
         option.add(parser, config)
+
+
+def add_train_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
+    """Enter everything that ``train MODEL`` takes."""
+    add_config_options(parser, recipe)
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (runs/{recipe.model}-CONFIG)")
     parser.add_argument(
         "--resume",

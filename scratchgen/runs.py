@@ -17,7 +17,7 @@ from scratchgen.errors import UserError
 from scratchgen.nn import Module
 from scratchgen.optim import STRETCHED
 from scratchgen.recipes import RECIPES, RunConfig
-from scratchgen.training import Trainer
+from scratchgen.training import Task, Trainer
 from scratchgen.version import __version__
 
 
@@ -37,7 +37,7 @@ def start(config: RunConfig, folder: Path) -> dict[str, Any]:
         config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     config = replace(config, data=data.name, versions=versions())
-    trainer = _prepare(config, data, folder)  # first, so that what cannot be trained leaves no folder
+    trainer = _trainer(config, data, folder)  # first, so that what cannot be trained leaves no folder
     checkpoint.create_run(folder, asdict(config))
     return _train(config, data, trainer)
 
@@ -51,7 +51,7 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
         raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
     config = replace(config, epochs=epochs or config.epochs)
     data = load_data(config, folder, data_dir)
-    trainer = _prepare(config, data, folder, resume=True)
+    trainer = _trainer(config, data, folder, resume=True)
     schedule = config.training.schedule
     if config.epochs > before.epochs and schedule in STRETCHED:
         print(
@@ -63,6 +63,15 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
     if config != before:
         checkpoint.write_json(folder / "config.json", {"format": checkpoint.FORMAT, **asdict(config)})
     return _train(config, data, trainer)
+
+
+def prepare(config: RunConfig, data: Dataset) -> tuple[Task, Dataset]:
+    """What a run repeats, and the data as its model sees it. UserError if the two do not fit."""
+    pixels, recipe = data.train.images.shape[1], RECIPES[config.model]
+    if pixels != config.network.input_dim:
+        raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
+    seen, model = recipe.seen(config, data), _model(config)
+    return recipe.task(config, model, seen), seen
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -106,13 +115,10 @@ def _model(config: RunConfig) -> Module:
         raise UserError(f"there is no such network: {error}") from None
 
 
-def _prepare(config: RunConfig, data: Dataset, folder: Path, resume: bool = False) -> Trainer:
-    pixels, recipe = data.train.images.shape[1], RECIPES[config.model]
-    if pixels != config.network.input_dim:
-        raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
-    seen, model = recipe.seen(config, data), _model(config)
+def _trainer(config: RunConfig, data: Dataset, folder: Path, resume: bool = False) -> Trainer:
+    task, seen = prepare(config, data)
     return Trainer(
-        recipe.task(config, model, seen),
+        task,
         seen,
         folder,
         epochs=config.epochs,

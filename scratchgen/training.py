@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
-from scratchgen.data.dataset import Dataset
+from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.nn import Module
 
@@ -80,6 +80,13 @@ def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
     """The run's random generator for one purpose; ``more`` (an epoch, say) gives further independent ones."""
     # Their number too: NumPy takes [seed, purpose] and [seed, purpose, 0] for the same seed.
     return np.random.default_rng([seed, STREAMS.index(purpose), len(more), *more])
+
+
+def batches(split: Split, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images (b, D) and labels (b,), a batch at a time, in the ``order`` of these indices; the last may be short."""
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield split.images[chosen], split.labels[chosen]
 
 
 @dataclass
@@ -155,14 +162,10 @@ class Trainer:
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches of this epoch that are still to come, behind a progress bar."""
-        images, labels = self.data.train.images, self.data.train.labels
-        order = self.shuffle.permutation(len(images))
-        starts = range(0, len(images), self.batch_size)
-        name = f"epoch {self.progress.epoch + 1}/{self.epochs}"
-        with tqdm(desc=name, total=len(starts), initial=self.progress.batch, leave=False, disable=None) as self.bar:
-            for start in starts[self.progress.batch :]:
-                chosen = order[start : start + self.batch_size]
-                yield images[chosen], labels[chosen]
+        order = self.shuffle.permutation(len(self.data.train))
+        name, total = f"epoch {self.progress.epoch + 1}/{self.epochs}", math.ceil(len(order) / self.batch_size)
+        with tqdm(desc=name, total=total, initial=self.progress.batch, leave=False, disable=None) as self.bar:
+            yield from batches(self.data.train, order[self.progress.batch * self.batch_size :], self.batch_size)
 
     def _step(self, images: np.ndarray, labels: np.ndarray) -> None:
         progress = self.progress

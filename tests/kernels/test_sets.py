@@ -3,6 +3,7 @@
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,13 @@ def test_use_nests_and_restores():
         with kernels.use("cpu"):
             assert kernels.active() is cpu
         assert kernels.active() is reference
+    assert kernels.active() is cpu
+
+
+def test_use_takes_a_set_itself():
+    other = ModuleType("other")
+    with kernels.use(other):
+        assert kernels.active() is other
     assert kernels.active() is cpu
 
 

@@ -1,0 +1,228 @@
+"""Where the time of a training step goes: into which kernels, how near to what the machine can do, and between them.
+
+The steps are those of training: the same task on the same batches. They come in rounds, first some that run as always
+and say what a step takes, then as many that compute with a kernel set that has a clock around each kernel.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+import kernels
+from kernels.cpu.optimizers import average_step
+from kernels.cpu.products import product_tiled
+from scratchgen.data import Dataset
+from scratchgen.recipes import RunConfig
+from scratchgen.runs import versions
+from scratchgen.training import NotFinite, Task, batches, stream
+
+WARM_UP, ROUND = 20, 10  # steps: the first, in which kernels compile; of either kind in a round
+HELD_UP = 1.25  # times the usual: a round that takes longer shared its core, and is left out
+SIDE, LARGE = 1024, 1 << 25  # of the matrices, and the size of the float32 arrays, that the ceilings are measured on
+# The kernels that are matrix products, and the axis of their second argument along which they add up.
+PRODUCTS = {"dense.matmul": -1, "dense.matmul_nt": -1, "dense.matmul_tn": -2, "dense.dense_forward": -1}
+
+
+class Call(NamedTuple):
+    """A call of a kernel. ``flops`` are counted of products only."""
+
+    kernel: str
+    nanoseconds: int
+    flops: int
+    nbytes: int
+
+
+class Round(NamedTuple):
+    """So many steps without clocks and as many with them, the seconds of both, and the kernels called in the latter."""
+
+    steps: int
+    plain: float
+    clocked: float
+    calls: list[Call]
+
+
+def timed(kernel_set: ModuleType, calls: list[Call]) -> ModuleType:
+    """The same kernels, each of whose calls is entered in ``calls``, under a name such as ``dense.matmul``.
+
+    Bytes are the sizes of the arguments that are arrays, each counted once, be it read, written or both. Operations are
+    2 m k n for a product of (m, k) and (k, n), terms that are zero included. What a kernel calls is part of it.
+    """
+    result = ModuleType("timed")
+    for file in kernel_set.__all__:
+        module = getattr(kernel_set, file)
+        copy = ModuleType(module.__name__)
+        for name, value in vars(module).items():
+            is_kernel = getattr(value, "__module__", "") == module.__name__ and file != "memory"
+            setattr(copy, name, _timed(f"{file}.{name}", value, calls) if is_kernel else value)
+        setattr(result, file, copy)
+    return result
+
+
+def _timed(name: str, kernel: Callable[..., None], calls: list[Call]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        start = time.perf_counter_ns()
+        kernel(*arguments)
+        nanoseconds = time.perf_counter_ns() - start
+        arrays = [x for x in arguments if isinstance(x, np.ndarray)]
+        flops = 2 * arrays[0].size * arrays[1].shape[PRODUCTS[name]] if name in PRODUCTS else 0
+        calls.append(Call(name, nanoseconds, flops, sum([x.nbytes for x in arrays])))
+
+    return call
+
+
+def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[str, Any]:
+    """Take ``steps`` training steps with clocks and as many without; what was found, in a form that JSON can hold.
+
+    ``task`` and ``data`` are those of ``runs.prepare``. Calls and ms are means over the steps that count, ``share`` is
+    of a step without clocks, and rates are in 10^9 a second. NotFinite if a metric becomes so.
+    """
+    coming, noise = _endless_batches(config, data), stream(config.seed, "noise")
+
+    def take(count: int, kernel_set: str | ModuleType) -> float:
+        """The seconds of so many steps, their batches included."""
+        start = time.perf_counter()
+        with kernels.use(kernel_set), np.errstate(all="ignore"):  # as in training
+            for images, labels in islice(coming, count):
+                task.step(images, labels, noise)
+        return time.perf_counter() - start
+
+    rounds = []
+    try:
+        take(WARM_UP, config.kernels)
+        for done in range(0, steps, ROUND):  # in turns, so that a change of the clock rate falls on both kinds
+            count, calls = min(ROUND, steps - done), list[Call]()
+            plain = take(count, config.kernels)
+            clocked = take(count, timed(kernels.SETS[config.kernels], calls))
+            rounds.append(Round(count, plain, clocked, calls))
+    except NotFinite as error:
+        raise NotFinite(f"training stopped: {error}; try a lower learning rate") from None
+    return {
+        **{name: getattr(config, name) for name in ("model", "name", "data", "batch_size", "kernels")},
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "numba_threads": numba.get_num_threads(),
+        "versions": versions(),
+        "ceilings": ceilings(),
+        "steps": steps,
+        **summarize(rounds),
+    }
+
+
+def _endless_batches(config: RunConfig, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of training, epoch after epoch."""
+    shuffle = stream(config.seed, "shuffle")
+    while True:
+        yield from batches(data.train, shuffle.permutation(len(data.train)), config.batch_size)
+
+
+def summarize(rounds: list[Round]) -> dict[str, Any]:
+    """What the rounds say of a step and of each kernel, without those rounds in which the machine was held up."""
+    pace = [(r.plain + r.clocked) / r.steps for r in rounds]
+    kept = [r for r, seconds in zip(rounds, pace, strict=True) if seconds <= HELD_UP * statistics.median(pace)]
+    steps = sum(r.steps for r in kept)
+    plain, clocked = 1e3 * sum(r.plain for r in kept) / steps, 1e3 * sum(r.clocked for r in kept) / steps
+    by_kernel: dict[str, list[Call]] = defaultdict(list)
+    for call in (call for r in kept for call in r.calls):
+        by_kernel[call.kernel].append(call)
+    rows = []
+    for kernel, calls in by_kernel.items():
+        nanoseconds, flops, nbytes = (sum(column) for column in list(zip(*calls, strict=True))[1:])
+        ms = nanoseconds / steps / 1e6
+        gflops = flops / nanoseconds if kernel in PRODUCTS else None
+        row = {"kernel": kernel, "calls": len(calls) / steps, "ms": ms, "share": ms / plain}
+        rows.append({**row, "gflops": gflops, "gbytes": nbytes / nanoseconds})
+    in_kernels = sum(row["ms"] for row in rows)
+    return {
+        "steps_counted": steps,
+        "step_ms": plain,
+        "step_with_clocks_ms": clocked,
+        "kernels_ms": in_kernels,
+        "between_ms": plain - in_kernels,
+        "timings": sorted(rows, key=lambda row: -row["ms"]),
+    }
+
+
+def ceilings() -> dict[str, float]:
+    """What the machine can do, the best of a few: 10^9 operations a second of a large float32 product, 10^9 bytes a
+    second of arrays larger than the caches. NumPy takes as many threads as its BLAS does, and one for the copy;
+    ``product_tiled`` and the triad x = a x + b y take all of Numba's."""
+    a, b, out = (np.ones((SIDE, SIDE), np.float32) for _ in range(3))
+    x, y = (np.ones(LARGE, np.float32) for _ in range(2))
+    return {
+        "gflops_blas": 2 * SIDE**3 / _fastest(np.matmul, a, b, out),
+        "gflops_tiled": 2 * SIDE**3 / _fastest(product_tiled, out, a, b),
+        "gbytes_copy": 2 * x.nbytes / _fastest(np.copyto, x, y),
+        "gbytes_triad": 3 * x.nbytes / _fastest(average_step, x, y, 0.5),
+    }
+
+
+def _fastest(function: Callable[..., Any], *arguments: Any) -> int:
+    """Nanoseconds of the fastest of a few calls, after one that may compile."""
+    times = []
+    for _ in range(8):
+        start = time.perf_counter_ns()
+        function(*arguments)
+        times.append(time.perf_counter_ns() - start)
+    return min(times[1:])
+
+
+def processor() -> str:
+    """Its name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(report: dict[str, Any]) -> str:
+    """What ``measure`` found, to be read."""
+    top, step, left_out = report["ceilings"], report["step_ms"], report["steps"] - report["steps_counted"]
+    flops, nbytes = max(top["gflops_blas"], top["gflops_tiled"]), max(top["gbytes_copy"], top["gbytes_triad"])
+    lines = [
+        f"{report['model']} {report['name']} on {report['data']}, batches of {report['batch_size']}, kernels "
+        f"{report['kernels']}: means over {report['steps_counted']} steps"
+        + f" ({left_out} left out: the machine was held up)"
+        * (left_out > 0),
+        f"{report['processor']}, {report['cores']} cores, Numba threads: {report['numba_threads']}; "
+        + ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
+        f"ceilings: {flops:5.1f} GFLOP/s, of a product of two {SIDE} x {SIDE} matrices "
+        f"(NumPy's BLAS {top['gflops_blas']:.1f}, product_tiled {top['gflops_tiled']:.1f})",
+        f"          {nbytes:5.1f} GB/s, of arrays of {4 * LARGE >> 20} MiB "
+        f"(copy {top['gbytes_copy']:.1f}, triad {top['gbytes_triad']:.1f})",
+        "",
+        f"{'kernel':<38}{'calls/step':>10}{'ms/step':>9}{'share':>8}"
+        f"{'GFLOP/s':>10}{'of ceiling':>12}{'GB/s':>8}{'of ceiling':>12}",
+    ]
+    for row in report["timings"]:
+        done, rate = f"{'-':>10}{'-':>12}", row["gflops"]
+        if rate is not None:
+            done = f"{rate:10.1f}{rate / flops:12.0%}"
+        moved = f"{row['gbytes']:8.1f}{row['gbytes'] / nbytes:12.0%}"
+        lines.append(f"{row['kernel']:<38}{row['calls']:10.4g}{row['ms']:9.3f}{row['share']:8.1%}{done}{moved}")
+    lines.append("")
+    for name, ms in (
+        ("a step", step),
+        ("all kernels", report["kernels_ms"]),
+        ("between the kernels (Python, allocation, random numbers, data)", report["between_ms"]),
+    ):
+        lines.append(f"{name:<62}{ms:9.3f} ms{ms / step:8.1%}")
+    lines += [
+        f"{'the clocks around the kernels, not in the above':<62}{report['step_with_clocks_ms'] - step:9.3f} ms",
+        "",
+        "The last two lines are differences of steps: on a busy machine only their sum is sure.",
+        "GFLOP/s: 2 m k n operations a product. GB/s: each array that a kernel is given, once;",
+        "what lies in a cache may pass the ceiling, which is memory's.",
+    ]
+    if report["kernels"] == "cpu":
+        lines.append("Products leave out terms that are zero, yet these count: they may pass theirs.")
+    return "\n".join(lines)

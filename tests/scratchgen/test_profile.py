@@ -1,0 +1,271 @@
+"""``scratchgen profile``: its numbers are those of training, which the clocks leave as it is."""
+
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from helpers import STEPS, TINIES, TINY, drive, files, tiny_data
+
+import kernels
+from scratchgen import cli, profile, runs
+from scratchgen.checkpoint import load_checkpoint
+from scratchgen.models.vae import VAETraining
+from scratchgen.profile import Call, Round, measure, summarize, table, timed
+
+HELD_UP = profile.HELD_UP  # before it is changed
+pytestmark = pytest.mark.usefixtures("tiny")
+every_model = pytest.mark.parametrize("model", TINIES)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A profile of five steps takes as many as ``TINIES`` do in three epochs, and all of them count; quick ceilings."""
+    monkeypatch.setattr(profile, "WARM_UP", STEPS)
+    monkeypatch.setattr(profile, "ROUND", 2)
+    monkeypatch.setattr(profile, "HELD_UP", math.inf)
+    monkeypatch.setattr(profile, "SIDE", 64)
+    monkeypatch.setattr(profile, "LARGE", 1 << 16)
+
+
+def profiled(config, steps=STEPS):
+    task, data = runs.prepare(config, tiny_data())
+    return measure(config, task, data, steps), task
+
+
+# ---- the clocks ----
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shapes", "scalars", "flops"),
+    [
+        ("dense.matmul", [(5, 7), (5, 3), (3, 7)], [], 2 * 5 * 3 * 7),
+        ("dense.matmul", [(2, 5, 7), (2, 5, 3), (2, 3, 7)], [], 2 * 2 * 5 * 3 * 7),
+        ("dense.matmul_tn", [(5, 7), (3, 5), (3, 7)], [], 2 * 5 * 3 * 7),
+        ("dense.matmul_nt", [(5, 7), (5, 3), (7, 3)], [], 2 * 5 * 3 * 7),
+        ("dense.dense_forward", [(5, 7), (5, 3), (3, 7), (7,)], ["relu"], 2 * 5 * 3 * 7),
+        ("dense.dense_activation_backward", [(5, 7), (7,), (5, 7), (5, 7)], ["relu"], 0),
+        ("elementwise.scale", [(9,), (9,)], [2.0], 0),
+        ("optimizers.average_step", [(9,), (9,)], [0.5], 0),
+    ],
+)
+def test_a_clock_counts_operations_and_bytes_and_computes_the_same(kernel_set, rng, kernel, shapes, scalars, flops):
+    arrays, calls = [rng.random(shape, np.float32) for shape in shapes], []
+    expected = [array.copy() for array in arrays]
+    file, name = kernel.split(".")
+    getattr(getattr(kernel_set, file), name)(*expected, *scalars)
+    getattr(getattr(timed(kernel_set, calls), file), name)(*arrays, *scalars)
+    for array, wanted in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+    ((called, nanoseconds, counted, nbytes),) = calls  # one, though a kernel may call another
+    assert (called, counted, nbytes) == (kernel, flops, 4 * sum(map(math.prod, shapes)))
+    assert nanoseconds > 0
+
+
+def test_memory_has_no_clock(kernel_set):
+    calls = []
+    assert timed(kernel_set, calls).memory.empty((2, 3), np.dtype(np.float32)).shape == (2, 3)
+    assert not calls
+
+
+# ---- the steps ----
+
+
+@every_model
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+def test_the_steps_are_those_of_training_to_the_bit(model, kernel_set):
+    config = replace(TINIES[model], kernels=kernel_set)
+    runs.start(config, Path("run"))
+    trained, _ = load_checkpoint(Path("run/checkpoint.safetensors"))
+    _, task = profiled(config)
+    state = task.state()
+    assert state.keys() == trained.keys()
+    for name, array in trained.items():
+        np.testing.assert_array_equal(state[name], array, name)
+    assert kernels.active() is kernels.cpu
+
+
+class Noting:
+    """A kernel set, or a file of one, that notes which kernels it is asked for."""
+
+    def __init__(self, inside, asked, file=""):
+        self.inside, self.asked, self.file = inside, asked, file
+
+    def __getattr__(self, name):
+        found = getattr(self.inside, name)
+        if isinstance(found, ModuleType):
+            return found if name == "memory" else Noting(found, self.asked, name)
+        self.asked[f"{self.file}.{name}"] += 1
+        return found
+
+
+@every_model
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+def test_every_kernel_called_appears_and_the_times_add_up(model, kernel_set):
+    config, asked = replace(TINIES[model], kernels=kernel_set), Counter()
+    report, task = profiled(config)
+    images, labels, rng = tiny_data().train.images, tiny_data().train.labels, np.random.default_rng(0)
+    task.step(images[:128], labels[:128], rng)  # the GAN's generator takes every other step: two of five, here too
+    with kernels.use(Noting(kernels.SETS[kernel_set], asked)):
+        for _ in range(STEPS):
+            task.step(images[:128], labels[:128], rng)
+    rows = report["timings"]
+    assert {row["kernel"]: row["calls"] for row in rows} == {name: count / STEPS for name, count in asked.items()}
+    assert {"dense.dense_forward", "dense.matmul_tn", "losses.bce_with_logits"} <= asked.keys()
+    assert [row["ms"] for row in rows] == sorted((row["ms"] for row in rows), reverse=True)
+    assert min(row["ms"] for row in rows) > 0
+    assert sum(row["ms"] for row in rows) == pytest.approx(report["kernels_ms"])
+    assert report["kernels_ms"] < report["step_with_clocks_ms"]
+    assert report["between_ms"] == pytest.approx(report["step_ms"] - report["kernels_ms"])
+    for row in rows:
+        assert row["share"] == pytest.approx(row["ms"] / report["step_ms"])
+        assert (row["gflops"] is None) == (row["kernel"] not in profile.PRODUCTS)
+
+
+def test_operations_of_a_whole_step():
+    """784-16-(2, 2) and, for each of two draws, 2-16-784: each layer a product forward and one for its weights; and
+    one for each input that needs a gradient, which images do not."""
+    report, _ = profiled(replace(TINY, batch_size=100), steps=4)  # 600 images: no short batch
+    rows = {row["kernel"]: row for row in report["timings"]}
+    once, twice = 100 * (784 * 16 + 2 * 16 * 2), 200 * (2 * 16 + 16 * 784)
+    operations = {name: 1e6 * rows[name]["gflops"] * rows[name]["ms"] for name in profile.PRODUCTS if name in rows}
+    assert operations == pytest.approx(
+        {
+            "dense.dense_forward": 2 * (once + twice),
+            "dense.matmul_tn": 2 * (once + twice),
+            "dense.matmul_nt": 2 * (once + twice - 100 * 784 * 16),
+        }
+    )
+    assert {name: rows[name]["calls"] for name in operations} == {
+        "dense.dense_forward": 5,
+        "dense.matmul_tn": 5,
+        "dense.matmul_nt": 4,
+    }
+    assert rows["optimizers.adam_step"]["calls"] == 1
+    parameters = 784 * 16 + 16 + 2 * (16 * 2 + 2) + 2 * 16 + 16 + 16 * 784 + 784
+    moved = 1e6 * rows["optimizers.adam_step"]["gbytes"] * rows["optimizers.adam_step"]["ms"]
+    assert moved == pytest.approx(4 * 4 * parameters)  # parameters, two moments, gradient
+
+
+def test_a_round_that_was_held_up_does_not_count(monkeypatch):
+    monkeypatch.setattr(profile, "HELD_UP", HELD_UP)
+    calls = [Call("dense.matmul", 2_000_000, 10_000_000, 4_000_000), Call("elementwise.add", 500_000, 0, 1_000_000)]
+    usual, slow = Round(2, 0.010, 0.011, calls), Round(2, 0.010, 18.0, 7 * calls)
+    one, slow_one = Round(1, 0.005, 0.0055, calls[:1]), Round(1, 0.012, 0.012, 7 * calls)
+    found = summarize([usual, slow, usual, one, slow_one])
+    assert found["steps_counted"] == 5
+    assert (found["step_ms"], found["step_with_clocks_ms"]) == (pytest.approx(5.0), pytest.approx(5.5))
+    assert (found["kernels_ms"], found["between_ms"]) == (pytest.approx(7 / 5), pytest.approx(5 - 7 / 5))
+    product, add = found["timings"]
+    assert product == {"kernel": "dense.matmul", **approx(calls=3 / 5, ms=6 / 5, share=6 / 25, gflops=5, gbytes=2)}
+    assert add == {
+        "kernel": "elementwise.add",
+        "gflops": None,
+        **approx(calls=2 / 5, ms=1 / 5, share=1 / 25, gbytes=2),
+    }
+
+
+def approx(**numbers):
+    return {name: pytest.approx(number) for name, number in numbers.items()}
+
+
+def test_ceilings():
+    found = profile.ceilings()
+    assert found.keys() == {"gflops_blas", "gflops_tiled", "gbytes_copy", "gbytes_triad"}
+    assert min(found.values()) > 0.01
+    assert max(found.values()) < 1e5
+
+
+# ---- the command ----
+
+
+@every_model
+def test_command(call, tmp_path, model):
+    out = call("profile", model, "--config", "tiny", "--steps", 3, "--json", "numbers.json")
+    numbers = json.loads(Path("numbers.json").read_text())
+    assert out == f"{table(numbers)}\nnumbers.json\n"
+    assert list(files(tmp_path)) == [tmp_path / "numbers.json"]
+    assert f"{model} tiny on strokes, batches of 128, kernels cpu: means over 3 steps\n" in out
+    assert f"Numba threads: {numbers['numba_threads']}; scratchgen " in out
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    for row in numbers["timings"]:
+        line = lines[row["kernel"]]
+        assert line[1:4] == [f"{row['calls']:.4g}", f"{row['ms']:.3f}", f"{row['share']:.1%}"]
+        assert (line[4:6] == ["-", "-"]) == (row["gflops"] is None)
+        assert line[6] == f"{row['gbytes']:.1f}"
+    best = max(numbers["ceilings"]["gflops_blas"], numbers["ceilings"]["gflops_tiled"])
+    product = next(row for row in numbers["timings"] if row["kernel"] == "dense.matmul_tn")
+    assert lines["dense.matmul_tn"][4:6] == [f"{product['gflops']:.1f}", f"{product['gflops'] / best:.0%}"]
+    assert lines["between"][-3:] == [
+        f"{numbers['between_ms']:.3f}",
+        "ms",
+        f"{numbers['between_ms'] / numbers['step_ms']:.1%}",
+    ]
+    assert "leave out terms that are zero" in out
+
+
+def test_options_reach_the_profile(call, monkeypatch):
+    given = {"epochs": 2, "batch_size": 300, "seed": 5, "kernels": "reference"}
+    network, training = {"latent_dim": 3}, {"samples": 1, "lr": 0.002}
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
+    asked = []
+    monkeypatch.setattr(
+        cli, "measure", lambda config, *rest: asked.append((config, rest[-1])) or measure(config, *rest)
+    )
+    out = call("profile", "vae", "--config", "tiny", "--steps", 2, *sum(options, ()))
+    expected = replace(
+        TINY, network=replace(TINY.network, **network), training=replace(TINY.training, **training), **given
+    )
+    assert asked == [(expected, 2)]
+    assert "batches of 300, kernels reference: means over 2 steps\n" in out
+    assert "leave out terms that are zero" not in out
+
+
+def test_what_was_left_out_is_said(monkeypatch):
+    report, _ = profiled(TINY)
+    assert "left out" not in table(report).splitlines()[0]
+    assert "means over 2 steps (3 left out" in table({**report, "steps_counted": 2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("", "model"),
+        ("rbm", "'rbm'"),
+        ("vae --steps 0", "--steps"),
+        ("vae --steps many", "--steps"),
+        ("vae --out run", "--out"),
+        ("vae --resume run", "--resume"),
+        ("vae --lr 0", "lr > 0 is needed"),
+        ("vae --config tiny --steps 1 --json numbers.txt", "numbers.txt: give a name that ends in .json"),
+        ("vae --config tiny --steps 1 --json nowhere/numbers.json", "nowhere/numbers.json: cannot be written"),
+        ("aae --config tiny --labels-for decoder --labels 0", "a decoder that takes labels needs some"),
+    ],
+)
+def test_mistakes(capsys, tmp_path, arguments, named):
+    assert cli.main(["profile", *arguments.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("scratchgen: ")
+    assert named in err
+    assert len(err.splitlines()) == 1
+    assert not files(tmp_path)
+
+
+def test_a_number_that_explodes_is_one_line():
+    """In a process of its own, for pytest would keep NumPy's warnings from standard error."""
+    wrong = drive("profile", "vae", "--config", "tiny", "--lr", "1e30", "--kernels", "reference")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert re.match(r"scratchgen: training stopped: \w+ is (nan|-?inf)", wrong.stderr)
+    assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_data_of_another_size(capsys, monkeypatch):
+    config = replace(TINY, network=replace(TINY.network, input_dim=100), training=VAETraining())
+    monkeypatch.setattr(cli, "configure", lambda *_: config)
+    assert cli.main(["profile", "vae"]) == 2
+    assert capsys.readouterr().err == "scratchgen: strokes has images of 784 pixels, and the network takes 100\n"
