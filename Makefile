@@ -1,5 +1,5 @@
 # make demo   train the VAE on MNIST and draw digits          make lint   format, lint and type checks
-# make test   every test but the slow ones                    make bench  time products and training steps
+# make test   every test but the slow ones                    make bench  time products, training steps, and what surrounds them
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -32,3 +32,4 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.products
 	$(BIN)/python -m tests.benchmarks.steps
+	$(BIN)/python -m tests.benchmarks.around

@@ -156,28 +156,31 @@ class Tensor:
         gradient = np.array(np.ones(self.shape) if gradient is None else gradient, self.dtype, order="C")
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
-        gradients, waiting = {id(self): gradient}, [(_turn(self), self)]
+        if self.node is None:
+            return self._receive(gradient)
+        # By a node's turn, the youngest first, all that was made from its result has given its share of the gradient.
+        gradients, leaves, waiting = {id(self): gradient}, list[Tensor](), [(-self.node.number, self)]
         while waiting:  # a loop, not a recursion: depth is free
-            tensor = heappop(waiting)[-1]
-            node = tensor.node
-            if node is None:
-                tensor._receive(gradients.pop(id(tensor)))
-                continue
+            tensor = heappop(waiting)[1]
+            node: Node = tensor.node  # type: ignore[assignment]
             needs: list[bool | Place] = list(node.needs)
             for i, source in enumerate(node.inputs):
                 if needs[i] and source.node is None and id(source) not in gradients:
                     needs[i] = source._gradient_place or True
+                    leaves.append(source)
             found = node.backward(gradients.pop(id(tensor)), needs)
             for source, need, grad in zip(node.inputs, needs, found, strict=True):
                 if not need:  # by the needs in the forward: an input may have been frozen for a while
                     continue
                 if grad.shape != source._data.shape:
                     grad = _unbroadcast(grad, source._data.shape)
-                if (known := gradients.get(id(source))) is None:
-                    gradients[id(source)] = grad
-                    heappush(waiting, (_turn(source), source))
-                else:
-                    gradients[id(source)] = known + grad
+                if (known := gradients.get(id(source))) is not None:
+                    grad = known + grad
+                elif source.node is not None:
+                    heappush(waiting, (-source.node.number, source))
+                gradients[id(source)] = grad
+        for leaf in dict.fromkeys(leaves):
+            leaf._receive(gradients[id(leaf)])
 
     @property
     def _gradient_place(self) -> Place | None:
@@ -299,10 +302,3 @@ def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:
     repeated = tuple(lead + i for i, size in enumerate(shape) if size == 1 and gradient.shape[lead + i] != 1)
     return gradient.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
 
-
-def _turn(tensor: Tensor) -> tuple[int, int]:
-    """The order of backward: the youngest node first, leaves last.
-
-    Then, by a tensor's turn, all that was made from it has given its share of the gradient.
-    """
-    return (1, id(tensor)) if tensor.node is None else (0, -tensor.node.number)

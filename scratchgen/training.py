@@ -86,7 +86,7 @@ def batches(split: Split, order: np.ndarray, batch_size: int) -> Iterator[tuple[
     """Images (b, D) and labels (b,), a batch at a time, in the ``order`` of these indices; the last may be short."""
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        yield split.images[chosen], split.labels[chosen]
+        yield split.images.take(chosen, axis=0), split.labels[chosen]  # take is faster than an index
 
 
 @dataclass
