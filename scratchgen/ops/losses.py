@@ -15,18 +15,19 @@ from scratchgen.tensor import Tensor, apply
 
 def _register(name: str, signature: str, domains: tuple[Domain, ...], case: Case | None = None) -> None:
     """Register the operation of the kernels ``name`` and ``name_backward``; inputs with a gradient come first."""
-    gradients = sum(domain.differentiable for domain in domains)
+    gradients, backward_name = sum(domain.differentiable for domain in domains), f"{name}_backward"
+    no_gradients = (None,) * (len(domains) - gradients)
 
     def forward(kernels, *inputs, **params):
         out = kernels.memory.empty(inputs[0].shape[:-1], inputs[0].dtype)
-        getattr(kernels.losses, name)(out.reshape(-1), *map(rows, inputs), *params.values())
+        getattr(kernels.losses, name)(out.reshape(-1), *[rows(x) for x in inputs], *params.values())
         return out, inputs
 
     def backward(kernels, needs, dout, saved, **params):
-        found = tuple(kernels.memory.empty_like(x) for x in saved[:gradients])
-        kernel = getattr(kernels.losses, f"{name}_backward")
-        kernel(*map(rows, found), dout.reshape(-1), *map(rows, saved), *params.values())
-        return found + (None,) * (len(saved) - gradients)
+        found = [kernels.memory.empty_like(x) for x in saved[:gradients]]
+        kernel = getattr(kernels.losses, backward_name)
+        kernel(*[rows(dx) for dx in found], dout.reshape(-1), *[rows(x) for x in saved], *params.values())
+        return *found, *no_gradients
 
     register(Op(name, signature, domains, forward, backward, (case or Case(),)))
 

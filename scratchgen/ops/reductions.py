@@ -72,7 +72,7 @@ def _mean(kernels, x, axis, keepdims):
     count = saved[1].view[1]
     if count == 0:
         raise ValueError(f"mean: there is nothing to average over axis {axis} of shape {x.shape}")
-    out *= 1 / count
+    np.multiply(out, out.dtype.type(1 / count), out=out)  # faster than *= on an array of no dimension
     return out, saved
 
 
