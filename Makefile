@@ -32,4 +32,4 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.products
 	$(BIN)/python -m tests.benchmarks.steps
-	$(BIN)/python -m tests.benchmarks.around
+	$(BIN)/python -m tests.benchmarks.whole

@@ -264,7 +264,8 @@ def product_tiled(out, a, b, skip_zeros=False):
             counts[t] = _leave_out_zeros(values[t], terms[t], sixes)
         else:
             _pack_rows(values[t], a, 6 * t)
-            terms[t] = np.arange(k)
+            for p in range(k):  # an array assigned would take seconds more to compile
+                terms[t, p] = p
     block = max(1, min(NEAR // max(1, width * k * b.itemsize), panels // 8))  # eight threads still find work
     for first in prange((panels + block - 1) // block):
         packed, tile = np.empty((block, width * k), b.dtype), np.empty(6 * width, b.dtype)

@@ -1,0 +1,119 @@
+"""What surrounds a step: that the step by hand is the engine's, and that the measures see what they are to measure."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scratchgen.models.vae import VAEConfig, VAETraining
+from scratchgen.recipes import RECIPES
+from scratchgen.training import NotFinite
+from tests.benchmarks import parts, step_by_hand, whole
+from tests.benchmarks.parts import mapped_by, peak_memory, step_two_ways
+from tests.benchmarks.whole import Finding, last_line, start
+from tests.benchmarks.workloads import WORKLOADS, Disagreement, Workload
+
+TINY = Workload("tiny", "vae", VAEConfig(9, 3, (7,), (5,)), VAETraining(), 4)
+
+
+def test_the_step_by_hand_trains_to_the_engines_bits(rng):
+    *_, agree = step_two_ways(TINY, rng.random((4, 9), np.float32))
+    agree(list(rng.random((10, 4, 9), np.float32)))
+
+
+@pytest.mark.parametrize("kernel", ["dense_activation_backward", "matmul_tn", "matmul_nt"])
+def test_a_step_by_hand_that_leaves_out_a_kernel_is_refused(rng, monkeypatch, kernel):
+    by_engine, by_hand, agree = step_two_ways(TINY, rng.random((4, 9), np.float32))
+    dense = step_by_hand.kernels.active().dense
+    right = getattr(dense, kernel)
+
+    def without(x):
+        calls = []
+
+        def counted(*arguments):
+            calls.append(arguments)
+            if len(calls) > 1:
+                right(*arguments)
+
+        monkeypatch.setattr(dense, kernel, counted)
+        by_hand(x)
+        monkeypatch.setattr(dense, kernel, right)
+
+    x = rng.random((4, 9), np.float32)
+    by_engine(x)
+    without(x)
+    with pytest.raises(Disagreement):
+        agree([x])
+
+
+def test_the_step_by_hand_refuses_what_is_not_finite(rng):
+    _, by_hand, _ = step_two_ways(TINY, rng.random((4, 9), np.float32))
+    with pytest.raises(NotFinite):
+        by_hand(np.full((4, 9), np.nan, np.float32))
+
+
+def test_memory_that_is_mapped_is_seen():
+    size = 1 << 21  # below what NumPy asks large pages for, above what malloc keeps
+    held = []
+    assert size <= mapped_by(lambda: held.append(np.ones(size, np.uint8)), 20) < 1.2 * size
+    there = np.ones(size, np.uint8)
+    assert mapped_by(lambda: there.fill(2), 20) < 0.01 * size
+
+
+def test_the_peak_of_memory_stays_when_the_memory_is_gone():
+    before, size = peak_memory(), 1 << 26
+    np.ones(before + size, np.uint8)
+    assert before + size <= peak_memory() < 3 * (before + size)
+
+
+def test_a_start_is_timed_and_leaves_no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.delenv("SCRATCHGEN_DATA", raising=False)
+    imported, done = start(tmp_path / "run")
+    assert 0 < imported < done < 300
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_the_answer_is_the_last_line():
+    assert last_line('epoch 1/1\n{"a": 1}\n{"seconds": 2.5}\n') == {"seconds": 2.5}
+    for said in ("", "epoch 1/1\n", '{"seconds": 2.5}\nbroken\n', "3\n"):
+        with pytest.raises(ValueError):  # noqa: PT011
+            last_line(said)
+
+
+def test_a_program_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="no_such_part"):
+        whole.ask("parts", "no_such_part", ".")
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """Images as ``parts.py`` finds them."""
+    for name in ("train", "test"):
+        np.save(tmp_path / f"{name}.npy", rng.random((300, 784), np.float32))
+    return tmp_path
+
+
+def test_epochs_train_on_their_share(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(parts, "_train", lambda data, count: seen.append((len(data.train), len(data.test), count)))
+    assert parts.epochs(folder, 3, 0.5)["seconds"] >= 0
+    assert seen == [(150, 150, 1), (150, 150, 3)]
+
+
+def test_both_bounds_are_the_same(folder):
+    pytest.importorskip("torch")
+    ours, theirs = (parts.bound_values(folder, name)["bound"] for name in ("scratchgen", "PyTorch"))
+    assert len(ours) == 8
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_a_finding_says_whether_it_meets_its_target():
+    assert Finding("start", 2.4, "s", 2.5).line.endswith("at most 2.5   met")
+    assert Finding("start", 2.6, "s", 2.5).line.endswith("at most 2.5   MISSED")
+    assert "at most" not in Finding("start", 2.6, "s").line
+
+
+def test_the_workload_by_hand_is_what_the_step_by_hand_is_written_for():
+    workload = WORKLOADS["vae-400"]
+    assert workload.training == replace(VAETraining(), lr=workload.training.lr)
+    assert workload.network == RECIPES["vae"].configs["pytorch-example"].network

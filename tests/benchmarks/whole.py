@@ -1,0 +1,192 @@
+"""Time what surrounds a training step: the start of the command, epochs, evaluation, data, and the engine itself.
+
+Run by ``python -m tests.benchmarks.whole``, it measures everything in processes of its own, so that no memory, thread
+or compiled kernel of one part is there for the next. It prints a table and writes ``whole.json``.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.benchmarks.steps import environment, versions
+from tests.benchmarks.workloads import WORKLOADS
+
+WARM_STARTS, EPOCH_ROUNDS = 5, 3
+SMALL = 1 << 14  # bytes: what is left of a step's allocations when all arrays above that serve again
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number, and the most it should be, if anybody has said so."""
+
+    what: str
+    value: float
+    unit: str
+    at_most: float | None = None
+
+    @property
+    def line(self) -> str:
+        """The finding in a table's row."""
+        target = f"{'':>18}" if self.at_most is None else f"{f'at most {self.at_most:,g}':>18}"
+        verdict = "" if self.at_most is None else "   met" if self.value <= self.at_most else "   MISSED"
+        return f"{self.what:<66}{self.value:>12,.6g} {self.unit:<8}{target}{verdict}".rstrip()
+
+
+Findings = Iterator[Finding]
+
+
+def ask(program: str, *arguments: str, **more_environment: str) -> dict[str, Any]:
+    """Run a program of this folder; the line of JSON that it ends with. RuntimeError if it fails or says none."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.benchmarks.{program}", *arguments],
+        env=os.environ | more_environment,
+        capture_output=True,
+        text=True,
+    )
+    try:
+        if done.returncode:
+            raise ValueError("it failed")
+        return last_line(done.stdout)
+    except ValueError as error:
+        raise RuntimeError(f"{program} {' '.join(arguments)}: {error}\n{done.stdout}{done.stderr}") from None
+
+
+def last_line(output: str) -> dict[str, Any]:
+    """The JSON object in the last line of what a program said. ValueError if it is none."""
+    answer = json.loads(output.rstrip().rpartition("\n")[2])
+    if not isinstance(answer, dict):
+        raise ValueError(f"{answer!r} is no answer")
+    return answer
+
+
+def part(folder: Path, threads: int, name: str, *arguments: Any, **more_environment: str) -> dict[str, Any]:
+    """What a function of ``parts.py`` answers, on so many threads."""
+    values = [json.dumps(argument) for argument in arguments]
+    return ask("parts", name, str(folder), *values, **environment(threads), **more_environment)
+
+
+def threads_of(threads: int) -> str:
+    return f"{threads} thread{'s' * (threads > 1)}"
+
+
+# ---- what is found ----
+
+
+def cold_start(folder: Path, threads: list[int]) -> Findings:
+    """From the start of the process to the end of the first training step, on as many threads as the machine has."""
+    cache = folder / "kernels"  # empty for the first start, and filled by it for the others
+    first, *others = (start(folder / f"run{i}", cache) for i in range(1 + WARM_STARTS))
+    imports, step = (statistics.median(times) for times in zip(*others, strict=True))
+    yield Finding(f"start to first step, median of {WARM_STARTS}", step, "s", 2.5)
+    yield Finding("  of it until all is imported", imports, "s", 1)
+    yield Finding("start to first step, no kernel compiled yet", first[1], "s", 30)
+
+
+def start(run: Path, cache: Path | None = None) -> tuple[float, float]:
+    """Seconds from a start of ``scratchgen train vae`` until all is imported, and until its first step is done.
+
+    ``cache`` is the folder of compiled kernels, if not the usual one.
+    """
+    data = ["--data", "mnist" if os.environ.get("SCRATCHGEN_DATA") else "strokes"]
+    began = time.time()  # of the system's clock, which the other process reads too
+    kernels = {"NUMBA_CACHE_DIR": str(cache)} if cache else {}
+    times = ask("first_step", "train", "vae", *data, "--out", str(run), **kernels)
+    return times["imported"] - began, times["done"] - began
+
+
+def epochs(folder: Path, threads: list[int]) -> Findings:
+    """The VAE 784-400-20 as the command trains it, test images and checkpoint included."""
+    one, half = ([part(folder, max(threads), "epochs", 1, share) for _ in range(EPOCH_ROUNDS)] for share in (1.0, 0.5))
+    ten = part(folder, max(threads), "epochs", 10, 1.0)
+    seconds, seconds_of_half = (statistics.median(found["seconds"] for found in kind) for kind in (one, half))
+    memory = statistics.median(found["peak_mib"] for found in one)
+    yield Finding(f"one epoch, {threads_of(max(threads))}, median of {EPOCH_ROUNDS}", seconds, "s")
+    yield Finding("an epoch of ten / one epoch", ten["seconds"] / seconds, "", 1.1)
+    yield Finding("one epoch / two of half the images", seconds / (2 * seconds_of_half), "", 1.1)
+    yield Finding("peak memory, images included, one epoch", memory, "MiB")
+    yield Finding("  what ten epochs add to it", ten["peak_mib"] - memory, "MiB", 2)
+
+
+def evaluation(folder: Path, threads: list[int]) -> Findings:
+    """L_5000 over 1,000 images by the VAE 784-200-200-50, beside PyTorch's once both give the same numbers."""
+    names = ["scratchgen", *(["PyTorch"] if find_spec("torch") else [])]
+    bounds = [part(folder, 1, "bound_values", name)["bound"] for name in names]
+    np.testing.assert_allclose(bounds, bounds[:1] * len(names), rtol=1e-5)
+    for count in threads:
+        seconds = [part(folder, count, "bound_seconds", name)["seconds"] for name in names]
+        for name, value in zip(names, seconds, strict=True):
+            yield Finding(f"L_5000 of 1,000 images, {threads_of(count)}, {name}", value, "s")
+        if len(names) > 1:
+            yield Finding("  scratchgen / PyTorch", seconds[0] / seconds[1], "")
+
+
+def strokes(folder: Path, threads: list[int]) -> Findings:
+    """The digits that a program draws; it has one thread."""
+    yield Finding("strokes drawn", part(folder, 1, "strokes")["images_a_second"], "images/s")
+
+
+def overhead(folder: Path, threads: list[int]) -> Findings:
+    """A step through autodiff against the same kernels by hand, VAE 784-400-20, batch 100."""
+    for count in threads:
+        found = part(folder, count, "overhead")
+        yield Finding(f"a step by the engine, {threads_of(count)}", found["engine_ms"], "ms")
+        yield Finding("  the same kernels by hand", found["by_hand_ms"], "ms")
+        yield Finding("  what the engine adds", 100 * (found["engine_ms"] / found["by_hand_ms"] - 1), "%", 5)
+
+
+def allocation(folder: Path, threads: list[int]) -> Findings:
+    """Memory that a training step, taken often enough, has the system map anew."""
+    for name, workload in WORKLOADS.items():
+        found = part(folder, max(threads), "newly_mapped", name, NUMPY_MADVISE_HUGEPAGE="0")
+        yield Finding(f"newly mapped a step, {workload.title}", found["bytes"], "bytes", SMALL)
+
+
+SECTIONS: dict[str, Callable[[Path, list[int]], Findings]] = {
+    section.__name__: section for section in (cold_start, epochs, evaluation, strokes, overhead, allocation)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.whole", description=__doc__.partition("\n")[0])
+    parser.add_argument("--section", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="NAME")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
+    options = parser.parse_args()
+
+    # Here, for they are slow to import, and products.py sets this process to one thread of BLAS.
+    from scratchgen.data import load_dataset
+    from tests.benchmarks.products import machine
+
+    data = load_dataset("mnist" if os.environ.get("SCRATCHGEN_DATA") else "strokes")
+    print(f"{machine()}; {', '.join(f'{name} {number}' for name, number in versions().items())}; {data.name}")
+    findings: list[Finding] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        np.save(Path(temporary) / "train.npy", data.train.images)
+        np.save(Path(temporary) / "test.npy", data.test.images)
+        for name in options.section:
+            print(f"\n{SECTIONS[name].__doc__}", flush=True)
+            for finding in SECTIONS[name](Path(temporary), options.threads):
+                print(finding.line, flush=True)
+                findings.append(finding)
+    options.out.mkdir(parents=True, exist_ok=True)
+    about = {"machine": machine(), "date": str(date.today()), "data": data.name, "versions": versions()}
+    content = about | {"findings": [asdict(finding) for finding in findings]}
+    (options.out / "whole.json").write_text(json.dumps(content, indent=1) + "\n")
+    print("\nwrote", options.out / "whole.json")
+
+
+if __name__ == "__main__":
+    main()
