@@ -1,7 +1,8 @@
 """The kernels: plain functions over arrays, and the one place that picks a set of them.
 
 A set is a package with the files ``elementwise``, ``reductions``, ``dense``, ``normalization``, ``losses``,
-``optimizers`` and ``memory`` (where results are written), and every set has the same functions with the same arguments:
+``optimizers``, ``random`` and ``memory`` (where results are written), and every set has the same functions with the
+same arguments:
 
 ``reference``
     NumPy, one line where possible. It defines what a kernel computes.

@@ -35,8 +35,8 @@ def _cache_folder() -> str:
 _before = config.CACHE_DIR
 config.CACHE_DIR = _cache_folder()  # read when a function is decorated, so for this set alone
 try:
-    from kernels.cpu import dense, elementwise, losses, memory, normalization, optimizers, reductions
+    from kernels.cpu import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
 finally:
     config.CACHE_DIR = _before
 
-__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "reductions"]
+__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "random", "reductions"]

@@ -1,5 +1,5 @@
 """The set ``reference``: every kernel in NumPy, one line where possible. The definition of the others."""
 
-from kernels.reference import dense, elementwise, losses, memory, normalization, optimizers, reductions
+from kernels.reference import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
 
-__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "reductions"]
+__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "random", "reductions"]

@@ -135,6 +135,8 @@ CASES: list[tuple[Any, ...]] = [
     ("optimizers.adagrad_step", STATE, POSITIVE_STATE, X, 0.1, 1e-8),
     ("optimizers.adam_step", STATE, STATE, POSITIVE_STATE, X, 0.1, 0.9, 0.999, 1e-8, 3),
     ("optimizers.average_step", STATE, X, 0.9),
+    ("random.uniform", OUT, 5, 2**40 + 3),
+    ("random.normal", OUT, 5, 2**40 + 3),
 ]
 
 
