@@ -13,7 +13,7 @@ WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
 def uniform(out, seed, step):
-    """out (...) = uniform numbers in [0, 1), told by ``seed`` and ``step``: whole numbers below 2^64, or step (1)."""
+    """out (...) = uniform numbers in [0, 1), told by ``seed`` and ``step``: numbers below 2^63, or step (1)."""
     fill = _fill32 if out.dtype == np.float32 else _fill64
     fill(out.reshape(-1), np.uint64(seed), np.uint64(np.reshape(step, ())))
 

@@ -16,7 +16,7 @@ _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def uniform(out, seed, step):
-    """out (...) = uniform numbers in [0, 1), told by ``seed`` and ``step``: whole numbers below 2^64, or step (1)."""
+    """out (...) = uniform numbers in [0, 1), told by ``seed`` and ``step``: numbers below 2^63, or step (1)."""
     words = _words(out.size, seed, step, 0)
     if out.dtype == np.float32:
         values = (words >> np.uint64(8)) * 2.0**-24
