@@ -1,13 +1,15 @@
-"""PyTorch's training steps: eager, eager with fused optimizers, and compiled.
+"""PyTorch's training steps: eager, eager with fused optimizers, compiled, and compiled into CUDA graphs.
 
 Compiled are the networks with their losses, and so the gradients of these; a fused optimizer is one kernel already.
-Modules are defined in the engine's order, so that parameters pair up by place; weights are the engine's transposed.
+All stand on the device that SCRATCHGEN_BENCHMARK_DEVICE names, on a GPU without TF32. Modules are defined in the
+engine's order, so that parameters pair up by place; weights are the engine's transposed.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,22 +20,36 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from tests.benchmarks.workloads import Contestant, Shared, Workload, quantities, under
 
+DEVICE = os.environ.get("SCRATCHGEN_BENCHMARK_DEVICE", "cpu")
+COMPILED = {"torch.compile": "default", "torch.compile, CUDA graphs": "reduce-overhead"}
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray) -> Contestant:
-    """``name`` is "PyTorch eager", "PyTorch eager, fused Adam" or "torch.compile"."""
+    """``name`` is "PyTorch eager", "PyTorch eager, fused Adam" or one of ``COMPILED``."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     torch.manual_seed(0)
-    compiled = torch.compile if name == "torch.compile" else lambda function: function
-    pixels = torch.from_numpy(images)
+    torch.set_float32_matmul_precision("highest")
+    compiled = partial(torch.compile, mode=COMPILED[name]) if name in COMPILED else lambda function: function
+    pixels = _tensor(images)
 
     def batch() -> Tensor:
-        x = pixels.index_select(0, torch.randint(len(pixels), (workload.batch,)))
+        x = pixels.index_select(0, torch.randint(len(pixels), (workload.batch,), device=DEVICE))
         return (torch.rand_like(x) < x).float() if workload.binarize else x
 
     build = {"vae": _vae, "gan": _gan, "aae": _aae}[workload.model]
-    return build(workload, shared, batch, name != "PyTorch eager" or None, compiled)
+    step, check, _ = build(workload, shared, batch, name != "PyTorch eager" or None, compiled)
+
+    def marked_step() -> None:
+        torch.compiler.cudagraph_mark_step_begin()  # what the graphs gave in the last step may be overwritten
+        step()
+
+    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
+    return Contestant(marked_step if COMPILED.get(name) == "reduce-overhead" else step, check, wait)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).to(DEVICE)
 
 
 def _mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
@@ -45,6 +61,7 @@ def _mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.M
 
 
 def _load(model: nn.Module, shared: Shared) -> None:
+    model.to(DEVICE)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), shared.parameters.values(), strict=True):
             mine.copy_(torch.from_numpy(theirs.T))
@@ -54,7 +71,7 @@ def _checked(loss: str, value: Tensor, shared: Shared, trained: Sequence[str], *
     """The loss and its gradients in the shape of the engine's."""
     gradients = torch.autograd.grad(value, [p for module in modules for p in module.parameters()])
     names = under(shared.parameters, *trained)
-    return quantities(loss, value.detach(), {n: g.numpy().T for n, g in zip(names, gradients, strict=True)})
+    return quantities(loss, value.detach().cpu(), {n: g.cpu().numpy().T for n, g in zip(names, gradients, strict=True)})
 
 
 @contextmanager
@@ -83,11 +100,11 @@ def _vae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
 
     def step() -> None:
         optimizer.zero_grad()
-        loss_of(batch(), torch.randn(workload.batch, network.latent_dim)).backward()
+        loss_of(batch(), torch.randn(workload.batch, network.latent_dim, device=DEVICE)).backward()
         optimizer.step()
 
     def check() -> dict[str, np.ndarray]:
-        value = loss_of(torch.from_numpy(shared.x), torch.from_numpy(shared.noise))
+        value = loss_of(_tensor(shared.x), _tensor(shared.noise))
         return _checked("loss", value, shared, ("",), model)
 
     return Contestant(step, check)
@@ -108,7 +125,7 @@ def _gan(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
     betas = (training.momentum, 0.999)
     g_optimizer = torch.optim.Adam(generator.parameters(), training.generator_lr, betas, fused=fused)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), training.discriminator_lr, betas, fused=fused)
-    labels = torch.tensor([training.real_label] * packs + [0.0] * packs)[:, None]
+    labels = torch.tensor([training.real_label] * packs + [0.0] * packs, device=DEVICE)[:, None]
     generate = compiled(lambda z: generator(z))
     steps = 0
 
@@ -122,7 +139,7 @@ def _gan(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
 
     def step() -> None:
         nonlocal steps
-        fake = generate(torch.randn(workload.batch, network.latent_dim))
+        fake = generate(torch.randn(workload.batch, network.latent_dim, device=DEVICE))
         d_optimizer.zero_grad()
         d_loss_of(batch(), fake.detach()).backward()
         d_optimizer.step()
@@ -135,8 +152,8 @@ def _gan(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
         torch._foreach_lerp_(averaged, current, 1 - min(training.average, (1 + steps) / (10 + steps)))
 
     def check() -> dict[str, np.ndarray]:
-        fake = generate(torch.from_numpy(shared.noise))
-        d_loss = d_loss_of(torch.from_numpy(shared.x), fake.detach())
+        fake = generate(_tensor(shared.noise))
+        d_loss = d_loss_of(_tensor(shared.x), fake.detach())
         with _frozen(discriminator):
             g_loss = g_loss_of(fake)
         return _checked("d_loss", d_loss, shared, ("discriminator.",), discriminator) | _checked(
@@ -160,7 +177,7 @@ def _aae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
     r_optimizer = torch.optim.Adam(autoencoder.parameters(), training.reconstruction_lr, fused=fused)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), training.discriminator_lr, (0.5, 0.999), fused=fused)
     e_optimizer = torch.optim.SGD(encoder.parameters(), training.encoder_lr, 0.1, fused=fused)
-    labels = torch.tensor([1.0] * b + [0.0] * b)[:, None]
+    labels = torch.tensor([1.0] * b + [0.0] * b, device=DEVICE)[:, None]
     encode = compiled(lambda x: encoder(x))
 
     @compiled
@@ -182,7 +199,7 @@ def _aae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
         r_optimizer.step()
         codes = encode(x)
         d_optimizer.zero_grad()
-        d_loss_of(torch.randn(b, network.latent_dim), codes.detach()).backward()
+        d_loss_of(torch.randn(b, network.latent_dim, device=DEVICE), codes.detach()).backward()
         d_optimizer.step()
         e_optimizer.zero_grad()
         with _frozen(discriminator):
@@ -191,7 +208,7 @@ def _aae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
         e_optimizer.step()
 
     def check() -> dict[str, np.ndarray]:
-        x, prior = torch.from_numpy(shared.x), torch.from_numpy(shared.noise)
+        x, prior = _tensor(shared.x), _tensor(shared.noise)
         reconstruction, codes = reconstruction_of(x), encode(x)
         d_loss = d_loss_of(prior, codes.detach())
         with _frozen(discriminator):

@@ -29,11 +29,14 @@ CONTESTANTS = {  # the module that builds it, and the package that it needs
     "JAX jit": ("jax_steps", "jax"),
     "products alone": ("products_alone", "numpy"),
 }
+ON_A_GPU = {  # what stands on the device that SCRATCHGEN_BENCHMARK_DEVICE names
+    name: CONTESTANTS[name] for name in ("scratchgen", "PyTorch eager", "PyTorch eager, fused Adam", "torch.compile")
+} | {"torch.compile, CUDA graphs": ("pytorch_steps", "torch")}
 
 
 def build(name: str, workload: str, folder: Path) -> Contestant:
     """The contestant, on the shared parameters, inputs and images that lie in ``folder``."""
-    module = import_module(f"tests.benchmarks.{CONTESTANTS[name][0]}")
+    module = import_module(f"tests.benchmarks.{(CONTESTANTS | ON_A_GPU)[name][0]}")
     shared = Shared.load(folder / f"{workload}.npz")
     return module.contestant(name, WORKLOADS[workload], shared, np.load(folder / "images.npy"))
 
