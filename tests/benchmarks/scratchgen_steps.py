@@ -1,9 +1,12 @@
-"""The engine's training steps: what ``scratchgen train`` repeats."""
+"""The engine's training steps: what ``scratchgen train`` repeats, with the kernels of the device that
+SCRATCHGEN_BENCHMARK_DEVICE names."""
 
+import os
 from typing import Any
 
 import numpy as np
 
+import kernels
 from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAETask
 from scratchgen.models.gan import GANTask
@@ -12,15 +15,22 @@ from tests.benchmarks.workloads import Contestant, Shared, Workload, engine_mode
 
 
 def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray) -> Contestant:
-    """The task of a run, on batches drawn at random."""
-    rng, task = np.random.default_rng(0), _task(workload, engine_model(workload, shared, np.float32), images)
+    """The task of a run, on batches drawn at random. ValueError if there are no kernels for the device."""
+    kernel_set = os.environ.get("SCRATCHGEN_BENCHMARK_DEVICE", "cpu")
+    with kernels.use(kernel_set):
+        rng, task = np.random.default_rng(0), _task(workload, engine_model(workload, shared, np.float32), images)
     labels = np.zeros(len(images), np.int64)
 
     def step() -> None:
         chosen = rng.integers(len(images), size=workload.batch)
-        task.step(images.take(chosen, axis=0), labels[chosen], rng)
+        with kernels.use(kernel_set):
+            task.step(images.take(chosen, axis=0), labels[chosen], rng)
 
-    return Contestant(step, lambda: engine_quantities(workload, shared, np.float32))
+    def check() -> dict[str, np.ndarray]:
+        with kernels.use(kernel_set):
+            return engine_quantities(workload, shared, np.float32)
+
+    return Contestant(step, check)
 
 
 def _task(workload: Workload, model: Any, images: np.ndarray) -> Any:
