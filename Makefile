@@ -1,10 +1,11 @@
 # make demo   train the VAE on MNIST and draw digits          make lint   format, lint and type checks
-# make test   every test but the slow ones                    make bench  time products, training steps, and what surrounds them
+# make test   every test but the slow ones                    make bench  time products, steps, and what surrounds them
+# make test-gpu, make bench-gpu   on an NVIDIA GPU, with numba-cuda in the venv: the kernels tested, and timed
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench
+.PHONY: demo test test-all lint bench gpu test-gpu bench-gpu
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,17 +15,21 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
 
+$(VENV)/simulator: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[simulator]'
+	touch $@
+
 # One thread: beside other work on the machine, two wait for one another at every small kernel.
 test test-all: export OPENBLAS_NUM_THREADS = 1
 test test-all: export NUMBA_NUM_THREADS = 1
 
-test: $(VENV)/installed
+test: $(VENV)/simulator
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/installed
+test-all: $(VENV)/simulator
 	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest
 
-lint: $(VENV)/installed
+lint: $(VENV)/simulator
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -33,3 +38,12 @@ bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.products
 	$(BIN)/python -m tests.benchmarks.steps
 	$(BIN)/python -m tests.benchmarks.whole
+
+gpu: $(VENV)/installed
+	$(BIN)/scratchgen gradcheck add --kernels cuda  # says what is missing, if something is
+
+test-gpu: gpu
+	$(BIN)/python -m pytest tests/cuda
+
+bench-gpu: gpu
+	$(BIN)/python -m tests.benchmarks.gpu

@@ -9,8 +9,8 @@ same arguments:
 ``cpu``
     Numba loops that vectorise, matrix products as fast as a BLAS. It trains.
 
-A third, ``cuda``, has its place beside them: a package with the same files, and a line in ``SETS`` where there is a
-GPU.
+``cuda``
+    Kernels for an NVIDIA GPU, on arrays that lie there. It needs numba-cuda, and is imported when it is asked for.
 
 Kernels know nothing of gradients or models. Outputs come first and are written in place, then inputs, then scalars;
 ``dx`` stands for d(loss)/dx and ``dout`` for the incoming gradient d(loss)/d(out). Arrays are C-contiguous and of one

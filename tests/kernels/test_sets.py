@@ -20,6 +20,10 @@ NOT_KERNELS = {
     "vector_math",
     "simd",
     "products",
+    "vectors",
+    "device",
+    "functions",
+    "array",
 }  # of cpu alone: the helpers inside loops, and a teaching ladder
 
 # Every number is compared relative to the largest of its array, or to 1. In float64 only the order of sums and the last

@@ -1,0 +1,428 @@
+"""How a matrix product gets fast on a GPU: a ladder of five, each one idea above the last.
+
+They are here to be read in order, and to be timed by ``python -m tests.benchmarks.gpu``. The last one trains. All do
+the same m·n·k multiply-adds, one instruction each; what changes is how many numbers must be fetched for them, and from
+how far. Per 64 multiply-adds of a thread, in numbers (and in instructions, where one fetches four):
+
+                       from global memory   from shared memory
+    product_naive            128
+    product_shared             8                   128
+    product_registers          1                    16
+    product_vectors            1 (1/4)              16 (4)
+    product_ahead              the same, while the multiply-adds before them run
+
+Global memory is the far one, with hundreds of cycles to wait. Shared memory belongs to a block of threads and answers
+after some thirty. Registers belong to one thread and answer at once.
+
+Each rung takes ``out`` (m, n), ``a`` (m, k) and ``b`` (k, n) of one dtype, float32 or float64, C-contiguous, on the
+device and of any size, 0 included; p counts the k terms. ``out`` is overwritten and must share no memory with the
+inputs. No rung skips a term, so NaN and infinity spread as they do in ``np.matmul``; past its edges a matrix is read as
+zeros. Shapes that do not fit raise ``ValueError``.
+
+Last come ``matmul``, ``matmul_tn`` and ``matmul_nt``, which choose how large a tile is and who shares its terms.
+"""
+
+import numpy as np
+
+from kernels.cuda import memory
+from kernels.cuda.device import SIMULATED, cuda, launch, multiprocessors
+from kernels.cuda.vectors import in_fours, load4, store4
+
+# Threads in a row of a block (as many rows are in it), and how many terms are in shared memory at a time. The simulator
+# takes a thread after the other, so there they are few, and small matrices still have several tiles.
+BLOCK, LARGE_THREADS, LARGE_DEPTH, SMALL_THREADS, SMALL_DEPTH = (4, 2, 4, 2, 4) if SIMULATED else (16, 16, 8, 8, 16)
+LARGE, SMALL = 8 * LARGE_THREADS, 4 * SMALL_THREADS  # rows and columns of a tile of out: a thread has 8 by 8, or 4 by 4
+
+# Rows of a tile in shared memory are 4 numbers longer than they need be: or else those that a column of a is spread
+# over would all be in the same few of the 32 banks, which answer one at a time.
+BLOCK_TILE = BLOCK, BLOCK
+LARGE_TILE, TWO_LARGE_TILES = (LARGE_DEPTH, LARGE + 4), (2 * LARGE_DEPTH, LARGE + 4)
+TWO_SMALL_TILES = 2 * SMALL_DEPTH, SMALL + 4
+# What a thread fetches of a tile, in fours.
+LARGE_SHARE, SMALL_SHARE = (2 * LARGE_DEPTH // LARGE_THREADS, 4), (SMALL_DEPTH // SMALL_THREADS, 4)
+
+# How the compiler is to spend registers, of which a multiprocessor has 65,536: the threads of a block, and how many
+# blocks are to fit. The simulator's decorator knows none of it.
+INLINE, LARGE_BLOCK, TWO_LARGE_BLOCKS, SMALL_BLOCK = (
+    ({}, {}, {}, {})
+    if SIMULATED
+    else (
+        {"forceinline": True},
+        {"launch_bounds": LARGE_THREADS**2},
+        {"launch_bounds": (LARGE_THREADS**2, 2)},
+        {"launch_bounds": SMALL_THREADS**2},
+    )
+)
+
+FEWEST_TERMS = 4 * SMALL_DEPTH  # that are worth a block of their own
+SMALL_TILES_EACH = 4  # that a multiprocessor should have, to do one while another waits
+
+
+def _sizes(out, a, b, a_along=True, b_along=False):
+    """Return (m, n, k). ValueError if the shapes do not fit: nothing further down would notice."""
+    m, k = a.shape if a_along else a.shape[::-1]
+    if b.shape != ((out.shape[1], k) if b_along else (k, out.shape[1])) or out.shape[0] != m:
+        raise ValueError(f"a product needs out (m, n), a (m, k) and b (k, n), not {out.shape}, {a.shape} and {b.shape}")
+    return m, out.shape[1], k
+
+
+def _tiles(m, n, tile):
+    return -(-m // tile) * -(-n // tile)
+
+
+def _launch(kernel, m, n, tile, threads, *arguments, shares=1):
+    """A block of ``threads`` times ``threads`` for each tile of ``tile`` by ``tile`` of an (m, n), and each share."""
+    if m and n:
+        launch(kernel, (-(-m // tile), -(-n // tile), shares), threads * threads, *arguments)
+
+
+# ---- one number a thread -----------------------------------------------------------------------------------------
+
+
+def product_naive(out, a, b):
+    """out (m, n) = a (m, k) @ b (k, n), a thread for each number of it.
+
+    Neighbours in a row of threads read the same number of ``a`` and neighbours in a row of ``b``, and the hardware
+    joins what 32 of them ask for. Still every multiply-add waits for two numbers from global memory.
+    """
+    m, n, _ = _sizes(out, a, b)
+    _launch(_naive, m, n, BLOCK, BLOCK, out, a, b)
+
+
+@cuda.jit
+def _naive(out, a, b):
+    i = cuda.blockIdx.x * BLOCK + cuda.threadIdx.x // BLOCK
+    j = cuda.blockIdx.y * BLOCK + cuda.threadIdx.x % BLOCK
+    if i < out.shape[0] and j < out.shape[1]:
+        total = out.dtype.type(0)  # a bare 0.0 would turn a float32 sum into a float64 one
+        for p in range(a.shape[1]):
+            total += a[i, p] * b[p, j]
+        out[i, j] = total
+
+
+def product_shared(out, a, b):
+    """out (m, n) = a (m, k) @ b (k, n), a square tile of it a block of threads.
+
+    Against `product_naive`: the threads of a block together fetch a square of ``a`` and one of ``b`` into shared
+    memory, one number of each a thread, and all use them from there. A number that was fetched ``BLOCK`` times is
+    fetched once. Twice a square all wait for the slowest: until it is there, and until it has been used.
+    """
+    m, n, _ = _sizes(out, a, b)
+    _launch(_shared, m, n, BLOCK, BLOCK, out, a, b)
+
+
+@cuda.jit
+def _shared(out, a, b):
+    tile_a = cuda.shared.array(BLOCK_TILE, a.dtype)
+    tile_b = cuda.shared.array(BLOCK_TILE, a.dtype)
+    row, column = cuda.threadIdx.x // BLOCK, cuda.threadIdx.x % BLOCK
+    i, j = cuda.blockIdx.x * BLOCK + row, cuda.blockIdx.y * BLOCK + column
+    zero = total = out.dtype.type(0)
+    for start in range(0, a.shape[1], BLOCK):
+        # Threads past the edge of out fetch too, and zeros, for the others wait for them.
+        tile_a[row, column] = a[i, start + column] if i < a.shape[0] and start + column < a.shape[1] else zero
+        tile_b[row, column] = b[start + row, j] if start + row < b.shape[0] and j < b.shape[1] else zero
+        cuda.syncthreads()
+        for p in range(BLOCK):
+            total += tile_a[row, p] * tile_b[p, column]
+        cuda.syncthreads()
+    if i < out.shape[0] and j < out.shape[1]:
+        out[i, j] = total
+
+
+# ---- 8 by 8 numbers a thread -------------------------------------------------------------------------------------
+
+
+def product_registers(out, a, b):
+    """out (m, n) = a (m, k) @ b (k, n), a tile of ``LARGE`` by ``LARGE`` a block and 8 by 8 of its numbers a thread.
+
+    Against `product_shared`, where every multiply-add waits for two numbers from shared memory: 8 numbers of ``a`` and
+    8 of ``b``, once in registers, make 64 multiply-adds. And as a block's tile is larger, a number from global memory
+    serves ``LARGE`` times. The loops over 8 are unrolled by the compiler: an array in registers has no index.
+    """
+    m, n, _ = _sizes(out, a, b)
+    _launch(_registers, m, n, LARGE, LARGE_THREADS, out, a, b)
+
+
+@cuda.jit(**LARGE_BLOCK)
+def _registers(out, a, b):
+    tile_a = cuda.shared.array(LARGE_TILE, a.dtype)  # its rows are terms, as those of tile_b
+    tile_b = cuda.shared.array(LARGE_TILE, a.dtype)
+    sums = cuda.local.array((8, 8), a.dtype)
+    left = cuda.local.array(8, a.dtype)
+    right = cuda.local.array(8, a.dtype)
+    i0, j0 = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE
+    row, column = cuda.threadIdx.x // LARGE_THREADS, cuda.threadIdx.x % LARGE_THREADS
+    zero = out.dtype.type(0)
+    sums[:] = zero
+    for start in range(0, a.shape[1], LARGE_DEPTH):
+        for place in range(cuda.threadIdx.x, LARGE * LARGE_DEPTH, LARGE_THREADS * LARGE_THREADS):
+            i, p = i0 + place // LARGE_DEPTH, start + place % LARGE_DEPTH
+            tile_a[place % LARGE_DEPTH, place // LARGE_DEPTH] = a[i, p] if i < a.shape[0] and p < a.shape[1] else zero
+            j, p = j0 + place % LARGE, start + place // LARGE
+            tile_b[place // LARGE, place % LARGE] = b[p, j] if p < b.shape[0] and j < b.shape[1] else zero
+        cuda.syncthreads()
+        for p in range(LARGE_DEPTH):
+            for i in range(8):
+                left[i] = tile_a[p, row + i * LARGE_THREADS]
+            for j in range(8):
+                right[j] = tile_b[p, column + j * LARGE_THREADS]
+            for i in range(8):
+                for j in range(8):
+                    sums[i, j] += left[i] * right[j]
+        cuda.syncthreads()
+    for i in range(8):
+        for j in range(8):
+            if i0 + row + i * LARGE_THREADS < out.shape[0] and j0 + column + j * LARGE_THREADS < out.shape[1]:
+                out[i0 + row + i * LARGE_THREADS, j0 + column + j * LARGE_THREADS] = sums[i, j]
+
+
+# ---- four numbers an instruction: the pieces ---------------------------------------------------------------------
+# A matrix lies "along" if the terms are neighbours in its rows, as in a (m, k), and "across" if they are in its
+# columns, as in b (k, n). The transposed operands of a backward pass lie the other way; only fetching them differs.
+
+
+@cuda.jit(device=True, **INLINE)
+def _four(matrix, row, column, fours):
+    """Four neighbours in a row of the matrix; zeros past its edges."""
+    zero = matrix.dtype.type(0)
+    if row >= matrix.shape[0] or column >= matrix.shape[1]:
+        return zero, zero, zero, zero
+    if fours:  # then all are inside
+        return load4(matrix, row, column)
+    return (
+        matrix[row, column],
+        matrix[row, column + 1] if column + 1 < matrix.shape[1] else zero,
+        matrix[row, column + 2] if column + 2 < matrix.shape[1] else zero,
+        matrix[row, column + 3] if column + 3 < matrix.shape[1] else zero,
+    )
+
+
+@cuda.jit(device=True, **INLINE)
+def _fetch(share, matrix, fours, along, first, start, width, depth, threads):
+    """Read this thread's share of a tile: ``depth`` terms from ``start`` on, of ``width`` rows of a, or columns of b,
+    from ``first`` on."""
+    for v in range(share.shape[0]):
+        place = 4 * (cuda.threadIdx.x + v * threads)
+        if along:
+            four = _four(matrix, first + place // depth, start + place % depth, fours)
+        else:
+            four = _four(matrix, start + place // width, first + place % width, fours)
+        share[v, 0], share[v, 1], share[v, 2], share[v, 3] = four
+
+
+@cuda.jit(device=True, **INLINE)
+def _stash(tile, stage, share, along, width, depth, threads):
+    """Write the share to shared memory, a row a term from row ``stage`` on."""
+    for v in range(share.shape[0]):
+        place = 4 * (cuda.threadIdx.x + v * threads)
+        if along:
+            for i in range(4):
+                tile[stage + place % depth + i, place // depth] = share[v, i]
+        else:
+            store4(tile, stage + place // width, place % width, (share[v, 0], share[v, 1], share[v, 2], share[v, 3]))
+
+
+@cuda.jit(device=True, **INLINE)
+def _add_term(sums, left, right, tile_a, tile_b, p, row, column, threads):
+    """sums += the outer product of term p's numbers: fours of them, a block's width of fours apart."""
+    for i in range(0, sums.shape[0], 4):
+        left[i], left[i + 1], left[i + 2], left[i + 3] = load4(tile_a, p, 4 * row + i * threads)
+    for j in range(0, sums.shape[1], 4):
+        right[j], right[j + 1], right[j + 2], right[j + 3] = load4(tile_b, p, 4 * column + j * threads)
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            sums[i, j] += left[i] * right[j]
+
+
+@cuda.jit(device=True, **INLINE)
+def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
+    """sums += all terms of a tile; two in a pass, for the compiler unrolls no further."""
+    row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
+    for p in range(stage, stage + depth, 2):
+        _add_term(sums, left, right, tile_a, tile_b, p, row, column, threads)
+        _add_term(sums, left, right, tile_a, tile_b, p + 1, row, column, threads)
+
+
+@cuda.jit(device=True, **INLINE)
+def _write(out, above, rows, sums, i0, j0, threads):
+    """The sums to a matrix of so many ``rows`` in out, with ``above`` rows above it."""
+    fours = in_fours(out)
+    row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
+    for i in range(sums.shape[0]):
+        r = i0 + 4 * row + (i - i % 4) * threads + i % 4
+        for j in range(0, sums.shape[1], 4):
+            c = j0 + 4 * column + j * threads
+            if r < rows and c < out.shape[1]:
+                if fours:
+                    store4(out, above + r, c, (sums[i, j], sums[i, j + 1], sums[i, j + 2], sums[i, j + 3]))
+                else:
+                    for q in range(4):
+                        if c + q < out.shape[1]:
+                            out[above + r, c + q] = sums[i, j + q]
+
+
+# ---- four numbers an instruction: the products -------------------------------------------------------------------
+
+
+def product_vectors(out, a, b):
+    """out (m, n) = a (m, k) @ b (k, n), tiled as before.
+
+    Against `product_registers`: an instruction moves four neighbours, 16 bytes, from global memory and from shared. A
+    quarter of the loads means more of the cycles for multiply-adds, 64 for 4 loads instead of for 16. It needs rows
+    of whole fours that begin at multiples of 16 bytes; others are read number by number.
+    """
+    m, n, _ = _sizes(out, a, b)
+    _launch(_vectors, m, n, LARGE, LARGE_THREADS, out, a, b)
+
+
+@cuda.jit(**LARGE_BLOCK)
+def _vectors(out, a, b):
+    tile_a = cuda.shared.array(LARGE_TILE, a.dtype, alignment=16)
+    tile_b = cuda.shared.array(LARGE_TILE, a.dtype, alignment=16)
+    share = cuda.local.array(LARGE_SHARE, a.dtype)
+    sums = cuda.local.array((8, 8), a.dtype)
+    left = cuda.local.array(8, a.dtype)
+    right = cuda.local.array(8, a.dtype)
+    i0, j0, threads = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE, LARGE_THREADS * LARGE_THREADS
+    fours_a, fours_b = in_fours(a), in_fours(b)
+    sums[:] = out.dtype.type(0)
+    for start in range(0, a.shape[1], LARGE_DEPTH):
+        _fetch(share, a, fours_a, True, i0, start, LARGE, LARGE_DEPTH, threads)
+        _stash(tile_a, 0, share, True, LARGE, LARGE_DEPTH, threads)
+        _fetch(share, b, fours_b, False, j0, start, LARGE, LARGE_DEPTH, threads)
+        _stash(tile_b, 0, share, False, LARGE, LARGE_DEPTH, threads)
+        cuda.syncthreads()
+        _add_terms(sums, left, right, tile_a, tile_b, 0, LARGE_DEPTH, LARGE_THREADS)
+        cuda.syncthreads()
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+
+
+def product_ahead(out, a, b):
+    """out (m, n) = a (m, k) @ b (k, n), tiled as before, each tile on its way while the one before is multiplied.
+
+    Against `product_vectors`, where all threads wait for global memory at each tile: they ask for the next tile, do the
+    multiply-adds of this one, and only then need what they asked for. There is room for two tiles in shared memory, so
+    that threads which are ahead write one while others still read the other, and wait once a tile instead of twice.
+    """
+    m, n, _ = _sizes(out, a, b)
+    _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, True, False)
+
+
+@cuda.jit(**TWO_LARGE_BLOCKS)
+def _ahead(out, a, b, a_along, b_along):
+    tile_a = cuda.shared.array(TWO_LARGE_TILES, a.dtype, alignment=16)
+    tile_b = cuda.shared.array(TWO_LARGE_TILES, a.dtype, alignment=16)
+    share_a = cuda.local.array(LARGE_SHARE, a.dtype)
+    share_b = cuda.local.array(LARGE_SHARE, a.dtype)
+    sums = cuda.local.array((8, 8), a.dtype)
+    left = cuda.local.array(8, a.dtype)
+    right = cuda.local.array(8, a.dtype)
+    i0, j0, k = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE, a.shape[1] if a_along else a.shape[0]
+    memories = tile_a, tile_b, share_a, share_b, sums, left, right
+    _sum_ahead(memories, a, b, a_along, b_along, i0, j0, 0, k, LARGE, LARGE_DEPTH, LARGE_THREADS)
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+
+
+@cuda.jit(device=True, **INLINE)
+def _sum_ahead(memories, a, b, a_along, b_along, i0, j0, start, end, width, depth, threads):
+    """sums = the terms from ``start`` to ``end``, which tiles of ``depth`` must not straddle."""
+    tile_a, tile_b, share_a, share_b, sums, left, right = memories
+    fours_a, fours_b, block = in_fours(a), in_fours(b), threads * threads
+    sums[:] = a.dtype.type(0)
+    _fetch(share_a, a, fours_a, a_along, i0, start, width, depth, block)
+    _fetch(share_b, b, fours_b, b_along, j0, start, width, depth, block)
+    _stash(tile_a, 0, share_a, a_along, width, depth, block)
+    _stash(tile_b, 0, share_b, b_along, width, depth, block)
+    cuda.syncthreads()
+    stage = 0  # the first row of the tile that is multiplied; the other begins at depth, or at 0
+    for coming in range(start + depth, end + depth, depth):
+        if coming < end:
+            _fetch(share_a, a, fours_a, a_along, i0, coming, width, depth, block)
+            _fetch(share_b, b, fours_b, b_along, j0, coming, width, depth, block)
+        _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads)
+        stage = depth - stage
+        if coming < end:
+            _stash(tile_a, stage, share_a, a_along, width, depth, block)
+            _stash(tile_b, stage, share_b, b_along, width, depth, block)
+        cuda.syncthreads()
+
+
+LADDER = (product_naive, product_shared, product_registers, product_vectors, product_ahead)
+
+
+# ---- what trains -------------------------------------------------------------------------------------------------
+
+
+def matmul(out, a, b):
+    """out (m,n) = a (m,k) b (k,n)."""
+    _multiply(out, a, b, True, False)
+
+
+def matmul_tn(out, a, b):
+    """out (m,n) = a^T b, with a (k,m) and b (k,n)."""
+    _multiply(out, a, b, False, False)
+
+
+def matmul_nt(out, a, b):
+    """out (m,n) = a b^T, with a (m,k) and b (n,k)."""
+    _multiply(out, a, b, True, True)
+
+
+def _multiply(out, a, b, a_along, b_along):
+    """Large tiles if there is one for every multiprocessor, else small ones, whose terms several blocks may share.
+
+    A batch of 128 has a single row of large tiles, and most of a GPU would stand still. Shares are added in their
+    order, whichever block is done first, so the bits are the same each time. Float64, which checks gradients, takes
+    small tiles only: 64 of its sums leave no registers for anything else.
+    """
+    m, n, k = _sizes(out, a, b, a_along, b_along)
+    if out.dtype == np.float32 and _tiles(m, n, LARGE) >= multiprocessors():
+        _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, a_along, b_along)
+        return
+    terms = _terms_a_share(m, n, k)
+    shares = -(-k // terms)
+    if shares <= 1:
+        _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, out, a, b, a_along, b_along, terms)
+        return
+    parts = memory.empty((shares * m, n), out.dtype)
+    _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, parts, a, b, a_along, b_along, terms, shares=shares)
+    _launch(_add_shares, m, n, BLOCK, BLOCK, out, parts)
+
+
+def _terms_a_share(m, n, k):
+    """So few that there is enough to do for all multiprocessors, but worth a block, and whole tiles of them."""
+    wanted = -(-SMALL_TILES_EACH * multiprocessors() // max(1, _tiles(m, n, SMALL)))
+    shares = max(1, min(wanted, k // FEWEST_TERMS))
+    return max(1, -(-k // (shares * SMALL_DEPTH))) * SMALL_DEPTH
+
+
+@cuda.jit(**SMALL_BLOCK)
+def _ahead_small(out, a, b, a_along, b_along, terms):
+    """Share z of the terms, ``terms`` of them, to the z-th matrix of those that stand one above the other in out."""
+    tile_a = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
+    tile_b = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
+    share_a = cuda.local.array(SMALL_SHARE, a.dtype)
+    share_b = cuda.local.array(SMALL_SHARE, a.dtype)
+    sums = cuda.local.array((4, 4), a.dtype)
+    left = cuda.local.array(4, a.dtype)
+    right = cuda.local.array(4, a.dtype)
+    i0, j0, start = cuda.blockIdx.x * SMALL, cuda.blockIdx.y * SMALL, cuda.blockIdx.z * terms
+    m, k = (a.shape[0], a.shape[1]) if a_along else (a.shape[1], a.shape[0])
+    memories = tile_a, tile_b, share_a, share_b, sums, left, right
+    _sum_ahead(
+        memories, a, b, a_along, b_along, i0, j0, start, min(k, start + terms), SMALL, SMALL_DEPTH, SMALL_THREADS
+    )
+    _write(out, cuda.blockIdx.z * m, m, sums, i0, j0, SMALL_THREADS)
+
+
+@cuda.jit
+def _add_shares(out, parts):
+    """out (m, n) = the sum of the matrices (m, n) that stand one above the other in parts."""
+    i = cuda.blockIdx.x * BLOCK + cuda.threadIdx.x // BLOCK
+    j = cuda.blockIdx.y * BLOCK + cuda.threadIdx.x % BLOCK
+    if i < out.shape[0] and j < out.shape[1]:
+        total = parts[i, j]
+        for row in range(i + out.shape[0], parts.shape[0], out.shape[0]):
+            total += parts[row, j]
+        out[i, j] = total
