@@ -19,12 +19,18 @@ float type; outputs never overlap inputs.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import ModuleType
 
 from kernels import cpu, reference
 
 SETS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
+NAMES = ("cpu", "reference", "cuda")  # those that can be asked for; ``SETS`` holds those that have been found
 _active = cpu
+
+
+class Unavailable(ImportError):
+    """A kernel set that cannot work here; the message says what is missing."""
 
 
 def active() -> ModuleType:
@@ -32,14 +38,29 @@ def active() -> ModuleType:
     return _active
 
 
+def find(name: str) -> ModuleType:
+    """The set of that name. ValueError if there is none, ``Unavailable`` if it cannot work here."""
+    if name not in NAMES:
+        raise ValueError(f"there is no kernel set {name!r}; choose from {', '.join(NAMES)}")
+    if name not in SETS:  # cuda, whose import takes a while, and what it needs is not everywhere
+        if find_spec("numba_cuda") is None:
+            raise Unavailable("the kernels for cuda need numba-cuda: pip install 'scratchgen[cuda]'")
+        from kernels.cuda import device
+
+        if not device.SIMULATED and not device.cuda.is_available():
+            raise Unavailable("the kernels for cuda need an NVIDIA GPU and its driver; there is none that CUDA can use")
+        from kernels import cuda
+
+        SETS[name] = cuda
+    return SETS[name]
+
+
 @contextmanager
 def use(kernel_set: str | ModuleType) -> Iterator[None]:
-    """Compute with a set, by name or itself, inside the ``with`` block. ValueError if there is none of that name."""
+    """Compute with a set, by name (see ``find``) or itself, inside the ``with`` block."""
     global _active
     if isinstance(kernel_set, str):
-        if kernel_set not in SETS:
-            raise ValueError(f"there is no kernel set {kernel_set!r}; choose from {', '.join(SETS)}")
-        kernel_set = SETS[kernel_set]
+        kernel_set = find(kernel_set)
     before, _active = _active, kernel_set
     try:
         yield

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left, which Python flushes at exit
         return 141
-    except (UserError, OSError, MemoryError) as error:  # a full disk, a network too large
+    except (UserError, kernels.Unavailable, OSError, MemoryError) as error:  # a full disk, a network too large
         print("scratchgen:", *str(error).splitlines(), file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt):
@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "gradcheck", gradcheck)
     command.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")
-    command.add_argument("--kernels", choices=kernels.SETS, help="only this set (all)")
+    command.add_argument("--kernels", choices=kernels.NAMES, help="only this set (all)")
 
     data = commands.add_parser("data", help="MNIST and strokes", description="MNIST and strokes; without action: show.")
     data.set_defaults(command=data_show, data=None, data_dir=None, out=None)

@@ -119,7 +119,7 @@ def _gradients(out: Tensor, leaves: list[Tensor], cotangent: np.ndarray) -> list
         leaf.grad = None
     if out.requires_grad:
         out.backward(cotangent)
-    gradients = [np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.copy() for leaf in leaves]
+    gradients = [np.zeros(leaf.shape) if leaf.grad is None else np.array(leaf.grad) for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
     return gradients
@@ -127,7 +127,7 @@ def _gradients(out: Tensor, leaves: list[Tensor], cotangent: np.ndarray) -> list
 
 def _derivative(weighted: Callable[[], np.ndarray], leaf: Tensor, direction: np.ndarray) -> float:
     """The derivative of the sum of ``weighted()`` as the leaf moves in ``direction``, to 4th order."""
-    base = leaf._data.copy()
+    base = np.array(leaf._data)
 
     def at(steps: int) -> np.ndarray:
         leaf._data[...] = base + steps * STEP * direction
@@ -228,6 +228,7 @@ def _check_writes(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: n
     Nor is the result a view of an input: an optimizer's step on a parameter would change it.
     """
     before = [x.tobytes() for x in inputs]
+    cotangent = kernels.active().memory.to_device(cotangent)
     values, _, out = _run(op, case, inputs)
     held = [*(v._data if isinstance(v, Tensor) else v for v in values), out._data, cotangent]
     _require(not any(np.shares_memory(out._data, x) for x in held[: len(values)]), "the result is a view of an input")
@@ -243,7 +244,7 @@ def _check_gradients(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent
     held = [*inputs, *(v._data for v in values if isinstance(v, Tensor)), out._data, cotangent]
     for i, leaf in leaves.items():
         grad, where = leaf.grad, f"the gradient of input {i}"
-        _require(isinstance(grad, np.ndarray), f"{where} is a {type(grad).__name__}")
+        _require(isinstance(grad, type(leaf._data)), f"{where} is a {type(grad).__name__}")
         right = grad.shape == inputs[i].shape and grad.dtype == np.float64
         _require(right, f"{where} is an array of {grad.shape}, {grad.dtype}")
         _require(not any(np.shares_memory(grad, array) for array in held), f"{where} shares memory")
@@ -265,8 +266,9 @@ def _check_float32(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: 
     (_, rounded, _), (_, exact, _) = (_run(op, case, arrays, cotangent) for arrays in (single, double))
     for i, leaf in exact.items():
         grad, where = rounded[i].grad, f"the float32 gradient of input {i}"
-        error = np.abs(grad - leaf.grad).max(initial=0.0)
-        tolerance = 30 * np.finfo(np.float32).eps * (1 + np.abs(leaf.grad).max(initial=0.0))
+        expected = np.asarray(leaf.grad)
+        error = np.abs(np.asarray(grad) - expected).max(initial=0.0)
+        tolerance = 30 * np.finfo(np.float32).eps * (1 + np.abs(expected).max(initial=0.0))
         _require(grad.dtype == np.float32, f"{where} is {grad.dtype}")
         _require(error <= tolerance, f"{where} is off by {error:.3g}, tolerance {tolerance:.3g}")
 

@@ -35,7 +35,7 @@ class Parameter(Tensor):
         self._place: Place | None = None
 
     def __reduce__(self) -> tuple:
-        return Parameter, (self._data,)  # a copy or a pickle begins outside the flat buffer
+        return Parameter, (np.asarray(self._data),)  # a copy or a pickle begins outside the flat buffer
 
     @property
     def _gradient_place(self) -> Place | None:
@@ -46,7 +46,7 @@ class Parameter(Tensor):
             super()._receive(gradient)
         elif self.grad is None:  # the first gradient is written, not added: no pass to set zeros
             if gradient is not self._place.array:  # most often it has been written there at once
-                np.copyto(self._place.array, gradient)
+                self._place.array[...] = gradient
             self.grad = self._place.array
         else:
             self.grad += gradient
@@ -164,7 +164,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter and buffer under its name."""
-        return {name: p._data.copy() for name, p in self.named_tensors().items()}
+        return {name: np.array(p._data) for name, p in self.named_tensors().items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Overwrite parameters and buffers. ValueError, with nothing written, unless names, shapes and dtypes fit."""

@@ -47,13 +47,13 @@ class Optimizer:
 
     def gradient_norm(self) -> float:
         """The Euclidean norm of the whole gradient."""
-        total = np.empty(1)
+        total = kernels.active().memory.empty((1,), np.dtype(np.float64))
         kernels.active().reductions.sum_squares(total, self.flat.complete_gradient())
-        return math.sqrt(total[0])
+        return math.sqrt(total.item())
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all that a resumed optimizer needs."""
-        return {"steps": np.array([self.steps]), **{name: m.copy() for name, m in self.moments.items()}}
+        return {"steps": np.array([self.steps]), **{name: np.array(m) for name, m in self.moments.items()}}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from ``state()``. ValueError, with nothing written, if it is another optimizer's."""

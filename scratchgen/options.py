@@ -72,7 +72,7 @@ RUN_OPTIONS = (
     Option("epochs", "run", positive, "passes over the training images", "N"),
     Option("batch_size", "run", positive, "images a step", "N"),
     Option("seed", "run", whole, "of every random choice", "N"),
-    Option("kernels", "run", kernels.SETS, "what computes"),
+    Option("kernels", "run", kernels.NAMES, "what computes"),
 )
 LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code", "J")
 OPTIONS: dict[str, tuple[Option, ...]] = {

@@ -102,7 +102,7 @@ def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[st
         for done in range(0, steps, ROUND):  # in turns, so that a change of the clock rate falls on both kinds
             count, calls = min(ROUND, steps - done), list[Call]()
             plain = take(count, config.kernels)
-            clocked = take(count, timed(kernels.SETS[config.kernels], calls))
+            clocked = take(count, timed(kernels.find(config.kernels), calls))
             rounds.append(Round(count, plain, clocked, calls))
     except NotFinite as error:
         raise NotFinite(f"training stopped: {error}; try a lower learning rate") from None

@@ -70,8 +70,9 @@ def prepare(config: RunConfig, data: Dataset) -> tuple[Task, Dataset]:
     pixels, recipe = data.train.images.shape[1], RECIPES[config.model]
     if pixels != config.network.input_dim:
         raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
-    seen, model = recipe.seen(config, data), _model(config)
-    return recipe.task(config, model, seen), seen
+    with kernels.use(config.kernels):  # where parameters lie
+        seen, model = recipe.seen(config, data), _model(config)
+        return recipe.task(config, model, seen), seen
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -86,7 +87,8 @@ def load_config(folder: Path) -> RunConfig:
 def load_model(folder: Path) -> tuple[RunConfig, Module]:
     """The trained model of the run in ``folder``, from its checkpoint alone."""
     config = load_config(folder)
-    model = _model(config)
+    with kernels.use(config.kernels):
+        model = _model(config)
     arrays, progress = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
     try:
         RECIPES[config.model].load(model, arrays)

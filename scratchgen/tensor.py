@@ -81,7 +81,7 @@ class Tensor:
         array = np.array(source, dtype, order="C")
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"a tensor holds float32 or float64, not {array.dtype}; convert it with astype")
-        self._set(array, requires_grad)
+        self._set(kernels.active().memory.to_device(array), requires_grad)
 
     def _set(self, array: np.ndarray, requires_grad: bool) -> None:
         self._data, self.requires_grad = array, requires_grad
@@ -91,17 +91,20 @@ class Tensor:
 
     @classmethod
     def wrap(cls, array: np.ndarray) -> "Tensor":
-        """A tensor around a C-contiguous float array, without a copy: the caller promises not to write into it."""
+        """A tensor around a C-contiguous float array, without a copy: the caller promises not to write into it.
+
+        Where kernels compute on a device, an array of the host is copied there.
+        """
         tensor = cls.__new__(cls)
-        tensor._set(array, False)
+        tensor._set(kernels.active().memory.to_device(array), False)
         return tensor
 
     # ---- what it holds ----
 
     @property
     def data(self) -> np.ndarray:
-        """The array, as a read-only view."""
-        view = self._data.view()
+        """The array, as a read-only view; if it lies on a device, as a copy."""
+        view = np.asarray(self._data).view()
         view.flags.writeable = False
         return view
 
@@ -127,7 +130,7 @@ class Tensor:
 
     def detach(self) -> "Tensor":
         """A copy outside the graph: no gradient flows through it, and no optimizer reaches it."""
-        return Tensor(self)
+        return Tensor.wrap(kernels.active().memory.copied(self._data))
 
     def __len__(self) -> int:
         return len(self._data)
@@ -138,7 +141,7 @@ class Tensor:
     def __repr__(self) -> str:
         made_by = f", made by {self.node.op.name}" if self.node else ""
         wants = ", requires_grad" if self.requires_grad and not self.node else ""
-        values = np.array2string(self._data, precision=4, threshold=12, edgeitems=2)
+        values = np.array2string(np.asarray(self._data), precision=4, threshold=12, edgeitems=2)
         return f"Tensor({values}, shape {self.shape}, {self.dtype}{wants}{made_by})"
 
     # ---- backward ----
@@ -156,6 +159,7 @@ class Tensor:
         gradient = np.array(np.ones(self.shape) if gradient is None else gradient, self.dtype, order="C")
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
+        gradient = kernels.active().memory.to_device(gradient)
         if self.node is None:
             return self._receive(gradient)
         # By a node's turn, the youngest first, all that was made from its result has given its share of the gradient.
@@ -189,7 +193,8 @@ class Tensor:
 
     def _receive(self, gradient: np.ndarray) -> None:
         # adding arrays of no dimension gives a NumPy scalar, and so may a backward: a gradient is an array
-        self.grad = np.array(gradient, order="C") if self.grad is None else np.asarray(self.grad + gradient)
+        gradient = kernels.active().memory.copied(gradient) if self.grad is None else self.grad + gradient
+        self.grad = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
 
     # ---- operators: each is an operation of the registry ----
 
@@ -249,9 +254,10 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
         op.shapes.check(op.name, shapes)
     elif len(set(shapes)) > 1:
         shape = op.shapes.broadcast(op.name, shapes)
-        arrays = [a if a.shape == shape else np.array(np.broadcast_to(a, shape), order="C") for a in arrays]
+        arrays = [a if a.shape == shape else _repeated(a, shape) for a in arrays]
     out, saved = op.forward(kernels.active(), *arrays, **params)
-    result = Tensor.wrap(out)
+    result = Tensor.__new__(Tensor)
+    result._set(out, False)
     needs = tuple([tensor.requires_grad for tensor in tensors])
     if _recording and True in needs:
         result.requires_grad = True
@@ -292,6 +298,11 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
         return value
 
     return tuple(convert(position, value) for position, value in enumerate(inputs))
+
+
+def _repeated(array: np.ndarray, shape: Shape) -> np.ndarray:
+    """A C-contiguous copy, repeated along the axes that ``shape`` adds or enlarges."""
+    return kernels.active().memory.copied(np.broadcast_to(array, shape))
 
 
 def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:

@@ -1,19 +1,28 @@
 """The array of the set ``cuda``: numbers on the device, with as much of NumPy's array as the engine asks for."""
 
 import math
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from kernels.cuda.device import Block
+from kernels.cuda import elementwise, reductions
+from kernels.cuda.device import Block, cuda, launch_over
+
+DIMS = 6  # at most, where an array is copied from one layout to another
 
 
 class DeviceArray:
     """C-contiguous numbers on the device: a shape, and where they lie. Views share the memory, as in NumPy.
 
     ``on_device`` is what a kernel is given. ``np.asarray`` copies to the host, and waits for all that was launched.
+    Arithmetic is between arrays of one type and shape, or with a number. An index of whole rows gives a view, any other
+    a copy, and so do ``transpose`` and the functions in ``_FUNCTIONS``.
     """
 
+    __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic to this class
     __slots__ = ("_block", "_numbers", "_shaped", "dtype", "shape", "size")
 
     def __init__(self, block: Block, numbers: Any, shape: tuple[int, ...]) -> None:
@@ -74,21 +83,223 @@ class DeviceArray:
             raise ValueError(f"cannot reshape {self.size} numbers of shape {self.shape} into {tuple(shape)}")
         return DeviceArray(self._block, self._numbers, tuple(wanted))
 
-    def __getitem__(self, index: Any) -> "DeviceArray":
-        """A view of rows: by numbers, and a slice of step 1 after them."""
-        start, shape = 0, self.shape
-        for i in index if isinstance(index, tuple) else (index,):
-            inner = math.prod(shape[1:])
-            if isinstance(i, slice):
-                first, last, step = i.indices(shape[0])
-                if step != 1:
-                    raise IndexError("a view on the device has a step of 1")
-                return self._view(start + first * inner, (max(0, last - first), *shape[1:]))
-            if not -shape[0] <= i < shape[0]:
-                raise IndexError(f"index {i} is out of bounds for an axis of size {shape[0]}")
-            start, shape = start + i % shape[0] * inner, shape[1:]
-        return self._view(start, shape)
+    def copy(self) -> "DeviceArray":
+        """The same numbers in other memory."""
+        result = DeviceArray.empty(self.shape, self.dtype)
+        result.copy_to_device(self)
+        return result
 
-    def _view(self, start: int, shape: tuple[int, ...]) -> "DeviceArray":
-        size = math.prod(shape)
-        return DeviceArray(self._block, self._numbers[start : start + size], shape)
+    def __deepcopy__(self, memo: dict) -> "DeviceArray":
+        return self.copy()
+
+    def item(self) -> float:
+        """The one number of an array of size 1."""
+        return np.asarray(self).item()
+
+    # ---- by index, and in other orders ----
+
+    def _layout(self) -> np.ndarray:
+        """An array of NumPy's of this shape, a byte an element, of which only the layout is real: never read it."""
+        strides = [math.prod(self.shape[axis + 1 :]) for axis in range(self.ndim)]
+        return as_strided(_NOWHERE, self.shape, strides)
+
+    def _taken(self, layout: np.ndarray) -> "DeviceArray":
+        """The elements that a view of ``_layout`` has, as a copy; as a view where they lie side by side."""
+        start = _start(layout)
+        if layout.flags.c_contiguous:
+            return DeviceArray(self._block, self._numbers[start : start + layout.size], layout.shape)
+        result = DeviceArray.empty(layout.shape, self.dtype)
+        copy_strided(result._numbers, result._layout(), self._numbers, layout)
+        return result
+
+    def __getitem__(self, index: Any) -> "DeviceArray":
+        if is_basic(index):
+            return self._taken(self._layout()[_full(index)])
+        places = DeviceArray.from_host(np.arange(self.size).reshape(self.shape)[index])
+        result = DeviceArray.empty(places.shape, self.dtype)
+        launch_over(result.size, _take, result._numbers, self._numbers, places._numbers)
+        return result
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not is_basic(index):
+            raise IndexError("an array on the device is written by slices and numbers")
+        if not isinstance(value, DeviceArray):
+            value = DeviceArray.from_host(np.asarray(value, self.dtype))
+        layout = self._layout()[_full(index)]
+        copy_strided(self._numbers, layout, value._numbers, np.broadcast_to(value._layout(), layout.shape))
+
+    def transpose(self, *axes: Any) -> "DeviceArray":
+        """The axes in another order, given as numbers or a sequence; reversed without."""
+        return self._taken(self._layout().transpose(*axes))
+
+    # ---- arithmetic ----
+
+    def _with(self, kernel: Callable[..., None], other: Any, out: "DeviceArray | None" = None) -> "DeviceArray":
+        """kernel(out, self, other), over flat arrays."""
+        if not isinstance(other, DeviceArray):
+            other = DeviceArray.from_host(np.full(self.shape, other, self.dtype))
+        if (other.shape, other.dtype) != (self.shape, self.dtype):
+            raise ValueError(f"{self.shape} {self.dtype} and {other.shape} {other.dtype} do not go together")
+        out = DeviceArray.empty(self.shape, self.dtype) if out is None else out
+        kernel(out._numbers, self._numbers, other._numbers)
+        return out
+
+    def _scaled(self, factor: Any, out: "DeviceArray | None" = None) -> "DeviceArray":
+        out = DeviceArray.empty(self.shape, self.dtype) if out is None else out
+        elementwise.scale(out._numbers, self._numbers, factor)
+        return out
+
+    def __add__(self, other: Any) -> "DeviceArray":
+        return self._with(elementwise.add, other)
+
+    __radd__ = __add__
+
+    def __iadd__(self, other: Any) -> "DeviceArray":
+        return self._with(elementwise.add, other, self)
+
+    def __sub__(self, other: Any) -> "DeviceArray":
+        return self._with(elementwise.subtract, other)
+
+    def __mul__(self, other: Any) -> "DeviceArray":
+        return self._scaled(other) if isinstance(other, Real) else self._with(elementwise.multiply, other)
+
+    __rmul__ = __mul__
+
+    def __imul__(self, factor: Any) -> "DeviceArray":
+        return self._scaled(factor, self)
+
+    def __neg__(self) -> "DeviceArray":
+        return self._scaled(-1.0)
+
+    def sum(self, axis: tuple[int, ...], keepdims: bool = False) -> "DeviceArray":
+        """The sum over these axes."""
+        kept = [a for a in range(self.ndim) if a not in axis]
+        outer, inner = (math.prod(self.shape[a] for a in axes) for axes in (kept, axis))
+        result = DeviceArray.empty((outer, 1), self.dtype)
+        reductions.sum_axis(result, self.transpose(*kept, *axis).reshape(outer, inner, 1))
+        return result.reshape([1 if a in axis else n for a, n in enumerate(self.shape) if keepdims or a not in axis])
+
+    def min(self) -> Any:
+        """The smallest number, on the host."""
+        return np.asarray(self).min()
+
+    def max(self) -> Any:
+        """The largest number, on the host."""
+        return np.asarray(self).max()
+
+    def any(self) -> bool:
+        """Whether a number is not zero."""
+        return bool(np.asarray(self).any())
+
+    def tobytes(self) -> bytes:
+        """The numbers as bytes, on the host."""
+        return np.asarray(self).tobytes()
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, keywords: Any) -> Any:
+        if function in _FUNCTIONS:
+            return _FUNCTIONS[function](*arguments, **keywords)
+        return NotImplemented
+
+
+_NOWHERE = np.empty(1, np.int8)
+
+
+def _start(layout: np.ndarray) -> int:
+    """Where the first element of a view of a ``_layout`` lies."""
+    return layout.__array_interface__["data"][0] - _NOWHERE.__array_interface__["data"][0] if layout.size else 0
+
+
+def is_basic(index: Any) -> bool:
+    """Whether an index is of numbers, slices, ``...`` and None alone, so that it names no element twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is ... or isinstance(part, slice | int | np.integer) for part in parts)
+
+
+def _full(index: Any) -> tuple:
+    """The index with ``...`` in it, so that NumPy gives a view even of a single element."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return parts if any(part is ... for part in parts) else (*parts, ...)
+
+
+# ---- NumPy's functions of arrays on the device ----
+
+
+def _concatenate(parts: Any, axis: int = 0) -> DeviceArray:
+    shape = np.concatenate([np.broadcast_to(False, part.shape) for part in parts], axis).shape  # or its error
+    result, start = DeviceArray.empty(shape, parts[0].dtype), 0
+    before = (slice(None),) * (axis % len(shape))
+    for part in parts:
+        end = start + part.shape[axis]
+        result[(*before, slice(start, end))] = part
+        start = end
+    return result
+
+
+def _split(array: DeviceArray, places: Any, axis: int = 0) -> list[DeviceArray]:
+    return [array._taken(layout) for layout in np.split(array._layout(), places, axis)]
+
+
+def _broadcast_to(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
+    return array._taken(np.broadcast_to(array._layout(), shape))
+
+
+def _zeros_like(array: DeviceArray) -> DeviceArray:
+    return DeviceArray.from_host(np.zeros(array.shape, array.dtype))
+
+
+def _empty_like(array: DeviceArray) -> DeviceArray:
+    return DeviceArray.empty(array.shape, array.dtype)
+
+
+def _shares_memory(a: Any, b: Any) -> bool:
+    return isinstance(a, DeviceArray) and isinstance(b, DeviceArray) and a._block is b._block and a.size * b.size > 0
+
+
+def _array_equal(a: Any, b: Any) -> bool:
+    return np.array_equal(np.asarray(a), np.asarray(b))
+
+
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.concatenate: _concatenate,
+    np.split: _split,
+    np.broadcast_to: _broadcast_to,
+    np.zeros_like: _zeros_like,
+    np.empty_like: _empty_like,
+    np.shares_memory: _shares_memory,
+    np.array_equal: _array_equal,
+}
+
+
+# ---- kernels ----
+
+
+def copy_strided(out: Any, out_layout: np.ndarray, x: Any, x_layout: np.ndarray) -> None:
+    """Copy elements, as two layouts of one shape say, from x to out, both flat."""
+    if x_layout.shape != out_layout.shape:
+        raise ValueError(f"an array of shape {x_layout.shape} does not fit into {out_layout.shape}")
+    if out_layout.ndim > DIMS:
+        raise ValueError(f"arrays on the device have at most {DIMS} dimensions here, not {out_layout.ndim}")
+    shape, more = out_layout.shape, DIMS - out_layout.ndim
+    places = ((_start(layout), (0,) * more + layout.strides) for layout in (out_layout, x_layout))
+    (out_start, out_strides), (x_start, x_strides) = places
+    sizes = (1,) * more + shape
+    launch_over(out_layout.size, _copy, out, out_start, out_strides, x, x_start, x_strides, sizes, out_layout.size)
+
+
+@cuda.jit
+def _copy(out, out_start, out_strides, x, x_start, x_strides, sizes, count):
+    for i in range(cuda.grid(1), count, cuda.gridsize(1)):
+        rest, to, source = i, out_start, x_start
+        for d in range(DIMS):
+            axis = DIMS - 1 - d
+            place = rest % sizes[axis]
+            rest = rest // sizes[axis]
+            to += place * out_strides[axis]
+            source += place * x_strides[axis]
+        out[to] = x[source]
+
+
+@cuda.jit
+def _take(out, x, places):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = x[places[i]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.cuda.array import DeviceArray
+from kernels.cuda.array import DeviceArray, is_basic
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
@@ -17,11 +17,26 @@ def empty_like(x: DeviceArray) -> DeviceArray:
     return DeviceArray.empty(x.shape, x.dtype)
 
 
-def to_device(x: np.ndarray) -> DeviceArray:
-    """A copy on the device."""
-    return DeviceArray.from_host(x)
+def to_device(x: np.ndarray | DeviceArray) -> DeviceArray:
+    """A copy on the device of an array of the host; one that is on the device already, itself."""
+    return x if isinstance(x, DeviceArray) else DeviceArray.from_host(x)
 
 
 def to_host(x: DeviceArray) -> np.ndarray:
     """A copy on the host, after all that was launched before."""
     return np.asarray(x)
+
+
+def copied(x: DeviceArray) -> DeviceArray:
+    """A copy of its own, C-contiguous."""
+    return x.copy()
+
+
+def add_at(out: DeviceArray, index: Any, values: DeviceArray) -> None:
+    """out[index] += values, as often as the index names an element; in its order, so an index array takes the host."""
+    if is_basic(index):
+        out[index] = out[index] + values
+    else:
+        whole = to_host(out)
+        np.add.at(whole, index, to_host(values))
+        out[...] = whole

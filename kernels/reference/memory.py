@@ -1,5 +1,7 @@
 """Where results are written."""
 
+from typing import Any
+
 import numpy as np
 
 
@@ -11,3 +13,23 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def empty_like(x: np.ndarray) -> np.ndarray:
     """An array of the shape and type of x, with whatever is in it."""
     return np.empty(x.shape, x.dtype)
+
+
+def to_device(x: np.ndarray) -> np.ndarray:
+    """The array where kernels find it: here, itself."""
+    return x
+
+
+def to_host(x: np.ndarray) -> np.ndarray:
+    """The array where NumPy finds it: itself."""
+    return x
+
+
+def copied(x: np.ndarray) -> np.ndarray:
+    """A copy of its own, C-contiguous."""
+    return np.array(x, order="C")
+
+
+def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
+    """out[index] += values, as often as the index names an element."""
+    np.add.at(out, index, values)

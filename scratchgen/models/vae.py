@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import kernels
 from scratchgen import ops
 from scratchgen.data.dataset import Dataset
 from scratchgen.data.pixels import BINARIZE, binarized
@@ -104,7 +105,7 @@ class VAE(Module):
 
     def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z) (M, b) of z (M, b, J) and x (b, D), or (b,) of z (b, J), with every constant (L13)."""
-        targets, out = x if z.ndim == 2 else Tensor.wrap(np.repeat(x._data[None], len(z), axis=0)), self.decode(z)
+        targets, out = x if z.ndim == 2 else Tensor.wrap(_each_sample(x, len(z))), self.decode(z)
         if self.config.likelihood == "bernoulli":
             return ops.bce_with_logits(out[0], targets)
         if self.config.likelihood == "gaussian":
@@ -153,6 +154,11 @@ class VAE(Module):
         means = np.clip(pixel_means, 0.001, 0.999)
         bias = np.log(means / (1 - means)) if self.config.likelihood == "bernoulli" else pixel_means
         self.decoder_out.bias.write(bias.astype(self.dtype))
+
+
+def _each_sample(x: Tensor, samples: int) -> np.ndarray:
+    """The images (b, D) as often as there are samples: (M, b, D)."""
+    return kernels.active().memory.copied(np.broadcast_to(x._data, (samples, *x.shape)))
 
 
 def _over_samples(term: Tensor) -> Tensor:

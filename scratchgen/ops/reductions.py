@@ -54,7 +54,7 @@ def _plan(name: str, shape: Shape, axis: Any) -> _Plan:
 
 def _sum(kernels, x, axis, keepdims, name="sum"):
     plan = _plan(name, x.shape, tuple(axis) if isinstance(axis, list) else axis)
-    together = x if plan.order is None else np.array(x.transpose(plan.order), order="C")
+    together = x if plan.order is None else kernels.memory.copied(x.transpose(plan.order))
     out = kernels.memory.empty(plan.view[::2], x.dtype)
     kernels.reductions.sum_axis(out, together.reshape(plan.view))
     return out.reshape(plan.kept if keepdims else plan.without), (x.shape, plan)

@@ -24,26 +24,27 @@ def _reshape_backward(kernels, needs, dout, saved, shape):
 
 def _transpose(kernels, x, axes):
     try:
-        return np.array(x.transpose(axes), order="C"), ()
+        return kernels.memory.copied(x.transpose(axes)), ()
     except ValueError:
         raise ValueError(f"transpose: {axes} is no order of the axes of shape {x.shape}") from None
 
 
 def _transpose_backward(kernels, needs, dout, saved, axes):
-    return (np.array(dout.transpose(np.argsort([a % dout.ndim for a in axes])), order="C"),)
+    return (kernels.memory.copied(dout.transpose(np.argsort([a % dout.ndim for a in axes]).tolist())),)
 
 
 def _slice(kernels, x, index):
     try:
-        return np.array(x[index], order="C"), (x.shape, deepcopy(index))  # the caller may reuse an index array
+        return kernels.memory.copied(x[index]), (x.shape, deepcopy(index))  # the caller may reuse an index array
     except (IndexError, ValueError) as error:
         raise type(error)(f"slice: {error}; the shape is {x.shape}") from None
 
 
 def _slice_backward(kernels, needs, dout, saved, index):
     shape, taken = saved
-    dx = np.zeros(shape, dout.dtype)
-    np.add.at(dx, taken, dout)  # an index array may name an element twice
+    dx = kernels.memory.empty(shape, dout.dtype)
+    dx[...] = 0
+    kernels.memory.add_at(dx, taken, dout)  # an index array may name an element twice
     return (dx,)
 
 
@@ -59,7 +60,7 @@ def _concatenate(kernels, *parts, axis):
 
 def _concatenate_backward(kernels, needs, dout, saved, axis):
     pieces = np.split(dout, np.cumsum(saved)[:-1], axis)
-    return tuple(np.array(piece, order="C") for piece in pieces)
+    return tuple(kernels.memory.copied(piece) for piece in pieces)
 
 
 register(

@@ -40,7 +40,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         require({"epochs >= 1": self.epochs >= 1, "batch_size >= 1": self.batch_size >= 1, "seed >= 0": self.seed >= 0})
         require_one_of("data", self.data, SOURCES)
-        require_one_of("kernels", self.kernels, kernels.SETS)
+        require_one_of("kernels", self.kernels, kernels.NAMES)
 
     def fingerprint(self) -> str:
         """A digest of all that makes the bits of training: a checkpoint fits no configuration of another one."""

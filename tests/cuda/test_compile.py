@@ -30,7 +30,7 @@ from numba.cuda.compiler import _compile_pyfunc_with_fixup
 from numba.cuda.dispatcher import CUDADispatcher
 
 import kernels.cuda
-from kernels.cuda import products
+from kernels.cuda import array, products
 from tests.kernels.test_sets import CASES, Array
 
 TARGETS = [(7, 5), (8, 0), (9, 0)]
@@ -103,6 +103,9 @@ def call_everything(dtype):
         module, function = name.split(".")
         arguments = [s.draw(rng, SIZES, dtype, False) if isinstance(s, Array) else s for s in specs]
         getattr(MODULES[module], function)(*arguments)
+    flat, layout = np.zeros(12, dtype), np.zeros((3, 4), np.int8)
+    array.copy_strided(flat, layout, flat, layout)
+    array.launch_over(3, array._take, flat, flat, np.arange(3))
     for product, (m, k, n) in [(products.matmul, size) for size in ((4096, 1, 4096), (64, 640, 64), (64, 1, 64))] + [
         (rung, (64, 1, 64)) for rung in products.LADDER
     ]:

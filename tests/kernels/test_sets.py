@@ -278,6 +278,28 @@ def test_use_restores_after_an_exception():
 
 
 def test_use_refuses_a_set_that_is_not_there():
-    with pytest.raises(ValueError, match="no kernel set 'gpu'; choose from cpu, reference"), kernels.use("gpu"):
+    with pytest.raises(ValueError, match="no kernel set 'gpu'; choose from cpu, reference, cuda"), kernels.use("gpu"):
         pass
     assert kernels.active() is cpu
+
+
+def test_cuda_says_what_it_misses(monkeypatch):
+    monkeypatch.delitem(kernels.SETS, "cuda", raising=False)
+    monkeypatch.setattr(kernels, "find_spec", lambda name: None)
+    with pytest.raises(kernels.Unavailable, match=r"^the kernels for cuda need numba-cuda: pip install .*$"):
+        kernels.find("cuda")
+    assert "cuda" not in kernels.SETS
+
+
+def test_the_memory_of_a_host():
+    for kernel_set in (cpu, reference):
+        x = np.arange(6.0).reshape(2, 3)
+        memory = kernel_set.memory
+        assert memory.to_device(x) is x
+        assert memory.to_host(x) is x
+        copied = memory.copied(x.T)
+        assert copied.flags.c_contiguous
+        assert not np.shares_memory(copied, x)
+        np.testing.assert_array_equal(copied, x.T)
+        memory.add_at(x, np.array([0, 0]), np.ones((2, 3)))
+        np.testing.assert_array_equal(x, [[2, 3, 4], [3, 4, 5]])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import TINY, edit, files, outcome, tiny_data, train_options
 
+import kernels
 import scratchgen.data
 import scratchgen.figures
 from scratchgen import cli, runs
@@ -36,6 +37,18 @@ def mistake(capsys, tmp_path):
         return err
 
     return mistake
+
+
+# ---- what this machine lacks ----
+
+
+@pytest.mark.parametrize("command", ["train vae", "train gan", "train aae", "profile vae", "gradcheck exp"])
+def test_kernels_that_cannot_work_here(command, mistake, monkeypatch):
+    def find(name):
+        raise kernels.Unavailable("the kernels for cuda need a GPU")
+
+    monkeypatch.setattr(kernels, "find", find)
+    assert mistake(*command.split(), "--kernels", "cuda") == "scratchgen: the kernels for cuda need a GPU\n"
 
 
 # ---- mistakes in what was typed ----

@@ -1,0 +1,192 @@
+"""The engine on the GPU: gradients of every operation, and a step of each model equal to the reference's."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to test, for numba-cuda is not installed")
+
+import kernels
+from kernels.cuda.array import DeviceArray
+from kernels.cuda.device import SIMULATED, cuda
+from kernels.cuda.memory import to_device, to_host
+from scratchgen.data.dataset import Dataset, Split
+from scratchgen.gradcheck import check_registry, format_table
+from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
+from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining
+from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.op import REGISTRY
+from scratchgen.tensor import Tensor
+
+pytestmark = pytest.mark.skipif(
+    not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
+)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# ---- arrays on the device behave as NumPy's ----
+
+VIEWS = {
+    "rows": lambda x: x[1:3],
+    "a row": lambda x: x[-1],
+    "an element": lambda x: x[1, 2, 3],
+    "columns": lambda x: x[:, 1:],
+    "backwards": lambda x: x[::-1, :, ::-2],
+    "a new axis": lambda x: x[None],
+    "the last": lambda x: x[..., -1],
+    "by an array": lambda x: x[np.array([2, 0, 2])],
+    "none": lambda x: x[3:1],
+    "turned": lambda x: x.transpose(2, 0, 1),
+    "turned round": lambda x: x.transpose(),
+    "repeated": lambda x: np.broadcast_to(x, (2, 4, 3, 5)),
+    "repeated inside": lambda x: np.broadcast_to(x[:, :1], (4, 3, 5)),
+    "reshaped": lambda x: x.reshape(2, -1),
+    "summed": lambda x: x.sum(axis=(0, 2)),
+    "summed and kept": lambda x: x.sum(axis=(1,), keepdims=True),
+    "summed to nothing": lambda x: x.sum(axis=()),
+    "joined": lambda x: np.concatenate([x, x[:, :1], x], 1),
+    "joined at the end": lambda x: np.concatenate([x, x], -1),
+    "split": lambda x: np.split(x, [1, 2], 1)[1],
+    "zeros": lambda x: np.zeros_like(x),
+    "sum": lambda x: x + x,
+    "difference": lambda x: x - 2 * x,
+    "product": lambda x: x * x,
+    "scaled": lambda x: -(1.5 * x),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_do_as_numpys(view, dtype, rng):
+    x = rng.standard_normal((4, 3, 5)).astype(dtype)
+    found, wanted = view(to_device(x)), np.asarray(view(x))
+    assert isinstance(found, DeviceArray)
+    assert (found.shape, found.dtype, len(found.shape)) == (wanted.shape, wanted.dtype, found.ndim)
+    np.testing.assert_allclose(to_host(found), wanted, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
+
+
+def test_arrays_are_written_by_slices(rng):
+    x, y = rng.standard_normal((4, 5)), rng.standard_normal((4, 1))
+    array = to_device(x)
+    for index, value in ((..., 2.0), ((slice(None), slice(1, 3)), y), ((0,), x[1]), (slice(2, 4), to_device(x[:2]))):
+        array[index] = value
+        x[index] = to_host(value) if isinstance(value, DeviceArray) else value
+        np.testing.assert_array_equal(to_host(array), x)
+    with pytest.raises(ValueError, match="broadcast"):
+        array[...] = np.zeros(3)
+
+
+def test_memory_is_not_given_away_while_somebody_holds_it():
+    array = to_device(np.arange(6.0))
+    row = array.reshape(2, 3)[1]
+    del array
+    others = [to_device(np.zeros(6)) for _ in range(3)]
+    np.testing.assert_array_equal(to_host(row), [3, 4, 5])
+    where = row._block.numbers
+    del row
+    assert to_device(np.zeros(6))._block.numbers is where
+    assert all(other._block.numbers is not where for other in others)
+
+
+# ---- operations ----
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_gradients(name):
+    (row,) = check_registry([name], ["cuda"], repeats=1)
+    assert row.passed, format_table([row])
+
+
+def test_tensors_lie_on_the_device():
+    with kernels.use("cuda"):
+        x = Tensor(np.ones((2, 3)), requires_grad=True)
+        y = (x * 2.0 + np.ones(3)).sum()
+        y.backward()
+        assert all(isinstance(a, DeviceArray) for a in (x._data, y._data, x.grad))
+    assert y.item() == 18
+    np.testing.assert_array_equal(np.asarray(x.grad), np.full((2, 3), 2.0))
+    np.testing.assert_array_equal(np.asarray(x), np.ones((2, 3)))
+    assert "shape (2, 3)" in repr(x)
+
+
+# ---- models ----
+
+
+def vae(**training):
+    config = VAEConfig(11, 3, (7,), (6,), likelihood=training.pop("likelihood", "bernoulli"))
+    return VAETask(VAE(config, np.random.default_rng(1), np.float64), VAETraining(**training), 3, 2)
+
+
+def gan(discriminator="leaky_relu", optimizer="adam"):
+    dropout = 0.3 if discriminator == "maxout" else 0.0
+    config = GANConfig(
+        11, 3, "normal", (6, 7), True, (7, 5), discriminator, 3, input_dropout=dropout, hidden_dropout=dropout
+    )
+    training = GANTraining(optimizer=optimizer)
+    return GANTask(GAN(config, np.random.default_rng(1), np.float64), training, 3, 2, lambda *_: {})
+
+
+def aae(posterior="deterministic", prior="gaussian", labels_for="discriminator", optimizer="descent"):
+    config = AAEConfig(11, 2, (7,), (6,), (5,), posterior, 3, prior, labels_for)
+    labelled = Split(np.random.default_rng(3).random((9, 11), np.float32), np.arange(9))
+    object.__setattr__(labelled, "images", labelled.images.astype(np.float64))  # to check, not to train
+    training = AAETraining(encoder_optimizer=optimizer)
+    return AAETask(AAE(config, np.random.default_rng(1), np.float64), training, 3, 2, labelled, lambda *_: {})
+
+
+TASKS = {
+    "vae": vae,
+    "vae-samples": lambda: vae(samples=2, monte_carlo_kl=True),
+    "vae-gaussian": lambda: vae(likelihood="gaussian"),
+    "vae-gaussian-fixed": lambda: vae(likelihood="gaussian-fixed", beta=0.5),
+    "gan": gan,
+    "gan-maxout": lambda: gan("maxout", "momentum"),
+    "aae": aae,
+    "aae-gaussian-adam": lambda: aae("gaussian", optimizer="adam"),
+    "aae-mixture": lambda: aae("universal", "mixture"),
+    "aae-labels": lambda: aae(labels_for="encoder"),
+}
+
+
+def trained(make, kernel_set, steps):
+    """The state and the metrics after so many steps on a kernel set."""
+    rng = np.random.default_rng(2)
+    with kernels.use(kernel_set):
+        task = make()
+        for _ in range(steps):
+            images, labels = rng.random((6, 11)), rng.integers(0, 10, 6)
+            metrics = task.step(images, labels, rng)
+        return task.state(), metrics
+
+
+@pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
+def test_training_is_the_references(make):
+    (state, metrics), (expected, wanted) = (trained(make, kernel_set, 2) for kernel_set in ("cuda", "reference"))
+    assert metrics.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-10), name
+    for name, array in expected.items():
+        assert isinstance(state[name], np.ndarray)
+        np.testing.assert_allclose(state[name], array, rtol=0, atol=1e-10 * max(1.0, np.abs(array).max(initial=0)))
+
+
+def test_a_state_is_taken_on():
+    state, _ = trained(vae, "cuda", 1)
+    with kernels.use("cuda"):
+        other = vae()
+        other.load_state(state)
+    for name, array in other.state().items():
+        np.testing.assert_array_equal(array, state[name])
+
+
+def test_evaluation_on_the_device():
+    rng = np.random.default_rng(0)
+    split = Split(rng.random((5, 11), np.float32), np.arange(5))
+    found = []
+    for kernel_set in ("cuda", "reference"):
+        with kernels.use(kernel_set):
+            found.append(vae().evaluate(Dataset("drawn", split, split), np.random.default_rng(1)))
+    assert found[0] == pytest.approx(found[1], rel=1e-10)
