@@ -121,6 +121,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def profile(options: argparse.Namespace) -> int:
     """Say where the time of a training step goes, kernel by kernel."""
+    if options.json and options.json.suffix != ".json":  # before the measurement, not after it
+        raise UserError(f"{options.json}: give a name that ends in .json")
     config = configure(options, RECIPES[options.model])
     task, data = runs.prepare(config, load_dataset(config.data, options.data_dir))
     report = measure(replace(config, data=data.name), task, data, options.steps)

@@ -163,14 +163,16 @@ class Tensor:
         if self.node is None:
             return self._receive(gradient)
         # By a node's turn, the youngest first, all that was made from its result has given its share of the gradient.
-        gradients, leaves, waiting = {id(self): gradient}, list[Tensor](), [(-self.node.number, self)]
+        gradients, leaves, waiting = {id(self): gradient}, list[Tensor](), [(-self.node.number, id(self), self)]
         while waiting:  # a loop, not a recursion: depth is free
-            tensor = heappop(waiting)[1]
+            tensor = heappop(waiting)[-1]
             node: Node = tensor.node  # type: ignore[assignment]
             needs: list[bool | Place] = list(node.needs)
+            first = len(leaves)
             for i, source in enumerate(node.inputs):
                 if needs[i] and source.node is None and id(source) not in gradients:
-                    needs[i] = source._gradient_place or True
+                    if source not in leaves[first:]:  # of w @ w, one gradient has the place and one is added to it
+                        needs[i] = source._gradient_place or True
                     leaves.append(source)
             found = node.backward(gradients.pop(id(tensor)), needs)
             for source, need, grad in zip(node.inputs, needs, found, strict=True):
@@ -181,7 +183,7 @@ class Tensor:
                 if (known := gradients.get(id(source))) is not None:
                     grad = known + grad
                 elif source.node is not None:
-                    heappush(waiting, (-source.node.number, source))
+                    heappush(waiting, (-source.node.number, id(source), source))
                 gradients[id(source)] = grad
         for leaf in dict.fromkeys(leaves):
             leaf._receive(gradients[id(leaf)])
@@ -204,7 +206,8 @@ class Tensor:
     __matmul__, __rmatmul__ = _operators("matmul")
 
     def __mul__(self, other: Any) -> "Tensor":
-        return apply("scale", self, factor=other) if isinstance(other, int | float) else apply("multiply", self, other)
+        number = isinstance(other, int | float) and not isinstance(other, bool)
+        return apply("scale", self, factor=other) if number else apply("multiply", self, other)
 
     __rmul__ = __mul__
 

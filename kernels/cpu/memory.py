@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # in bytes: below, there is nothing to gain; above, too much to hold
+MOST = 1 << 28  # bytes held in all, and
+LOOKED_AT = 64  # buffers of a size, beyond which it takes less time to ask the system
 LINE = 64  # bytes: a vector that does not cross from one cache line into the next is read at once
 
 
@@ -18,6 +20,7 @@ class _Buffers(threading.local):
 
     def __init__(self) -> None:
         self.by_size: dict[int, list[tuple[np.ndarray, int]]] = {}
+        self.held = 0
 
     def free(self, nbytes: int) -> tuple[np.ndarray, int]:
         """A buffer that nothing refers to but this list: every view of it, however made, counts as a reference."""
@@ -26,8 +29,13 @@ class _Buffers(threading.local):
             if sys.getrefcount(buffer) == _REFERENCES:
                 return buffer, start
         buffer = np.empty(nbytes + LINE, np.uint8)
-        held.append((buffer, -buffer.__array_interface__["data"][0] % LINE))
-        return held[-1]
+        found = buffer, -buffer.__array_interface__["data"][0] % LINE
+        if len(held) < LOOKED_AT:
+            if self.held + nbytes > MOST:  # sizes that nobody asks for any more: begin anew
+                self.by_size, self.held = {}, 0
+            self.by_size.setdefault(nbytes, []).append(found)
+            self.held += nbytes
+        return found
 
 
 def _references() -> int:

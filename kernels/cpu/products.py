@@ -1,9 +1,9 @@
 """How a matrix product gets fast: a ladder of six, each one idea above the last.
 
 They are here to be read in order, and to be timed by ``python -m tests.benchmarks.products``. The last one
-trains: it is as fast as a BLAS, and on a batch of digits faster, for it leaves out what is zero. All do the
-same m·n·k multiply-adds; what changes is the traffic between memory and registers, counted below in accesses
-(loads and stores) for sixteen multiply-adds:
+trains: it is as fast as a BLAS, and on a batch of digits faster, for it leaves out what is zero. But for that,
+all do the same m·n·k multiply-adds; what changes is the traffic between memory and registers, counted below
+in accesses (loads and stores) for sixteen multiply-adds:
 
     product_naive         2·16 = 32   one number each, half of them in cache lines used for nothing else
     product_reordered     3·16 = 48   but a whole vector each
@@ -34,11 +34,13 @@ NEAR = 1 << 16  # bytes of b that are in a near cache while the rows of a pass
 
 @njit(**JIT)
 def _sizes(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int, int]:
-    """Return (m, k, n). ValueError if the shapes do not fit: nothing further down would notice."""
+    """Return (m, k, n). ValueError if shapes or types do not fit: nothing further down would notice."""
     m, k = a.shape
     n = b.shape[1]
     if b.shape[0] != k or out.shape[0] != m or out.shape[1] != n:
         raise ValueError("a product needs out (m, n), a (m, k) and b (k, n)")
+    if a.itemsize != out.itemsize or b.itemsize != out.itemsize:
+        raise ValueError("a product needs arrays of one float type")
     return m, k, n
 
 
@@ -155,7 +157,9 @@ def _pack_rows(sixes, a, i):
     Past the last row of ``a`` that one is repeated.
     """
     (m, k), width, start = a.shape, lanes(sixes), 0
-    by_vectors = 6 <= width <= m - i  # each holds more than six: the next one overwrites what is too much
+    by_vectors = (
+        6 <= width <= m - i and a.strides[0] % a.itemsize == 0
+    )  # each holds more than six: the next one overwrites what is too much
     if by_vectors and a.strides[1] == a.itemsize:  # rows of a lie in one piece
         start = k - k % width
         for p in range(0, start, width):
@@ -193,7 +197,7 @@ def _pack_columns(packed, b, j):
             store(packed, 2 * width * p, load(row, j))
             store(packed, 2 * width * p + width, load(row, j + width))
         start = k
-    elif columns == 2 * width and b.strides[0] == b.itemsize:  # columns do
+    elif columns == 2 * width and b.strides[0] == b.itemsize and b.strides[1] % b.itemsize == 0:  # columns do
         left, right, stride = b[:, j], b[:, j + width], b.strides[1] // b.itemsize
         start = k - k % width
         for p in range(0, start, width):

@@ -11,7 +11,7 @@ register. Six functions are all that a matrix product needs.
 ``zeros(array)``
     A vector of zeros of the array's float type.
 ``multiply_add(total, array, index, vector)``
-    total + array[index] vector: one number, spread over all lanes, times a vector, rounded once.
+    total + array[index] vector: one number, spread over all lanes, times a vector; rounded once where the machine can.
 ``transpose(out, at, step, array, index, stride)``
     out[at + step l + r] = array[index + stride r + l], for r and l below lanes: a square, its rows made columns. Lines
     are written in the order of l, so that with a step below lanes each overwrites the end of the one before.
@@ -102,7 +102,7 @@ def multiply_add(typing_context, total, array, index, vector):
         everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
         spread = builder.shuffle_vector(first, nothing, everywhere)
         kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
-        name = f"llvm.fma.v{vector.lanes}f{vector.dtype.bitwidth}"
+        name = f"llvm.fmuladd.v{vector.lanes}f{vector.dtype.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, kind, name), [spread, vector_value, total_value]
         )

@@ -105,7 +105,7 @@ class VAE(Module):
 
     def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z) (M, b) of z (M, b, J) and x (b, D), or (b,) of z (b, J), with every constant (L13)."""
-        targets, out = x if z.ndim == 2 else Tensor.wrap(_each_sample(x, len(z))), self.decode(z)
+        targets, out = Tensor.wrap(x._data if z.ndim == 2 else _each_sample(x, len(z))), self.decode(z)
         if self.config.likelihood == "bernoulli":
             return ops.bce_with_logits(out[0], targets)
         if self.config.likelihood == "gaussian":

@@ -40,20 +40,22 @@ class _Plan(NamedTuple):
     without: Shape  # and without them
 
 
-@lru_cache(maxsize=1000, typed=True)  # a training step asks for few
+@lru_cache(maxsize=1000)  # a training step asks for few
 def _plan(name: str, shape: Shape, axis: Any) -> _Plan:
     axes = _reduced_axes(name, shape, axis)
     others = tuple(a for a in range(len(shape)) if a not in axes)
-    together = axes == tuple(range(axes[0], axes[-1] + 1)) if axes else True
-    before = [a for a in others if a < min(axes, default=0)] if together else []
-    outer, count, inner = (math.prod(shape[a] for a in part) for part in (before, axes, others[len(before) :]))
     kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
     without = tuple(shape[a] for a in others)
-    return _Plan(None if together else axes + others, (outer, count, inner), kept, without)
+    first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
+    if last - first == len(axes):  # side by side
+        order, parts = None, (shape[:first], shape[first:last], shape[last:])
+    else:
+        order, parts = axes + others, ((), tuple(shape[a] for a in axes), without)
+    return _Plan(order, tuple(math.prod(part) for part in parts), kept, without)
 
 
 def _sum(kernels, x, axis, keepdims, name="sum"):
-    plan = _plan(name, x.shape, tuple(axis) if isinstance(axis, list) else axis)
+    plan = _plan(name, x.shape, axis if axis is None or isinstance(axis, int) else whole_numbers((axis,)))
     together = x if plan.order is None else kernels.memory.copied(x.transpose(plan.order))
     out = kernels.memory.empty(plan.view[::2], x.dtype)
     kernels.reductions.sum_axis(out, together.reshape(plan.view))
@@ -68,11 +70,12 @@ def _sum_backward(kernels, needs, dout, saved, axis, keepdims):
 
 
 def _mean(kernels, x, axis, keepdims):
-    out, saved = _sum(kernels, x, axis, keepdims, "mean")
+    total, saved = _sum(kernels, x, axis, keepdims, "mean")
     count = saved[1].view[1]
     if count == 0:
         raise ValueError(f"mean: there is nothing to average over axis {axis} of shape {x.shape}")
-    np.multiply(out, out.dtype.type(1 / count), out=out)  # faster than *= on an array of no dimension
+    out = kernels.memory.empty_like(total)
+    kernels.elementwise.scale(out.reshape(-1), total.reshape(-1), 1 / count)
     return out, saved
 
 

@@ -7,8 +7,8 @@ clock or a busy neighbour falls on all of them.
 
 import os
 
-# One thread against one thread. OpenBLAS reads this once, when NumPy is imported, so it comes first.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# One thread against one thread. Both read this once, when they are imported, so it comes first.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import platform
 import time

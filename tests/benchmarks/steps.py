@@ -17,6 +17,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +36,7 @@ RIVALS = [name for name in CONTESTANTS if name not in (FLOOR, OURS)]
 
 
 class Worker:
-    """A contestant's process, on ``threads`` threads; for one thread, on one core."""
+    """A contestant's process, on ``threads`` threads and no more cores."""
 
     def __init__(self, name: str, workload: str, folder: Path, threads: int) -> None:
         self.name, self.workload = name, workload
@@ -47,7 +48,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            preexec_fn=_take_one_core if threads == 1 and hasattr(os, "sched_setaffinity") else None,
+            preexec_fn=partial(_take_cores, threads) if hasattr(os, "sched_setaffinity") else None,
         )
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -87,8 +88,8 @@ def environment(threads: int) -> dict[str, str]:
     return {f"{pool}_NUM_THREADS": str(threads) for pool in pools} | {"XLA_FLAGS": one if threads == 1 else ""}
 
 
-def _take_one_core() -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def _take_cores(count: int) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
 def measure(workload: str, threads: int, names: list[str], images: np.ndarray, rounds: int) -> list[dict[str, Any]]:

@@ -66,3 +66,23 @@ def test_threads_share_no_buffer():
     thread.start()
     thread.join()
     assert address(theirs[0]) != where
+
+
+def test_no_more_is_held_than_is_allowed(monkeypatch):
+    monkeypatch.setattr(memory, "MOST", 10 << 20)
+    monkeypatch.setattr(memory, "_buffers", memory._Buffers())
+    for rows in range(100, 400):
+        memory.empty((rows, 1000), FLOAT)
+        held = sum(buffer.nbytes for buffers in memory._buffers.by_size.values() for buffer, _ in buffers)
+        assert held <= 11 << 20
+    first = memory.empty((64, 1000), FLOAT)
+    where = address(first)
+    del first
+    assert address(memory.empty((64, 1000), FLOAT)) == where
+
+
+def test_many_arrays_alive_are_not_all_looked_at(monkeypatch):
+    monkeypatch.setattr(memory, "_buffers", memory._Buffers())
+    alive = [memory.empty(SHAPE, FLOAT) for _ in range(5 * memory.LOOKED_AT)]
+    assert len({address(x) for x in alive}) == len(alive)
+    assert len(memory._buffers.by_size[alive[0].nbytes]) == memory.LOOKED_AT

@@ -174,5 +174,30 @@ def test_a_term_is_left_out_where_six_rows_are_zero_and_only_there(dtype, orders
     assert np.isnan(out[:, 3]).all()
 
 
+@every_rung
+def test_mixed_float_types_are_refused(product):
+    a, b = normal(0, 60, 60, 60, np.float32)
+    for out, left, right in (
+        (np.float64, a, b),
+        (np.float32, a.astype(np.float64), b),
+        (np.float32, a, b.astype("f8")),
+    ):
+        with pytest.raises((ValueError, TypeError)):  # the latter by the compiler
+            product(np.empty((60, 60), out), left, right)
+
+
+def test_rows_that_begin_between_two_numbers():
+    """A field of packed records: the stride is no multiple of a number's size."""
+    for swap in (False, True):
+        record = np.zeros(20, [("x", "f4", (20,)), ("y", "V2")])["x"]
+        record[...] = np.random.default_rng(0).standard_normal((20, 20))
+        odd = record.T if swap else record
+        other, out = np.ascontiguousarray(odd), np.empty((20, 20), np.float32)
+        products.product_tiled(out, odd, other)
+        assert_product(out, other, other)
+        products.product_tiled(out, other, odd)
+        assert_product(out, other, other)
+
+
 def test_the_ladder_holds_every_rung():
     assert {rung.__name__ for rung in products.LADDER} == {n for n in dir(products) if n.startswith("product_")}

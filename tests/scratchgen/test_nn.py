@@ -11,7 +11,7 @@ from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
 from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, mlp
 from scratchgen.optim import SGD, Adam
-from scratchgen.tensor import Tensor
+from scratchgen.tensor import Tensor, apply
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 every_activation = pytest.mark.parametrize("activation", ["identity", *nn.ACTIVATIONS])
@@ -539,3 +539,27 @@ def test_a_model_copied_with_its_optimizer_stays_its_optimizers(rng):
     twin(Tensor(np.ones((1, 3), np.float32))).sum().backward()
     optimizer.step()
     assert not np.array_equal(twin.weight.data, model.weight.data)
+
+
+def test_both_gradients_of_a_parameter_used_twice_in_an_operation_count(rng):
+    for operation in ("matmul", "multiply", "subtract", "add"):
+        gradients = []
+        for in_a_buffer in (False, True):
+            w = Parameter(np.arange(9.0).reshape(3, 3), np.float64)
+            if in_a_buffer:
+                flatten([w])
+            y = apply(operation, w, w)
+            (y * Tensor(np.arange(9.0).reshape(3, 3), dtype=np.float64)).sum().backward()
+            gradients.append(np.array(w.grad))
+        np.testing.assert_array_equal(*gradients)
+
+
+def test_a_layer_used_twice_in_a_row_gets_both_gradients(rng):
+    gradients = []
+    for in_a_buffer in (False, True):
+        layer = Dense(3, 3, np.random.default_rng(0), "tanh", dtype=np.float64)
+        if in_a_buffer:
+            flatten(layer.parameters())
+        layer(layer(Tensor(np.ones((2, 3))))).sum().backward()
+        gradients.append(np.array(layer.weight.grad))
+    np.testing.assert_allclose(*gradients, rtol=1e-14)

@@ -309,3 +309,15 @@ def test_impossible_settings_are_refused(make, options, message):
 def test_an_unknown_activation_is_refused(rng):
     with pytest.raises(ValueError, match="activation 'relo'"):
         VAE(VAEConfig(activation="relo"), rng)
+
+
+@every_likelihood
+def test_the_gradient_of_the_images_does_not_depend_on_how_often_a_sample_is_repeated(rng, likelihood):
+    model, x = small_vae(likelihood, "tanh", np.float64), rng.random((4, 6))
+    noise = rng.standard_normal((1, 4, model.config.latent_dim))
+    gradients = []
+    for samples in (1, 2):
+        images = Tensor(x, requires_grad=True)
+        model.negative_elbo(images, Tensor(np.repeat(noise, samples, axis=0)))[0].sum().backward()
+        gradients.append(images.grad)
+    np.testing.assert_allclose(*gradients, rtol=1e-12)
