@@ -24,7 +24,9 @@ def binarized(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Source: Salakhutdinov & Murray 2008; anew for every batch in Burda et al. 2015.
     """
-    out = np.empty(images.shape, images.dtype)  # in C order, whatever that of the images
+    memory = kernels.active().memory
     uniform = rng.random(images.shape, dtype=np.float32).astype(images.dtype, copy=False)
-    kernels.active().elementwise.bernoulli(out.reshape(-1), images.reshape(-1), uniform.reshape(-1))
-    return out
+    grey, drawn = (memory.to_device(array.reshape(-1)) for array in (images, uniform))  # in C order, whatever theirs
+    out = memory.empty(grey.shape, images.dtype)
+    kernels.active().elementwise.bernoulli(out, grey, drawn)
+    return memory.to_host(out).reshape(images.shape)

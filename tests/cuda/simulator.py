@@ -125,7 +125,13 @@ def swapped(function, fake):
             file.cuda = device_cuda
 
 
+def refused(array):
+    """Numba would copy an array of the host to the device and back, at every launch."""
+    raise TypeError(f"a kernel was given an array of the host, {array.shape}")
+
+
 device_cuda = device.cuda
+numba_kernel.InOut = refused
 numba_kernel.swapped_cuda_module = swapped
 numba_kernel.BlockManager.run = run_block
 kernelapi.threading = _Current

@@ -1,14 +1,22 @@
 """The engine on the GPU: gradients of every operation, and a step of each model equal to the reference's."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to test, for numba-cuda is not installed")
 
+from helpers import TINIES, use_tiny
+
 import kernels
+from kernels.cuda import array as arrays
 from kernels.cuda.array import DeviceArray
 from kernels.cuda.device import SIMULATED, cuda
 from kernels.cuda.memory import to_device, to_host
+from scratchgen import cli, runs
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.gradcheck import check_registry, format_table
 from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
@@ -190,3 +198,62 @@ def test_evaluation_on_the_device():
         with kernels.use(kernel_set):
             found.append(vae().evaluate(Dataset("drawn", split, split), np.random.default_rng(1)))
     assert found[0] == pytest.approx(found[1], rel=1e-10)
+
+
+# ---- whole runs, whose kernels would take the simulator hours: the reference computes, on the device's arrays ----
+
+
+@pytest.fixture
+def computed_by_reference(monkeypatch):
+    def borrowed(function):
+        def call(*arguments):
+            arrays = [(a, getattr(a, "_numbers", a)) for a in arguments]
+            values = [
+                numbers.copy_to_host().reshape(a.shape) if hasattr(numbers, "copy_to_host") else a
+                for a, numbers in arrays
+            ]
+            function(*values)
+            for (_, numbers), value in zip(arrays, values, strict=True):
+                if isinstance(value, np.ndarray) and value.size:
+                    numbers.copy_to_device(value.reshape(-1))
+
+        return call
+
+    def elements(numbers, layout):
+        begin = numbers[arrays._start(layout) :] if layout.size else numbers
+        return as_strided(begin, layout.shape, [stride * numbers.itemsize for stride in layout.strides])
+
+    def copy_strided(out, out_layout, x, x_layout):
+        assert x_layout.shape == out_layout.shape
+        values = out.copy_to_host()
+        elements(values, out_layout)[...] = elements(x.copy_to_host(), x_layout)
+        out.copy_to_device(values)
+
+    monkeypatch.setattr(arrays, "copy_strided", copy_strided)
+    cuda_set = kernels.find("cuda")
+    for file in cuda_set.__all__:
+        if file != "memory":
+            module = getattr(kernels.reference, file)
+            for name, function in vars(module).items():
+                if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_"):
+                    monkeypatch.setattr(getattr(cuda_set, file), name, borrowed(function))
+
+
+@pytest.mark.skipif(not SIMULATED, reason="a GPU computes itself")
+@pytest.mark.parametrize("model", TINIES)
+def test_a_run_from_beginning_to_end(model, computed_by_reference, monkeypatch, tmp_path):
+    """Training, stopping and going on, evaluation and figures, of which each gets arrays of the host."""
+    use_tiny(monkeypatch.setattr)
+    config = replace(TINIES[model], epochs=1, kernels="cuda")
+    runs.start(config, tmp_path / "run")
+    summary = runs.resume(tmp_path / "run", epochs=2)
+    assert np.isfinite([value for value in summary["test"].values() if isinstance(value, float)]).all()
+    assert list((tmp_path / "run").glob("*.png"))
+    expected = runs.start(replace(config, kernels="reference"), tmp_path / "other")
+    first, second = (json.loads((tmp_path / r / "metrics.jsonl").read_text().splitlines()[0]) for r in ("run", "other"))
+    for name, value in second.items():
+        if isinstance(value, float) and name != "seconds":
+            assert first[name] == pytest.approx(value, rel=1e-3), name
+    assert summary["test"].keys() == expected["test"].keys()
+    assert cli.main(["sample", str(tmp_path / "run"), "-n", "5", "--out", str(tmp_path / "five.npy")]) == 0
+    assert np.load(tmp_path / "five.npy").shape == (5, 784)
