@@ -24,7 +24,7 @@ NOT_KERNELS = {
     "device",
     "functions",
     "array",
-}  # of cpu alone: the helpers inside loops, and a teaching ladder
+}  # of one set alone: helpers inside loops, a teaching ladder, and the device
 
 # Every number is compared relative to the largest of its array, or to 1. In float64 only the order of sums and the last
 # bit of exp and its like differ. A float32 kernel is held against the definition in float64, on the same inputs: a sum
