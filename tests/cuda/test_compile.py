@@ -67,11 +67,11 @@ def no_gpu():
 
 @pytest.fixture(scope="module")
 def recorded(no_gpu):
-    """The types of arguments that every kernel is launched with, by its dispatcher."""
-    found: dict[CUDADispatcher, set] = defaultdict(set)
+    """The types of arguments that a kernel is launched with, by its dispatcher and the float type of the call."""
+    found: dict[tuple[CUDADispatcher, type], set] = defaultdict(set)
 
     def configure(dispatcher, *_):
-        return lambda *arguments: found[dispatcher].add(tuple(map(dispatcher.typeof_pyval, arguments)))
+        return lambda *arguments: found[dispatcher, dtype].add(tuple(map(dispatcher.typeof_pyval, arguments)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CUDADispatcher, "configure", configure)
@@ -125,22 +125,30 @@ def assembly(name, types):
 
 def test_every_kernel_is_launched_by_a_public_function(recorded):
     assert KERNELS
-    assert {name for name, dispatcher in KERNELS.items() if dispatcher not in recorded} == set()
+    launched = {dispatcher for dispatcher, _ in recorded}
+    assert {name for name, dispatcher in KERNELS.items() if dispatcher not in launched} == set()
 
 
+float32_and_slowly_float64 = pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)], ids=["float32", "float64"]
+)
+
+
+@float32_and_slowly_float64
 @pytest.mark.parametrize("name", KERNELS)
-def test_kernel_compiles(name, recorded):
-    for types in recorded[KERNELS[name]]:
+def test_kernel_compiles(name, dtype, recorded):
+    for types in recorded[KERNELS[name], dtype]:
         for (major, minor), ptx in assembly(name, types).items():
             assert re.search(rf"^\.target sm_{major}{minor}", ptx, re.MULTILINE)
             assert ".visible .entry" in ptx
 
 
 @pytest.mark.skipif(PTXAS is None, reason="registers are not counted, for there is no ptxas (nvidia-cuda-nvcc)")
+@float32_and_slowly_float64
 @pytest.mark.parametrize("name", [name for name in KERNELS if name.startswith("products.")])
-def test_products_fit_into_registers(name, recorded, tmp_path):
+def test_products_fit_into_registers(name, dtype, recorded, tmp_path):
     """None that trains keeps its sums in local memory. What ptxas says of each is printed (pytest -rP shows it)."""
-    for types in recorded[KERNELS[name]]:
+    for types in recorded[KERNELS[name], dtype]:
         for (major, minor), ptx in assembly(name, types).items():
             target = f"sm_{major}{minor}" + "a" * (major >= 9)
             (tmp_path / "kernel.ptx").write_text(ptx)
