@@ -7,8 +7,8 @@ clock or a busy neighbour falls on all of them.
 
 import os
 
-# One thread against one thread. Both read this once, when they are imported, so it comes first.
-os.environ["OPENBLAS_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
+if __name__ == "__main__":  # One thread against one thread. Both read this once, when they are imported.
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import platform
 import time

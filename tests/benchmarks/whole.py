@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     options = parser.parse_args()
 
-    # Here, for they are slow to import, and products.py sets this process to one thread of BLAS.
+    # Here, for they are slow to import.
     from scratchgen.data import load_dataset
     from tests.benchmarks.products import machine
 
