@@ -175,6 +175,21 @@ def _pack_rows(sixes, a, i):
 
 
 @njit(**JIT)
+def _has_zeros(a):
+    """Whether to look for zeros in ``a``: of the first, middle and last six rows, an eighth of the terms are zero."""
+    m, k = a.shape
+    count = 0
+    for i in (0, max(0, m // 2 - 3), max(0, m - 6)):
+        rows = a[i : i + 6]
+        for p in range(k):
+            r = 0
+            while r < rows.shape[0] and rows[r, p] == 0:
+                r += 1
+            count += r == rows.shape[0]
+    return 8 * count >= 3 * k
+
+
+@njit(**JIT)
 def _leave_out_zeros(values, terms, sixes):
     """Copy ``sixes`` into ``values`` but for those that are zero; ``terms`` tells which are left. Returns how many."""
     count = 0
@@ -260,9 +275,9 @@ def product_tiled(out, a, b, skip_zeros=False):
     width = 2 * lanes(out)
     tiles, panels = (m + 5) // 6, (n + width - 1) // width
     values, terms = np.empty((tiles, 6 * k + 2 * lanes(out)), a.dtype), np.empty((tiles, k), np.int32)
-    counts = np.full(tiles, k)
+    counts, sparse = np.full(tiles, k), skip_zeros and _has_zeros(a)
     for t in prange(tiles):
-        if skip_zeros:
+        if sparse:
             sixes = np.empty_like(values[t])
             _pack_rows(sixes, a, 6 * t)
             counts[t] = _leave_out_zeros(values[t], terms[t], sixes)
