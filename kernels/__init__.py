@@ -17,10 +17,11 @@ Kernels know nothing of gradients or models. Outputs come first and are written 
 float type; outputs never overlap inputs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from kernels import cpu, reference
 
@@ -53,6 +54,26 @@ def find(name: str) -> ModuleType:
 
         SETS[name] = cuda
     return SETS[name]
+
+
+WRITES = ("write", "add_to", "add_at")  # the functions of ``memory`` that are kernels too: they write into an array
+
+
+def wrapped(kernel_set: ModuleType, wrap: Callable[[str, Callable[..., None]], Any]) -> ModuleType:
+    """The same set with ``wrap(name, kernel)`` in the place of each kernel, under a name such as ``dense.matmul``."""
+    result = ModuleType("wrapped")
+    result.__all__ = kernel_set.__all__
+    for file in kernel_set.__all__:
+        module = getattr(kernel_set, file)
+        copy = ModuleType(module.__name__)
+        for name, value in vars(module).items():
+            is_kernel = name in WRITES or (file != "memory" and getattr(value, "__module__", "") == module.__name__)
+            if is_kernel:
+                value = wrap(f"{file}.{name}", value)
+                value.__module__ = module.__name__  # for it may be wrapped again
+            setattr(copy, name, value)
+        setattr(result, file, copy)
+    return result
 
 
 @contextmanager

@@ -46,10 +46,10 @@ class Parameter(Tensor):
             super()._receive(gradient)
         elif self.grad is None:  # the first gradient is written, not added: no pass to set zeros
             if gradient is not self._place.array:  # most often it has been written there at once
-                self._place.array[...] = gradient
+                kernels.active().memory.write(self._place.array, gradient)
             self.grad = self._place.array
         else:
-            self.grad += gradient
+            kernels.active().memory.add_to(self.grad, gradient)
 
     def write(self, data: np.ndarray) -> None:
         """Overwrite the numbers, and let graphs that used the old ones know."""

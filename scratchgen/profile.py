@@ -26,7 +26,7 @@ from scratchgen.recipes import RunConfig
 from scratchgen.runs import versions
 from scratchgen.training import NotFinite, Task, batches, stream
 
-WARM_UP, ROUND = 20, 10  # steps: the first, in which kernels compile; of either kind in a round
+WARM_UP, ROUND = 20, 10  # steps of either kind: the first, in which kernels compile; in a round
 HELD_UP = 1.25  # times the usual: a round that takes longer shared its core, and is left out
 SIDE, LARGE = 1024, 1 << 25  # of the matrices, and the size of the float32 arrays, that the ceilings are measured on
 # The kernels that are matrix products, and the axis of their second argument along which they add up.
@@ -57,15 +57,7 @@ def timed(kernel_set: ModuleType, calls: list[Call]) -> ModuleType:
     Bytes are the sizes of the arguments that are arrays, each counted once, be it read, written or both. Operations are
     2 m k n for a product of (m, k) and (k, n), terms that are zero included. What a kernel calls is part of it.
     """
-    result = ModuleType("timed")
-    for file in kernel_set.__all__:
-        module = getattr(kernel_set, file)
-        copy = ModuleType(module.__name__)
-        for name, value in vars(module).items():
-            is_kernel = getattr(value, "__module__", "") == module.__name__ and file != "memory"
-            setattr(copy, name, _timed(f"{file}.{name}", value, calls) if is_kernel else value)
-        setattr(result, file, copy)
-    return result
+    return kernels.wrapped(kernel_set, lambda name, kernel: _timed(name, kernel, calls))
 
 
 def _timed(name: str, kernel: Callable[..., None], calls: list[Call]) -> Callable[..., None]:
@@ -96,14 +88,16 @@ def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[st
                 task.step(images, labels, noise)
         return time.perf_counter() - start
 
-    rounds = []
+    rounds, calls = [], list[Call]()
+    with_clocks = timed(kernels.find(config.kernels), calls)
     try:
-        take(WARM_UP, config.kernels)
+        for kernel_set in (config.kernels, with_clocks):
+            take(WARM_UP, kernel_set)
         for done in range(0, steps, ROUND):  # in turns, so that a change of the clock rate falls on both kinds
-            count, calls = min(ROUND, steps - done), list[Call]()
+            count = min(ROUND, steps - done)
             plain = take(count, config.kernels)
-            clocked = take(count, timed(kernels.find(config.kernels), calls))
-            rounds.append(Round(count, plain, clocked, calls))
+            calls.clear()
+            rounds.append(Round(count, plain, take(count, with_clocks), list(calls)))
     except NotFinite as error:
         raise NotFinite(f"training stopped: {error}; try a lower learning rate") from None
     return {

@@ -181,7 +181,7 @@ class Tensor:
                 if grad.shape != source._data.shape:
                     grad = _unbroadcast(grad, source._data.shape)
                 if (known := gradients.get(id(source))) is not None:
-                    grad = known + grad
+                    grad = _total(known, grad)
                 elif source.node is not None:
                     heappush(waiting, (-source.node.number, id(source), source))
                 gradients[id(source)] = grad
@@ -312,4 +312,12 @@ def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:
     """Sum a gradient over the axes along which its input was repeated."""
     lead = gradient.ndim - len(shape)
     repeated = tuple(lead + i for i, size in enumerate(shape) if size == 1 and gradient.shape[lead + i] != 1)
-    return gradient.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(shape)
+    total, _ = REGISTRY["sum"].forward(kernels.active(), gradient, axis=(*range(lead), *repeated), keepdims=True)
+    return total.reshape(shape)
+
+
+def _total(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a + b, by a kernel."""
+    out = kernels.active().memory.empty_like(a)
+    kernels.active().elementwise.add(out.reshape(-1), a.reshape(-1), b.reshape(-1))
+    return out

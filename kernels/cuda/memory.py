@@ -32,6 +32,16 @@ def copied(x: DeviceArray) -> DeviceArray:
     return x.copy()
 
 
+def write(out: DeviceArray, values: Any) -> None:
+    """out = values, repeated along the axes that ``out`` has more of; they may lie on the host."""
+    out[...] = values
+
+
+def add_to(out: DeviceArray, values: DeviceArray) -> None:
+    """out += values."""
+    out += values
+
+
 def add_at(out: DeviceArray, index: Any, values: DeviceArray) -> None:
     """out[index] += values, as often as the index names an element; in its order, so an index array takes the host."""
     if is_basic(index):

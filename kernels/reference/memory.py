@@ -30,6 +30,16 @@ def copied(x: np.ndarray) -> np.ndarray:
     return np.array(x, order="C")
 
 
+def write(out: np.ndarray, values: Any) -> None:
+    """out = values, repeated along the axes that ``out`` has more of."""
+    out[...] = values
+
+
+def add_to(out: np.ndarray, values: np.ndarray) -> None:
+    """out += values."""
+    out += values
+
+
 def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
     """out[index] += values, as often as the index names an element."""
     np.add.at(out, index, values)

@@ -43,9 +43,9 @@ class ByHandVAETask(VAETask):
             raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
         super().__init__(model, training, steps_per_epoch, epochs)
 
-    def backward(self, x: Tensor, noise: Tensor) -> tuple[float, float]:
+    def backward(self, x: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
         state, config = self.model.state_dict(), self.model.config
-        reconstruction, kl, gradients = vae_gradients(state, config, x.data, noise.data, self.beta())
+        reconstruction, kl, gradients = vae_gradients(state, config, x, noise, self.beta())
         receive(self.model, gradients)
         return reconstruction, kl
 

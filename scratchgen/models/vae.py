@@ -23,6 +23,7 @@ from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
 from scratchgen.optim import SCHEDULES, Adam
+from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
 
@@ -226,6 +227,7 @@ class VAETask:
         self.model, self.training, self.steps_per_epoch = model, training, steps_per_epoch
         self.optimizer = Adam(model, training.lr)
         self.schedule = SCHEDULES[training.schedule](training.lr, steps_per_epoch * epochs)
+        self._recorded = Recorded(self._backward, self.optimizer.flat)
 
     def beta(self) -> float:
         """The weight of the KL term now."""
@@ -237,19 +239,23 @@ class VAETask:
         if self.training.binarize == "dynamic":
             images = binarized(images, rng)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
-        noise = Tensor.wrap(rng.standard_normal(shape, dtype=self.model.dtype.type))
+        noise = rng.standard_normal(shape, dtype=self.model.dtype.type)
         self.optimizer.lr = self.schedule(self.optimizer.steps)
         self.optimizer.zero_grad()
-        metrics = _metrics(*self.backward(Tensor.wrap(images), noise))
+        metrics = _metrics(*self.backward(images, noise))
         require_finite(metrics)
         self.optimizer.step()
         return metrics
 
-    def backward(self, x: Tensor, noise: Tensor) -> tuple[float, float]:
+    def backward(self, x: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
         """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D)."""
-        reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
-        (reconstruction + self.beta() * kl).mean().backward()
+        reconstruction, kl = self._recorded(x, noise, beta=self.beta())
         return reconstruction.data.sum().item() / len(x), kl.data.sum().item() / len(x)
+
+    def _backward(self, x: Tensor, noise: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
+        (reconstruction + beta * kl).mean().backward()
+        return reconstruction, kl
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""

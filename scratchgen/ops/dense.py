@@ -34,8 +34,12 @@ def _dense(kernels, x, w, b, activation):
 
 def _dense_backward(kernels, needs, dout, saved, activation):
     x, w, out = saved
-    dpre, db = kernels.memory.empty_like(out), new_gradient(kernels, needs[2], w.shape[1:], w.dtype)
-    kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
+    dpre, db = dout, new_gradient(kernels, needs[2], w.shape[1:], w.dtype)
+    if activation == "identity":
+        kernels.reductions.sum_axis(db.reshape(1, -1), rows(dout).reshape(1, *rows(dout).shape))
+    else:
+        dpre = kernels.memory.empty_like(out)
+        kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
     dx = dw = None
     if needs[0]:
         dx = kernels.memory.empty_like(x)

@@ -37,7 +37,7 @@ def _subtract(kernels, a, b):
 
 
 def _subtract_backward(kernels, needs, dout, saved):
-    return dout, -dout if needs[1] else None
+    return dout, _compute(kernels, "scale", dout, factor=-1.0) if needs[1] else None
 
 
 def _multiply(kernels, a, b):
@@ -58,8 +58,10 @@ def _divide(kernels, a, b):
 
 def _divide_backward(kernels, needs, dout, saved):
     b, out = saved
-    da = _compute(kernels, "divide", dout, b)  # da = dout / b,  db = -dout a / b^2 = -da out
-    return da, -_compute(kernels, "multiply", da, out) if needs[1] else None
+    da, db = _compute(kernels, "divide", dout, b), None  # da = dout / b,  db = -dout a / b^2 = -da out
+    if needs[1]:
+        db = _compute(kernels, "scale", _compute(kernels, "multiply", da, out), factor=-1.0)
+    return da, db
 
 
 register(Op("add", "(),()->()", (REAL, REAL), _add, _add_backward))

@@ -65,7 +65,7 @@ def _sum(kernels, x, axis, keepdims, name="sum"):
 def _sum_backward(kernels, needs, dout, saved, axis, keepdims):
     shape, plan = saved
     dx = kernels.memory.empty(shape, dout.dtype)
-    dx[...] = dout.reshape(plan.kept)
+    kernels.memory.write(dx, dout.reshape(plan.kept))
     return (dx,)
 
 
@@ -74,13 +74,17 @@ def _mean(kernels, x, axis, keepdims):
     count = saved[1].view[1]
     if count == 0:
         raise ValueError(f"mean: there is nothing to average over axis {axis} of shape {x.shape}")
-    out = kernels.memory.empty_like(total)
-    kernels.elementwise.scale(out.reshape(-1), total.reshape(-1), 1 / count)
-    return out, saved
+    return _scaled(kernels, total, 1 / count), saved
 
 
 def _mean_backward(kernels, needs, dout, saved, axis, keepdims):
-    return _sum_backward(kernels, needs, dout * dout.dtype.type(1 / saved[1].view[1]), saved, axis, keepdims)
+    return _sum_backward(kernels, needs, _scaled(kernels, dout, 1 / saved[1].view[1]), saved, axis, keepdims)
+
+
+def _scaled(kernels, x, factor):
+    out = kernels.memory.empty_like(x)
+    kernels.elementwise.scale(out.reshape(-1), x.reshape(-1), factor)
+    return out
 
 
 def _logsumexp(kernels, x):

@@ -13,7 +13,7 @@ from scratchgen.tensor import Tensor, apply
 
 def _reshape(kernels, x, shape):
     try:
-        return x.reshape(shape).copy(), (x.shape,)  # a view of a parameter would change with an optimizer's step
+        return kernels.memory.copied(x.reshape(shape)), (x.shape,)  # a view of a parameter would change with a step
     except ValueError:
         raise ValueError(f"reshape: {x.size} numbers of shape {x.shape} do not fit {tuple(shape)}") from None
 
@@ -43,7 +43,7 @@ def _slice(kernels, x, index):
 def _slice_backward(kernels, needs, dout, saved, index):
     shape, taken = saved
     dx = kernels.memory.empty(shape, dout.dtype)
-    dx[...] = 0
+    kernels.memory.write(dx, 0)
     kernels.memory.add_at(dx, taken, dout)  # an index array may name an element twice
     return (dx,)
 

@@ -31,7 +31,7 @@ class StepByHand:
         self.in_encoder = arrays(4, *config.encoder_hidden)
         self.of_code = arrays(9, config.latent_dim)
         self.in_decoder = arrays(3, *config.decoder_hidden)
-        self.of_pixels = arrays(3, config.input_dim)
+        self.of_pixels = arrays(2, config.input_dim)
         self.of_examples = arrays(3)
 
     def step(self, x: np.ndarray, rng: np.random.Generator) -> Metrics:
@@ -40,9 +40,9 @@ class StepByHand:
         w1, b1, w_mu, b_mu, w_var, b_var, w2, b2, w3, b3 = self.parameters
         dw1, db1, dw_mu, db_mu, dw_var, db_var, dw2, db2, dw3, db3 = self.gradients
         h, dh, dh_var, dpre1 = self.in_encoder
-        noise, mu, logvar, z, dz, dmu, dlogvar, dmu_pre, dlogvar_pre = self.of_code
+        noise, mu, logvar, z, dz, dmu, dlogvar, dmu_kl, dlogvar_kl = self.of_code
         g, dg, dpre2 = self.in_decoder
-        logits, dlogits, dpre3 = self.of_pixels
+        logits, dlogits = self.of_pixels
         reconstruction, kl, dout = self.of_examples
 
         # forward
@@ -59,26 +59,26 @@ class StepByHand:
         # backward: the decoder
         dout[:] = 1 / b
         k.losses.bce_with_logits_backward(dlogits, dout, logits, x)
-        k.dense.dense_activation_backward(dpre3, db3, dlogits, logits, "identity")
-        k.dense.matmul_tn(dw3, g, dpre3)
-        k.dense.matmul_nt(dg, dpre3, w3)
+        k.reductions.sum_axis(*_over_batch(db3, dlogits))
+        k.dense.matmul_tn(dw3, g, dlogits)
+        k.dense.matmul_nt(dg, dlogits, w3)
         k.dense.dense_activation_backward(dpre2, db2, dg, g, "relu")
         k.dense.matmul_tn(dw2, z, dpre2)
         k.dense.matmul_nt(dz, dpre2, w2)
 
         # the code, whose gradient comes from the decoder and from the KL divergence
         k.elementwise.reparameterize_backward(*_flat(dmu, dlogvar, dz, logvar, noise))
-        k.losses.kl_standard_normal_backward(dmu_pre, dlogvar_pre, dout, mu, logvar)
-        dmu += dmu_pre
-        dlogvar += dlogvar_pre
+        k.losses.kl_standard_normal_backward(dmu_kl, dlogvar_kl, dout, mu, logvar)
+        dmu += dmu_kl
+        dlogvar += dlogvar_kl
 
         # the encoder, whose hidden layer feeds two heads
-        k.dense.dense_activation_backward(dmu_pre, db_mu, dmu, mu, "identity")
-        k.dense.matmul_tn(dw_mu, h, dmu_pre)
-        k.dense.matmul_nt(dh, dmu_pre, w_mu)
-        k.dense.dense_activation_backward(dlogvar_pre, db_var, dlogvar, logvar, "identity")
-        k.dense.matmul_tn(dw_var, h, dlogvar_pre)
-        k.dense.matmul_nt(dh_var, dlogvar_pre, w_var)
+        k.reductions.sum_axis(*_over_batch(db_mu, dmu))
+        k.dense.matmul_tn(dw_mu, h, dmu)
+        k.dense.matmul_nt(dh, dmu, w_mu)
+        k.reductions.sum_axis(*_over_batch(db_var, dlogvar))
+        k.dense.matmul_tn(dw_var, h, dlogvar)
+        k.dense.matmul_nt(dh_var, dlogvar, w_var)
         dh += dh_var
         k.dense.dense_activation_backward(dpre1, db1, dh, h, "relu")
         k.dense.matmul_tn(dw1, x, dpre1)
@@ -96,6 +96,11 @@ def _parts(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarr
     """Views of ``flat`` (n,), of these shapes, one after the other."""
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
+
+
+def _over_batch(out: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``out`` (n,) and ``x`` (b, n) as ``sum_axis`` takes them."""
+    return out.reshape(1, -1), x.reshape(1, *x.shape)
 
 
 def _flat(*arrays: np.ndarray) -> list[np.ndarray]:

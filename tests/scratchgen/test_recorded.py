@@ -1,0 +1,170 @@
+"""A replayed step gives the bits of a step run by the engine, and calls nothing but kernels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import kernels
+from scratchgen import ops
+from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.nn import Dense, flatten
+from scratchgen.recorded import KEPT, Recorded
+from scratchgen.tensor import Tensor
+
+CONFIG = VAEConfig(17, 3, (11, 6), (7,))
+NETWORKS = {
+    "bernoulli": CONFIG,
+    "gaussian": replace(CONFIG, likelihood="gaussian"),
+    "gaussian-fixed": replace(CONFIG, likelihood="gaussian-fixed"),
+    "tanh": replace(CONFIG, activation="tanh"),
+    "leaky relu": replace(CONFIG, activation="leaky_relu"),
+    "gelu": replace(CONFIG, activation="gelu"),
+}
+TRAININGS = {
+    "one draw": VAETraining(),
+    "three draws": VAETraining(samples=3),
+    "sampled KL": VAETraining(samples=2, monte_carlo_kl=True),
+}
+
+
+def trained(network, training, batches, steps_per_epoch=100):
+    """A task after a step on each batch, and the metrics of each."""
+    task = VAETask(VAE(network, np.random.default_rng(0)), training, steps_per_epoch, 1)
+    rng = np.random.default_rng(1)
+    return task, [task.step(x, np.zeros(len(x), np.int64), rng) for x in batches]
+
+
+def trusted(recorded):
+    return [recording.trusted for recording in recorded.recordings.values()]
+
+
+def by_the_engine(self, *inputs, **constants):
+    return self.function(*[Tensor.wrap(x) for x in inputs], **constants)
+
+
+def same_training(monkeypatch, *arguments):
+    """Whether training is the same, to the last bit, with and without recordings; returns the task with."""
+    task, metrics = trained(*arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorded, "__call__", by_the_engine)
+        other, other_metrics = trained(*arguments)
+    assert metrics == other_metrics
+    for name, array in task.state().items():
+        np.testing.assert_array_equal(array, other.state()[name], err_msg=name)
+    return task
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_a_vae_is_replayed_and_trains_the_same(kernel_set, rng, monkeypatch, network, training):
+    batches = rng.random((8, 5, 17), np.float32)
+    task = same_training(monkeypatch, network, training, batches)
+    assert trusted(task._recorded) == [True]
+
+
+def test_batches_of_other_sizes_and_a_rising_beta(kernel_set, rng, monkeypatch):
+    sizes = [5, 5, 5, 2, 5, 5, 5, 5, 2, 2, 2, 5]
+    batches = [rng.random((n, 17), np.float32) for n in sizes]
+    task = same_training(monkeypatch, CONFIG, VAETraining(), batches)
+    assert trusted(task._recorded) == [True, True]
+    batches = rng.random((16, 5, 17), np.float32)
+    task = same_training(monkeypatch, CONFIG, VAETraining(beta_warmup=0.5), batches, 16)  # constant from step 8 on
+    assert trusted(task._recorded) == [None] * (KEPT - 1) + [True]
+
+
+class Layer:
+    """A dense layer, a function of it, and how often that has been called."""
+
+    def __init__(self, compute=lambda x: x):
+        self.dense = Dense(4, 3, np.random.default_rng(0), "tanh")
+        self.compute, self.calls = compute, 0
+        self.recorded = Recorded(self.function, flatten(self.dense.parameters()))
+
+    def function(self, x, factor=1.0):
+        self.calls += 1
+        out = self.dense(self.compute(x)) * factor
+        out.sum().backward()
+        return (out,)
+
+    def __call__(self, x, **constants):
+        """The result and the gradients of a call."""
+        self.recorded.parameters.clear_gradients()
+        (out,) = self.recorded(x, **constants)
+        return [np.array(out), *(np.array(p.grad) for p in self.dense.parameters())]
+
+
+def assert_equal(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_from_the_third_call_on_the_function_is_not_run(kernel_set, rng):
+    layer, engine = Layer(), Layer()
+    for number, x in enumerate(rng.random((6, 5, 4), np.float32)):
+        found = layer(x)
+        assert layer.calls == min(number + 1, 2)
+        engine.recorded = Recorded(engine.function, engine.recorded.parameters)
+        assert_equal(found, engine(x))
+
+
+def test_what_numpy_makes_of_the_inputs_is_not_frozen(kernel_set, rng):
+    outside = Layer(lambda x: Tensor(np.sort(x.data)))
+    for x in rng.random((6, 5, 4), np.float32):
+        assert_equal(outside(x), Layer()(np.sort(x)))
+    assert trusted(outside.recorded) == [False]
+    assert outside.calls == 6
+
+
+def test_an_operation_that_reads_what_it_was_not_given_is_not_frozen(rng):
+    seen = []
+    layer = Layer(lambda x: x + Tensor(np.float32(len(seen))))
+    for x in rng.random((6, 5, 4), np.float32):
+        seen.append(x)
+        assert_equal(layer(x), Layer()(x + np.float32(len(seen))))
+
+
+def test_constants_shapes_and_kernel_sets_have_recordings_of_their_own(rng):
+    layer, cases = Layer(), [(5, 1.0, "cpu"), (5, 2.0, "cpu"), (2, 2.0, "cpu"), (2, 2.0, "reference")]
+    for _ in range(4):
+        for n, factor, kernel_set in cases:
+            x = rng.random((n, 4), np.float32)
+            with kernels.use(kernel_set):
+                assert_equal(layer(x, factor=factor), Layer()(x, factor=factor))
+    assert layer.calls == 2 * len(cases)
+    layer(np.ones((1, 4), np.float32))
+    assert len(layer.recorded.recordings) == KEPT
+
+
+def test_gradients_that_are_there_already(rng):
+    layer, x = Layer(), rng.random((5, 4), np.float32)
+    for _ in range(4):
+        layer(x)
+        with pytest.raises(RuntimeError, match="zero_grad"):
+            layer.recorded(x)
+
+
+def test_the_inputs_are_copied_and_may_be_of_any_layout(rng):
+    layer, x = Layer(), rng.random((4, 5), np.float32)
+    for _ in range(4):
+        expected = Layer()(x.T.copy())
+        given = x.copy()
+        assert_equal(layer(given.T), expected)
+        given[:] = 0
+        x = rng.random((4, 5), np.float32)
+
+
+def test_parameters_written_by_an_optimizer_are_seen(rng):
+    layer, x = Layer(), rng.random((5, 4), np.float32)
+    for _ in range(5):
+        layer.recorded.parameters.data[:] *= 0.9
+        other = Layer()
+        other.recorded.parameters.data[:] = layer.recorded.parameters.data
+        assert_equal(layer(x), other(x))
+
+
+def test_a_softmax_of_a_slice_is_replayed(kernel_set, rng):
+    layer = Layer(lambda x: ops.softmax(x.transpose(1, 0)[1:].transpose(1, 0)).reshape(5, 4))
+    for x in rng.random((5, 5, 5), np.float32):
+        assert_equal(layer(x), Layer(lambda x: ops.softmax(x))(np.ascontiguousarray(x[:, 1:])))
+    assert trusted(layer.recorded) == [True]
