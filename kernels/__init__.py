@@ -62,7 +62,7 @@ WRITES = ("write", "add_to", "add_at")  # the functions of ``memory`` that are k
 def wrapped(kernel_set: ModuleType, wrap: Callable[[str, Callable[..., None]], Any]) -> ModuleType:
     """The same set with ``wrap(name, kernel)`` in the place of each kernel, under a name such as ``dense.matmul``."""
     result = ModuleType("wrapped")
-    result.__all__ = kernel_set.__all__
+    vars(result)["__all__"] = kernel_set.__all__
     for file in kernel_set.__all__:
         module = getattr(kernel_set, file)
         copy = ModuleType(module.__name__)
