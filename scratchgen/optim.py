@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Generic, TypeVar
 
 import numpy as np
 
 import kernels
-from scratchgen.nn import FlatParameters, Module, Parameter, flatten
+from scratchgen.nn import Buffer, FlatParameters, Module, Parameter, flatten
 
 Schedule = Callable[[int], float]
+M = TypeVar("M", bound=Module)
 
 
 class Optimizer:
@@ -132,15 +135,28 @@ class Adam(Optimizer):
         kernels.active().optimizers.adam_step(param, m, v, grad, self.lr, *betas, self.epsilon, self.steps)
 
 
-def average_step(average: Module, module: Module, decay: float) -> None:
-    """Move the parameters and buffers of ``average`` towards those of ``module``; ``decay`` of the old ones stays.
+class RunningAverage(Generic[M]):
+    """A copy ``module`` of a module, whose parameters and buffers follow those of the original.
 
-    Repeated after every step of training it keeps a running average (Polyak & Juditsky 1992), from which a generator
-    draws better than from where it happens to be (Yazıcı et al. 2018).
+    Moved after every step of training it holds a running average (Polyak & Juditsky 1992), from which a generator draws
+    better than from where it happens to be (Yazıcı et al. 2018).
     """
-    for mine, theirs in zip(average.named_tensors().values(), module.named_tensors().values(), strict=True):
-        kernels.active().optimizers.average_step(mine._data.reshape(-1), theirs._data.reshape(-1), decay)
-        mine.version += 1
+
+    def __init__(self, original: M) -> None:
+        self.module = deepcopy(original)
+        self.flat = flatten(self.module.parameters())
+        buffers = [[t for t in m.named_tensors().values() if isinstance(t, Buffer)] for m in (self.module, original)]
+        self.buffers = list(zip(buffers[0], buffers[1], strict=True))
+        self.pairs = [(self.flat.data, flatten(original.parameters()).data)]
+        self.pairs += [(mine._data.reshape(-1), theirs._data.reshape(-1)) for mine, theirs in self.buffers]
+
+    def step(self, decay: float) -> None:
+        """Move towards the original; ``decay`` of the old numbers stays."""
+        for mine, theirs in self.pairs:
+            kernels.active().optimizers.average_step(mine, theirs, decay)
+        self.flat.mark_written()
+        for buffer, _ in self.buffers:
+            buffer.version += 1
 
 
 # ---- schedules: functions from the number of steps taken to the learning rate of the next ----

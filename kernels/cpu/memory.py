@@ -8,6 +8,9 @@ import threading
 from typing import Any
 
 import numpy as np
+from numba import njit, prange
+
+from kernels.cpu.vector_math import JIT
 
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # in bytes: below, there is nothing to gain; above, too much to hold
 MOST = 1 << 28  # bytes held in all, and
@@ -85,7 +88,13 @@ def write(out: np.ndarray, values: Any) -> None:
 
 def add_to(out: np.ndarray, values: np.ndarray) -> None:
     """out += values."""
-    out += values
+    _add_to(out.reshape(-1), values.reshape(-1))
+
+
+@njit(parallel=True, **JIT)
+def _add_to(out, values):
+    for i in prange(out.size):
+        out[i] += values[i]
 
 
 def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:

@@ -11,7 +11,7 @@ and D = 1/2 everywhere: nobody wins.
 
 import math
 from collections.abc import Callable, Mapping
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,7 +23,7 @@ from scratchgen.data.dataset import Dataset
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen
-from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, average_step
+from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, RunningAverage
 from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
 
@@ -213,7 +213,7 @@ class GANTraining:
 class GANTask:
     """A GAN in training: the model, an optimizer for each network, and the step that the trainer repeats.
 
-    ``averaged`` is the generator that samples are drawn from. ``measure(model, dataset, rng)`` gives the metrics of an
+    Samples are drawn from the generator ``average.module``. ``measure(model, dataset, rng)`` gives the metrics of an
     epoch's end.
     """
 
@@ -228,7 +228,7 @@ class GANTask:
         self.model, self.training, self.measure, self.steps_per_epoch = model, training, measure, steps_per_epoch
         self.generator_optimizer = self._optimizer(model.generator, training.generator_lr)
         self.discriminator_optimizer = self._optimizer(model.discriminator, training.discriminator_lr)
-        self.averaged = deepcopy(model.generator)
+        self.average = RunningAverage(model.generator)
         schedule, total = SCHEDULES[training.schedule], steps_per_epoch * epochs
         self.schedules = schedule(training.generator_lr, total), schedule(training.discriminator_lr, total)
 
@@ -274,7 +274,7 @@ class GANTask:
         require_finite(metrics)
         self.generator_optimizer.step()
         n = self.generator_optimizer.steps
-        average_step(self.averaged, self.model.generator, min(self.training.average, (1 + n) / (10 + n)))
+        self.average.step(min(self.training.average, (1 + n) / (10 + n)))
         return metrics
 
     def generate(self, z: Tensor) -> Tensor:
@@ -301,14 +301,14 @@ class GANTask:
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """What ``measure`` says of the model that samples are drawn from."""
         sampled = copy(self.model)
-        sampled.generator = self.averaged
+        sampled.generator = self.average.module
         return self.measure(sampled, dataset, rng)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters under ``model.`` and ``averaged.``, the optimizers' moments under their names."""
         return (
             prefixed("model.", self.model.state_dict())
-            | prefixed("averaged.", self.averaged.state_dict())
+            | prefixed("averaged.", self.average.module.state_dict())
             | prefixed("generator_optimizer.", self.generator_optimizer.state())
             | prefixed("discriminator_optimizer.", self.discriminator_optimizer.state())
         )
@@ -316,7 +316,7 @@ class GANTask:
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from ``state()``; ValueError if it is another model's."""
         load_parameters(self.model, state)
-        self.averaged.load_state_dict(under("averaged.", state))
+        self.average.module.load_state_dict(under("averaged.", state))
         self.generator_optimizer.load_state(under("generator_optimizer.", state))
         self.discriminator_optimizer.load_state(under("discriminator_optimizer.", state))
 
