@@ -29,7 +29,7 @@ class Recording:
     """
 
     inputs: list[Any]
-    calls: Calls
+    run: Callable[[], None]
     results: tuple[Tensor, ...]
     gradients: list[tuple[Parameter, Any]]
     trusted: bool | None = None
@@ -38,8 +38,7 @@ class Recording:
         """The same computation on other inputs."""
         for mine, new in zip(self.inputs, inputs, strict=True):
             kernels.active().memory.write(mine, new)
-        for kernel, arguments in self.calls:
-            kernel(*arguments)
+        self.run()
         for parameter, gradient in self.gradients:
             parameter.grad = gradient
         return self.results
@@ -84,7 +83,12 @@ class Recorded:
         with kernels.use(recording(kernels.active(), calls)):
             results = self._run(tuple(own), constants)
         gradients = [(p, p.grad) for p in self.parameters.parameters if p.grad is not None]
-        return Recording(own, calls, results, gradients)
+
+        def run() -> None:
+            for kernel, arguments in calls:
+                kernel(*arguments)
+
+        return Recording(own, memory.captured(run), results, gradients)
 
     def _compare(
         self, known: Recording, inputs: tuple[np.ndarray, ...], constants: dict[str, Any]

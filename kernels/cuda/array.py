@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from kernels.cuda import elementwise, reductions
-from kernels.cuda.device import Block, cuda, launch_over
+from kernels.cuda.device import Block, cuda, launch_over, refuse_in_graph
 
 DIMS = 6  # at most, where an array is copied from one layout to another
 
@@ -38,6 +38,7 @@ class DeviceArray:
     @classmethod
     def from_host(cls, values: np.ndarray) -> "DeviceArray":
         """A copy on the device."""
+        refuse_in_graph()
         array = cls.empty(values.shape, values.dtype)
         if array.size:
             array._numbers.copy_to_device(np.ascontiguousarray(values).reshape(-1))
@@ -62,6 +63,7 @@ class DeviceArray:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        refuse_in_graph()
         values = self._numbers.copy_to_host() if self.size else np.empty(0, self.dtype)
         return values.reshape(self.shape).astype(dtype or self.dtype, copy=False)
 
@@ -70,6 +72,7 @@ class DeviceArray:
 
     def copy_to_device(self, other: "DeviceArray") -> None:
         """Write the numbers of another array of this size and type here."""
+        refuse_in_graph()
         if self.size:
             self._numbers.copy_to_device(other._numbers)
 

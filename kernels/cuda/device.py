@@ -4,7 +4,9 @@ With ``NUMBA_ENABLE_CUDASIM=1`` in the environment before Numba is imported, a s
 thread runs as Python, one after the other.
 """
 
+import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ THREADS = 8 if SIMULATED else 256  # of a block, at most, where nothing else is 
 WARP = 4 if SIMULATED else 32  # threads that run together
 BLOCKS_EACH = 2 if SIMULATED else 16  # enough for a multiprocessor; beyond that, a thread does several numbers
 FEWEST = 4  # numbers for a thread, or a sum is not worth another block
+_queue: Any = 0  # what kernels are launched into: the default stream, or a graph in the making
 
 
 @cache
@@ -26,7 +29,7 @@ def multiprocessors() -> int:
 
 def launch(kernel: Any, grid: int | tuple[int, ...], threads: int, *arguments: Any) -> None:
     """Run a kernel with ``grid`` blocks of ``threads`` threads, after all that was launched before it."""
-    kernel[grid, threads](*[getattr(argument, "on_device", argument) for argument in arguments])
+    kernel[grid, threads, _queue](*[getattr(argument, "on_device", argument) for argument in arguments])
 
 
 def launch_over(count: int, kernel: Any, *arguments: Any) -> None:
@@ -69,3 +72,50 @@ class Block:
     def shaped(self, *shape: int) -> Any:
         """As an array for a kernel."""
         return self.numbers.reshape(shape)
+
+
+def captured(run: Callable[[], None]) -> Callable[[], None]:
+    """``run``, whose launches are made one graph, which reaches the device in a single one.
+
+    It launches kernels on arrays that are there, and nothing else: nothing is copied to or from the host. Memory that
+    kernels ask for in passing is the graph's own from then on. Where no graph can be made, a warning, and ``run``.
+    """
+    global _queue
+    if SIMULATED:
+        return run
+    shared, own = Block.free, defaultdict[tuple[int, str], list[Any]](list)
+    Block.free = own
+    try:
+        run()  # now its kernels are compiled, and what memory they ask for is there
+        _queue, stream = _new_graph()
+        try:
+            run()
+        finally:
+            builder, _queue = _queue, 0
+            builder.end_building()
+        graph = builder.complete()
+    except Exception as error:  # of whichever library: what it was to speed up still works
+        warnings.warn(f"without a CUDA graph, kernels are launched one by one: {error}", RuntimeWarning, stacklevel=2)
+        return run
+    finally:
+        Block.free = shared
+
+    def launch(held: Any = (run, own)) -> None:  # its arrays stay as long as the graph does
+        graph.launch(stream)
+
+    return launch
+
+
+def _new_graph() -> tuple[Any, Any]:
+    """A graph that takes in what is launched, and the default stream to launch it into."""
+    from cuda.core import LEGACY_DEFAULT_STREAM, Device
+
+    device = Device()
+    device.set_current()
+    return device.create_graph_builder().begin_building(), LEGACY_DEFAULT_STREAM
+
+
+def refuse_in_graph() -> None:
+    """RuntimeError while a graph is made: a copy would happen now, and not again when the graph is launched."""
+    if _queue:
+        raise RuntimeError("a graph of kernels alone can hold no copy to or from the host")

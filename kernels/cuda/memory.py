@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 
 from kernels.cuda.array import DeviceArray, is_basic
+from kernels.cuda.device import captured
+
+__all__ = ["add_at", "add_to", "captured", "copied", "empty", "empty_like", "to_device", "to_host", "write"]
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> DeviceArray:

@@ -1,5 +1,6 @@
 """Where results are written."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def empty_like(x: np.ndarray) -> np.ndarray:
     """An array of the shape and type of x, with whatever is in it."""
     return np.empty(x.shape, x.dtype)
+
+
+def captured(run: Callable[[], None]) -> Callable[[], None]:
+    """What does the same as ``run``, which calls kernels on arrays that are there, in one go: here, itself."""
+    return run
 
 
 def to_device(x: np.ndarray) -> np.ndarray:
