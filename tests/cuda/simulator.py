@@ -10,6 +10,7 @@ memory begins as NaN, it shows. So does memory that ``empty`` gives.
 
 import sys
 from contextlib import contextmanager
+from functools import cache
 
 import greenlet
 import numpy as np
@@ -104,6 +105,13 @@ def _poisoned_block(self, size, dtype):
     self.numbers.copy_to_device(_poisoned(np.empty(size, dtype)))
 
 
+@cache
+def _files_of_the_set(modules: int):
+    """Those that use ``cuda``, looked for anew once more modules are loaded: the look takes as long as a launch."""
+    files = [module for name, module in sys.modules.items() if name.startswith("kernels.cuda.")]
+    return [file for file in files if getattr(file, "cuda", None) is device_cuda]
+
+
 _depth = 0
 
 
@@ -112,8 +120,7 @@ def swapped(function, fake):
     """Let ``cuda`` mean the simulator's while a kernel runs, in all files of the set: functions that kernels call lie
     in others, and are entered by one thread while another is in them."""
     global _depth
-    files = [] if _depth else [m for name, m in sys.modules.items() if name.startswith("kernels.cuda.")]
-    files = [file for file in files if getattr(file, "cuda", None) is device_cuda]
+    files = [] if _depth else _files_of_the_set(len(sys.modules))
     _depth += 1
     for file in files:
         file.cuda = fake
