@@ -86,15 +86,23 @@ def is_equivalent(op: Op, case: Case, mutation: str) -> bool:
     return (op.name, mutation) in EQUIVALENT and case.params.get("axis") is None
 
 
+def on_host(op: Op, k: Any, needs: Any, saved: Any, params: dict) -> Backward:
+    """The operation's backward from arrays of the host to arrays of the host, wherever the kernels' arrays lie."""
+
+    def backward(dout: np.ndarray) -> tuple[Gradient, ...]:
+        gradients = op.backward(k, needs, k.memory.to_device(dout), saved, **params)
+        return tuple(None if gradient is None else k.memory.to_host(gradient) for gradient in gradients)
+
+    return backward
+
+
 def mutate(op: Op, position: int, mutation: str) -> Op:
     """The operation, with a mutation of the gradient of the input at ``position``."""
 
-    def backward(k: Any, needs: Any, dout: np.ndarray, saved: Any, **params: Any) -> tuple[Gradient, ...]:
-        def original(dout: np.ndarray) -> tuple[Gradient, ...]:
-            return op.backward(k, needs, dout, saved, **params)
-
-        gradients = list(original(dout))
-        gradients[position] = dict(mutations(original, dout, position))[mutation]
+    def backward(k: Any, needs: Any, dout: Any, saved: Any, **params: Any) -> tuple[Any, ...]:
+        gradients = list(op.backward(k, needs, dout, saved, **params))
+        mutants = mutations(on_host(op, k, needs, saved, params), k.memory.to_host(dout), position)
+        gradients[position] = k.memory.to_device(next(wrong for name, wrong in mutants if name == mutation))
         return tuple(gradients)
 
     return replace(op, backward=backward)
@@ -149,19 +157,15 @@ def complaint(op: Op, case: Case, inputs: list[np.ndarray], kernel_set: str) -> 
     return ""
 
 
-@on_every_set
-@pytest.mark.parametrize(("op", "case", "position"), DIFFERENTIABLE)
-def test_every_mutant_is_caught(op: Op, case: Case, position: int, kernel_set: str) -> None:
+def assert_every_mutant_is_caught(op: Op, case: Case, position: int, kernel_set: str) -> None:
     inputs = draw(op, case)
     assert complaint(op, case, inputs, kernel_set) == ""
     with kernels.use(kernel_set):
-        out, saved = op.forward(kernels.active(), *inputs, **case.params)
+        k = kernels.active()
+        out, saved = op.forward(k, *map(k.memory.to_device, inputs), **case.params)
         needs = tuple(op.domain(i).differentiable for i in range(len(inputs)))
         dout = np.array(np.random.default_rng(2).standard_normal(out.shape))
-
-        def backward(dout: np.ndarray) -> tuple[Gradient, ...]:
-            return op.backward(kernels.active(), needs, dout, saved, **case.params)
-
+        backward = on_host(op, k, needs, saved, case.params)
         truth, mutants = backward(dout)[position], dict(mutations(backward, dout, position))
 
     complaints = {}
@@ -175,6 +179,12 @@ def test_every_mutant_is_caught(op: Op, case: Case, position: int, kernel_set: s
     # seen by finite differences, and in that input: not by accident
     assert [mutation for mutation, text in complaints.items() if f"input {position}: off by" not in text] == []
     assert len(complaints) >= 8
+
+
+@on_every_set
+@pytest.mark.parametrize(("op", "case", "position"), DIFFERENTIABLE)
+def test_every_mutant_is_caught(op: Op, case: Case, position: int, kernel_set: str) -> None:
+    assert_every_mutant_is_caught(op, case, position, kernel_set)
 
 
 def test_every_differentiable_input_has_its_mutants() -> None:

@@ -1,0 +1,25 @@
+"""The checker is checked on the GPU's arrays too: every backward broken in a dozen ways, each of them seen."""
+
+import sys
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to test, for numba-cuda is not installed")
+
+from test_mutants import DIFFERENTIABLE, assert_every_mutant_is_caught
+
+from kernels.cuda.device import SIMULATED, cuda
+from scratchgen.gradcheck import check_operation
+
+pytestmark = pytest.mark.skipif(
+    not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
+)
+GRADCHECK = sys.modules[check_operation.__module__]  # in the package, a function bears the file's name
+
+
+@pytest.mark.parametrize(("op", "case", "position"), DIFFERENTIABLE)
+def test_every_mutant_is_caught(op, case, position, monkeypatch):
+    monkeypatch.setattr(
+        GRADCHECK, "TABLE_ELEMENTS", 0
+    )  # of each wrong gradient, for to look at one takes four forwards
+    assert_every_mutant_is_caught(op, case, position, "cuda")
