@@ -18,7 +18,7 @@ seeds = st.integers(0, 2**32)
 
 @st.composite
 def problems(draw):
-    """A model in float64, images, what the encoder sees of them, labels of which some are not given."""
+    """A configuration, the size of the batch, and a seed."""
     prior = draw(st.sampled_from(["gaussian", "mixture"]))
     config = AAEConfig(
         input_dim=draw(sizes),
@@ -31,10 +31,15 @@ def problems(draw):
         prior=prior,
         labels_for=draw(st.sampled_from(LABELS_FOR)),
     )
-    rng = np.random.default_rng(draw(seeds))
+    return config, draw(sizes), draw(seeds)
+
+
+def made(problem):
+    """A model in float64, images, what the encoder sees of them, labels of which some are not given."""
+    config, b, seed = problem
+    rng = np.random.default_rng(seed)
     model = AAE(config, rng, np.float64)
     randomize(model, rng)
-    b = draw(sizes)
     return model, rng.random((b, config.input_dim)), rng.random((b, config.input_dim)), rng.integers(-1, CLASSES, b)
 
 
@@ -57,18 +62,15 @@ def draws(model, labels, seed):
     return None if noise is None else noise.data, prior, classes
 
 
-@pytest.mark.parametrize("kernel_set", kernels.SETS)
-@given(problem=problems(), seed=seeds)
-def test_by_hand_is_the_engine(kernel_set, problem, seed):
-    model, images, x, labels = problem
-    state, config, task = model.state_dict(), model.config, WithoutUpdates(model)
-    noise, prior, classes = draws(model, labels, seed)
-
+def assert_by_hand_is_the_engine(kernel_set, problem, seed):
     def check(metrics, loss, gradients):
         np.testing.assert_allclose(loss, *metrics.values(), rtol=1e-12)
         assert_the_engine_s(gradients, model)
 
     with kernels.use(kernel_set):
+        model, images, x, labels = made(problem)
+        state, config, task = model.state_dict(), model.config, WithoutUpdates(model)
+        noise, prior, classes = draws(model, labels, seed)
         metrics = task.reconstruction_step(images, Tensor(x), labels, np.random.default_rng(seed))
         check(metrics, *aae.reconstruction_gradients(state, config, images, x, labels, noise))
         games = task.games(Tensor(x), labels, np.random.default_rng(seed))
@@ -80,6 +82,12 @@ def test_by_hand_is_the_engine(kernel_set, problem, seed):
             given_labels = np.abs(labels)
             metrics = task.classification_step(Tensor(x), given_labels, np.random.default_rng(seed))
             check(metrics, *aae.classification_gradients(state, config, x, given_labels, noise))
+
+
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+@given(problem=problems(), seed=seeds)
+def test_by_hand_is_the_engine(kernel_set, problem, seed):
+    assert_by_hand_is_the_engine(kernel_set, problem, seed)
 
 
 CASES = [(event, who) for event in ("reconstruction", "discriminator", "encoder") for who in LABELS_FOR]

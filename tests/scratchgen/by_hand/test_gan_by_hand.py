@@ -19,7 +19,7 @@ every_kernel_set = pytest.mark.parametrize("kernel_set", kernels.SETS)
 
 @st.composite
 def problems(draw):
-    """A task in float64, a batch, and noise."""
+    """Configurations of a model and its training, the size of the batch, and a seed."""
     config = GANConfig(
         input_dim=draw(sizes),
         latent_dim=draw(st.integers(1, 3)),
@@ -35,42 +35,43 @@ def problems(draw):
     training = GANTraining(
         objective=draw(st.sampled_from(sorted(GENERATOR_OBJECTIVES))), real_label=draw(st.sampled_from([0.9, 1.0]))
     )
-    rng = np.random.default_rng(draw(seeds))
+    return config, training, draw(st.integers(config.pack, 6)), draw(seeds)
+
+
+def made(problem):
+    """A task in float64, a batch, and noise, on the kernel set in use."""
+    config, training, b, seed = problem
+    rng = np.random.default_rng(seed)
     model = GAN(config, rng, np.float64)
     randomize(model, rng)
-    b = draw(st.integers(config.pack, 6))
     task = GANTask(model, training, 1, 1, lambda *_: {})
     return task, rng.random((b, config.input_dim)), rng.standard_normal((b, config.latent_dim))
 
 
-@every_kernel_set
-@given(problem=problems(), seed=seeds)
-def test_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
-    task, real, z = problem
-    model, rng = task.model, np.random.default_rng(seed)
-    fake = model.generate(Tensor(z)).data
-    masks = tuple(draw_masks(model.config, len(z), rng, np.float64) for _ in range(2))
-    step = discriminator_gradients(
-        model.state_dict(), model.config, real, fake, real_label=task.training.real_label, masks=masks
-    )
-    model.draw_from(np.random.default_rng(seed))  # the same numbers: the masks are drawn in the same order
+def assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
     with kernels.use(kernel_set):
+        task, real, z = made(problem)
+        model, rng = task.model, np.random.default_rng(seed)
+        fake = model.generate(Tensor(z)).data
+        masks = tuple(draw_masks(model.config, len(z), rng, np.float64) for _ in range(2))
+        step = discriminator_gradients(
+            model.state_dict(), model.config, real, fake, real_label=task.training.real_label, masks=masks
+        )
+        model.draw_from(np.random.default_rng(seed))  # the same numbers: the masks are drawn in the same order
         metrics = task.discriminator_backward(Tensor(real), Tensor(fake))
     found = [step.loss_real + step.loss_fake, step.d_real, step.d_fake]
     np.testing.assert_allclose(found, [metrics[name] for name in ("d_loss", "d_real", "d_fake")], rtol=1e-12)
     assert_the_engine_s(step.gradients, model)
 
 
-@every_kernel_set
-@given(problem=problems(), seed=seeds)
-def test_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
-    task, _, z = problem
-    model, objective = task.model, task.training.objective
-    masks = draw_masks(model.config, len(z), np.random.default_rng(seed), np.float64)
-    loss, gradients = generator_gradients(model.state_dict(), model.config, z, objective, masks)
-    samples, averages = generate(model.state_dict(), model.config, z)
-    model.draw_from(np.random.default_rng(seed))
+def assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
     with kernels.use(kernel_set):
+        task, _, z = made(problem)
+        model, objective = task.model, task.training.objective
+        masks = draw_masks(model.config, len(z), np.random.default_rng(seed), np.float64)
+        loss, gradients = generator_gradients(model.state_dict(), model.config, z, objective, masks)
+        samples, averages = generate(model.state_dict(), model.config, z)
+        model.draw_from(np.random.default_rng(seed))
         fake = model.generate(Tensor(z))
         metrics = task.generator_backward(fake)
     np.testing.assert_allclose(loss, metrics["g_loss"], rtol=1e-12)
@@ -80,6 +81,18 @@ def test_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
     assert averages.keys() == state.keys() - model.named_parameters().keys()
     for name, average in averages.items():  # after one forward of each
         np.testing.assert_allclose(average, state[name], rtol=1e-12, atol=1e-15, err_msg=name)
+
+
+@every_kernel_set
+@given(problem=problems(), seed=seeds)
+def test_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
+    assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed)
+
+
+@every_kernel_set
+@given(problem=problems(), seed=seeds)
+def test_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
+    assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed)
 
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
