@@ -19,6 +19,7 @@ WARP = 4 if SIMULATED else 32  # threads that run together
 BLOCKS_EACH = 2 if SIMULATED else 16  # enough for a multiprocessor; beyond that, a thread does several numbers
 FEWEST = 4  # numbers for a thread, or a sum is not worth another block
 _queue: Any = 0  # what kernels are launched into: the default stream, or a graph in the making
+cuda.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of grids below 128 blocks: a layer of a small model needs no more
 
 
 @cache

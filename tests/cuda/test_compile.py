@@ -10,6 +10,7 @@ import pkgutil
 import re
 import subprocess
 import sysconfig
+import warnings
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -127,6 +128,12 @@ def test_every_kernel_is_launched_by_a_public_function(recorded):
     assert KERNELS
     launched = {dispatcher for dispatcher, _ in recorded}
     assert {name for name, dispatcher in KERNELS.items() if dispatcher not in launched} == set()
+
+
+def test_small_grids_warn_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert KERNELS["elementwise._add"][1, 32]
 
 
 float32_and_slowly_float64 = pytest.mark.parametrize(
