@@ -128,6 +128,8 @@ class DeviceArray:
             raise IndexError("an array on the device is written by slices and numbers")
         if not isinstance(value, DeviceArray):
             value = DeviceArray.from_host(np.asarray(value, self.dtype))
+        elif value._block is self._block:
+            value = value.copy()  # threads would read some of its numbers after others have written there
         layout = self._layout()[_full(index)]
         copy_strided(self._numbers, layout, value._numbers, np.broadcast_to(value._layout(), layout.shape))
 
@@ -205,6 +207,7 @@ class DeviceArray:
 
 
 _NOWHERE = np.empty(1, np.int8)
+_BASIC = slice, int, np.integer, type(None), type(...)
 
 
 def _start(layout: np.ndarray) -> int:
@@ -215,7 +218,7 @@ def _start(layout: np.ndarray) -> int:
 def is_basic(index: Any) -> bool:
     """Whether an index is of numbers, slices, ``...`` and None alone, so that it names no element twice."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is ... or isinstance(part, slice | int | np.integer) for part in parts)
+    return all(type(part) is not bool and isinstance(part, _BASIC) for part in parts)  # True is a mask, not a 1
 
 
 def _full(index: Any) -> tuple:

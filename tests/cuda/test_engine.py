@@ -13,6 +13,7 @@ from helpers import TINIES, use_tiny
 
 import kernels
 from kernels.cuda import array as arrays
+from kernels.cuda import device
 from kernels.cuda.array import DeviceArray
 from kernels.cuda.device import SIMULATED, cuda
 from kernels.cuda.memory import to_device, to_host
@@ -46,6 +47,7 @@ VIEWS = {
     "a new axis": lambda x: x[None],
     "the last": lambda x: x[..., -1],
     "by an array": lambda x: x[np.array([2, 0, 2])],
+    "by a truth": lambda x: x[True],
     "none": lambda x: x[3:1],
     "turned": lambda x: x.transpose(2, 0, 1),
     "turned round": lambda x: x.transpose(),
@@ -85,6 +87,33 @@ def test_arrays_are_written_by_slices(rng):
         np.testing.assert_array_equal(to_host(array), x)
     with pytest.raises(ValueError, match="broadcast"):
         array[...] = np.zeros(3)
+
+
+@pytest.mark.parametrize(("to", "source"), [((slice(1, None),), (slice(-1),)), ((slice(-1),), (slice(1, None),))])
+def test_an_array_is_written_by_its_own_numbers(to, source, rng):
+    x = rng.standard_normal((4, 3))
+    array = to_device(x)
+    array[to] = array[source]
+    x[to] = x[source]
+    np.testing.assert_array_equal(to_host(array), x)
+
+
+def test_where_no_memory_is_left_that_which_nobody_holds_is_given_back(monkeypatch):
+    to_device(np.zeros(1_234))  # so that there is some: nobody holds it
+    plain, asked = cuda.device_array, []
+
+    def out_of_memory(size, dtype):
+        asked.append(size)
+        if any(device.Block.free.values()):
+            raise MemoryError("none left")
+        return plain(size, dtype)
+
+    monkeypatch.setattr(cuda, "device_array", out_of_memory)
+    np.testing.assert_array_equal(to_host(to_device(np.arange(4_321.0))), np.arange(4_321.0))
+    assert asked == [4_321, 4_321]
+    monkeypatch.setattr(cuda, "device_array", lambda size, dtype: bytes(-1))
+    with pytest.raises(ValueError, match="negative"):  # where that does not help, the driver's error stays
+        to_device(np.zeros(777))
 
 
 def test_memory_is_not_given_away_while_somebody_holds_it():
