@@ -15,9 +15,9 @@ Global memory is the far one, with hundreds of cycles to wait. Shared memory bel
 after some thirty. Registers belong to one thread and answer at once.
 
 Each rung takes ``out`` (m, n), ``a`` (m, k) and ``b`` (k, n) of one dtype, float32 or float64, C-contiguous, on the
-device and of any size, 0 included; p counts the k terms. ``out`` is overwritten and must share no memory with the
-inputs. No rung skips a term, so NaN and infinity spread as they do in ``np.matmul``; past its edges a matrix is read as
-zeros. Shapes that do not fit raise ``ValueError``.
+device and of any size, 0 included; a row of ``out`` may have 65,535 tiles, for a launch takes no more. p counts the k
+terms. ``out`` is overwritten and must share no memory with the inputs. No rung skips a term, so NaN and infinity spread
+as they do in ``np.matmul``; past its edges a matrix is read as zeros. Shapes that do not fit raise ``ValueError``.
 
 Last come ``matmul``, ``matmul_tn`` and ``matmul_nt``, which choose how large a tile is and who shares its terms.
 """
@@ -33,9 +33,9 @@ from kernels.cuda.vectors import in_fours, load4, store4
 BLOCK, LARGE_THREADS, LARGE_DEPTH, SMALL_THREADS, SMALL_DEPTH = (4, 2, 4, 2, 4) if SIMULATED else (16, 16, 8, 8, 16)
 LARGE, SMALL = 8 * LARGE_THREADS, 4 * SMALL_THREADS  # rows and columns of a tile of out: a thread has 8 by 8, or 4 by 4
 
-# Rows of a tile in shared memory are 4 numbers longer than they need be: or else those that a column of a is spread
-# over would all be in the same few of the 32 banks, which answer one at a time.
 BLOCK_TILE = BLOCK, BLOCK
+# Rows of the larger tiles in shared memory are 4 numbers longer than they need be: or else those that a column of a is
+# spread over would all be in the same few of the 32 banks, which answer one at a time.
 LARGE_TILE, TWO_LARGE_TILES = (LARGE_DEPTH, LARGE + 4), (2 * LARGE_DEPTH, LARGE + 4)
 TWO_SMALL_TILES = 2 * SMALL_DEPTH, SMALL + 4
 # What a thread fetches of a tile, in fours.

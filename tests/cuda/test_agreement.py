@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 DIMS = "bdikmnorN"
 FEW = dict(zip(DIMS, (3, 11, 9, 7, 10, 13, 6, 5, 5), strict=True))
 LONG = 1027
-# The dimensions that a case may have past 1,024 numbers, one at a time; products have theirs in test_products.py.
+# The dimensions that a case may have past 1,024 numbers, one at a time; products have theirs in test_cuda_products.py.
 LONG_DIMS = "bdnoirN"
 LONG_PARTNERS = dict(zip(DIMS, (2, 2, 3, 2, 2, 3, 2, 2, 2), strict=True))
 
@@ -37,7 +37,7 @@ def sizes_for(specs):
         if empty != "N":
             yield {d: FEW[d] for d in used} | {empty: 0}
     if specs[0].dims == "n" and len(specs) == 3 and specs[1] == 5:
-        return  # random numbers: test_random.py has them long, against the reference in the same type
+        return  # random numbers: test_cuda_random.py has them long, against the reference in the same type
     if "k" not in used and not ("i" in used and "r" in used):
         for long in used:
             yield {d: LONG_PARTNERS[d] for d in used} | {long: LONG}
