@@ -124,6 +124,11 @@ def profile(options: argparse.Namespace) -> int:
     if options.json and options.json.suffix != ".json":  # before the measurement, not after it
         raise UserError(f"{options.json}: give a name that ends in .json")
     config = configure(options, RECIPES[options.model])
+    if config.kernels == "cuda":
+        kernels.find("cuda")  # or what is missing
+        raise UserError(
+            "profile times kernels that are done when they return, as those for cuda are not: make bench-gpu"
+        )
     task, data = runs.prepare(config, load_dataset(config.data, options.data_dir))
     report = measure(replace(config, data=data.name), task, data, options.steps)
     print(table(report))

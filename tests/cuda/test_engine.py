@@ -298,3 +298,8 @@ def test_a_run_from_beginning_to_end(model, computed_by_reference, monkeypatch, 
     assert summary["test"].keys() == expected["test"].keys()
     assert cli.main(["sample", str(tmp_path / "run"), "-n", "5", "--out", str(tmp_path / "five.npy")]) == 0
     assert np.load(tmp_path / "five.npy").shape == (5, 784)
+
+
+def test_a_profile_of_launches_is_refused(capsys):
+    assert cli.main(["profile", "vae", "--kernels", "cuda"]) == 2
+    assert "done when they return" in capsys.readouterr().err
