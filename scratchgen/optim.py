@@ -144,19 +144,18 @@ class RunningAverage(Generic[M]):
 
     def __init__(self, original: M) -> None:
         self.module = deepcopy(original)
-        self.flat = flatten(self.module.parameters())
-        buffers = [[t for t in m.named_tensors().values() if isinstance(t, Buffer)] for m in (self.module, original)]
-        self.buffers = list(zip(buffers[0], buffers[1], strict=True))
-        self.pairs = [(self.flat.data, flatten(original.parameters()).data)]
-        self.pairs += [(mine._data.reshape(-1), theirs._data.reshape(-1)) for mine, theirs in self.buffers]
+        self.flat, self.original = (flatten(m.parameters()) for m in (self.module, original))
+        mine, theirs = (m.named_tensors().values() for m in (self.module, original))
+        self.buffers = [pair for pair in zip(mine, theirs, strict=True) if isinstance(pair[0], Buffer)]
 
     def step(self, decay: float) -> None:
         """Move towards the original; ``decay`` of the old numbers stays."""
-        for mine, theirs in self.pairs:
-            kernels.active().optimizers.average_step(mine, theirs, decay)
+        average_step = kernels.active().optimizers.average_step
+        average_step(self.flat.data, self.original.data, decay)
         self.flat.mark_written()
-        for buffer, _ in self.buffers:
-            buffer.version += 1
+        for mine, theirs in self.buffers:
+            average_step(mine._data.reshape(-1), theirs._data.reshape(-1), decay)
+            mine.version += 1
 
 
 # ---- schedules: functions from the number of steps taken to the learning rate of the next ----

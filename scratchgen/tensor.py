@@ -305,7 +305,9 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
 
 def _repeated(array: np.ndarray, shape: Shape) -> np.ndarray:
     """A C-contiguous copy, repeated along the axes that ``shape`` adds or enlarges."""
-    return kernels.active().memory.copied(np.broadcast_to(array, shape))
+    out = kernels.active().memory.empty(shape, array.dtype)
+    kernels.active().memory.write(out, array)
+    return out
 
 
 def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:

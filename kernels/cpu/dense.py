@@ -1,8 +1,8 @@
 """The dense layer. Its products are the last rung of ``products.py``; one loop adds the bias and applies the activation
 while the row is in cache, and one takes both back.
 
-A product leaves out terms in which a whole tile's share of ``a`` is zero, as it is for most pixels of a digit. So NaN
-and infinity in ``b`` do not spread through zeros, unless a number among the same six rows of ``a`` is not zero.
+A product leaves out terms in which a whole tile's share of ``a`` is zero, as it is for most pixels of a digit, if a
+sample of ``a`` has enough of them. So NaN and infinity in ``b`` may or may not spread through zeros.
 """
 
 import numpy as np

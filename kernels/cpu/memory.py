@@ -94,7 +94,10 @@ def write(out: np.ndarray, values: Any) -> None:
 
 def add_to(out: np.ndarray, values: np.ndarray) -> None:
     """out += values."""
-    _add_to(out.reshape(-1), values.reshape(-1))
+    if out.flags.c_contiguous and out.shape == values.shape:
+        _add_to(out.reshape(-1), values.reshape(-1))
+    else:
+        out += values
 
 
 @njit(parallel=True, **JIT)

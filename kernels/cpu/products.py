@@ -268,8 +268,8 @@ def product_tiled(out, a, b, skip_zeros=False):
     costs two vectors of ``b`` and six numbers of ``a``, and no store. Both are first copied into the order in which
     they are read, which spares them cache lines that are used in part and addresses that share a place in the cache.
 
-    With ``skip_zeros`` a tile leaves out the terms in which its six rows of ``a`` are all zero: on a batch of digits,
-    more than half of them. NaN and infinity in ``b`` then do not spread through these.
+    With ``skip_zeros`` a tile leaves out the terms in which its six rows of ``a`` are all zero, on a batch of digits
+    more than half of them, if three tiles say that it pays. NaN and infinity in ``b`` do not spread through these.
     """
     m, k, n = _sizes(out, a, b)
     width = 2 * lanes(out)

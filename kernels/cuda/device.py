@@ -71,7 +71,7 @@ class Block:
         try:
             return cuda.device_array(size, dtype)
         except Exception:  # the driver's, which the simulator does not have
-            if not any(cls.free.values()):
+            if _queue or not any(cls.free.values()):  # of a graph in the making, what is free is to be its own
                 raise
             cls.free.clear()
         return cuda.device_array(size, dtype)

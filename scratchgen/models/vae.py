@@ -159,7 +159,9 @@ class VAE(Module):
 
 def _each_sample(x: Tensor, samples: int) -> np.ndarray:
     """The images (b, D) as often as there are samples: (M, b, D)."""
-    return kernels.active().memory.copied(np.broadcast_to(x._data, (samples, *x.shape)))
+    out = kernels.active().memory.empty((samples, *x.shape), x.dtype)
+    kernels.active().memory.write(out, x._data)
+    return out
 
 
 def _over_samples(term: Tensor) -> Tensor:
@@ -248,7 +250,10 @@ class VAETask:
         return metrics
 
     def backward(self, x: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-        """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D)."""
+        """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D).
+
+        RuntimeError if there are gradients: begin with ``zero_grad``.
+        """
         reconstruction, kl = self._recorded(x, noise, beta=self.beta())
         return reconstruction.data.sum().item() / len(x), kl.data.sum().item() / len(x)
 

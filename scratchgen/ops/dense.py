@@ -36,7 +36,8 @@ def _dense_backward(kernels, needs, dout, saved, activation):
     x, w, out = saved
     dpre, db = dout, new_gradient(kernels, needs[2], w.shape[1:], w.dtype)
     if activation == "identity":
-        kernels.reductions.sum_axis(db.reshape(1, -1), rows(dout).reshape(1, *rows(dout).shape))
+        if needs[2]:
+            kernels.reductions.sum_axis(db.reshape(1, -1), rows(dout).reshape(1, *rows(dout).shape))
     else:
         dpre = kernels.memory.empty_like(out)
         kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)

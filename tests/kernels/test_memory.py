@@ -86,3 +86,30 @@ def test_many_arrays_alive_are_not_all_looked_at(monkeypatch):
     alive = [memory.empty(SHAPE, FLOAT) for _ in range(5 * memory.LOOKED_AT)]
     assert len({address(x) for x in alive}) == len(alive)
     assert len(memory._buffers.by_size[alive[0].nbytes]) == memory.LOOKED_AT
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (64, 257)])
+def test_adding_to_an_array(kernel_set, rng, shape):
+    out, values = (rng.random(shape, np.float32) for _ in range(2))
+    out, values = np.asarray(out), np.asarray(values)
+    expected = out + values
+    kernel_set.memory.add_to(out, values)
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_adding_to_arrays_in_another_order_or_of_another_size(kernel_set, rng):
+    for out, values in (
+        (np.asfortranarray(rng.random((3, 4))), rng.random((3, 4))),
+        (rng.random((3, 4)), rng.random((4, 3)).T),
+        (rng.random((3, 4)), rng.random(4)),
+        (rng.random((6, 4))[::2], rng.random((3, 1))),
+    ):
+        expected = out + values
+        kernel_set.memory.add_to(out, values)
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_writing_repeats(kernel_set, rng):
+    out, values = np.empty((2, 3, 4)), rng.random((3, 1))
+    kernel_set.memory.write(out, values)
+    np.testing.assert_array_equal(out, np.broadcast_to(values, (2, 3, 4)))

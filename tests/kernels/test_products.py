@@ -160,10 +160,9 @@ def test_zeros_in_any_order_of_memory(dtype, m, k, n, zeros, orders, skip_zeros,
 @pytest.mark.parametrize("value", [1e-40, -1.0, np.nan, np.inf])
 def test_a_term_is_left_out_where_six_rows_are_zero_and_only_there(dtype, orders, value):
     a, b = np.ones((12, 20), dtype), np.ones((20, 40), dtype)
-    a[:, 7] = 0
     b[7, 3] = np.nan
     for row in (None, *range(12)):
-        a[:, 7] = 0
+        a[:, 5:10] = 0
         if row is not None:
             a[row, 7] = value
         out = np.empty((12, 40), dtype)
@@ -172,6 +171,16 @@ def test_a_term_is_left_out_where_six_rows_are_zero_and_only_there(dtype, orders
         np.testing.assert_array_equal(np.isnan(out[:, 3]), np.isin(np.arange(12), tile))
     products.product_tiled(out, arranged(a, orders[0]), arranged(b, orders[1]))
     assert np.isnan(out[:, 3]).all()
+
+
+@pytest.mark.parametrize("m", [1, 5, 6, 7, 12, 13, 40])
+@pytest.mark.parametrize(("zeros", "looked_for"), [(1, False), (2, False), (3, True), (20, True)])
+def test_zeros_are_looked_for_where_an_eighth_of_a_sample_is(m, zeros, looked_for):
+    a, b, out = np.ones((m, 20), np.float32), np.ones((20, 16), np.float32), np.empty((m, 16), np.float32)
+    a[:, :zeros] = 0
+    b[0] = np.nan
+    products.product_tiled(out, a, b, True)
+    assert np.isnan(out).all() != looked_for
 
 
 @every_rung

@@ -1,6 +1,7 @@
 """The GAN: its losses against their formulas, its gradients, and steps that touch only their own parameters."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -248,6 +249,19 @@ def test_samples_come_from_a_running_average_of_the_generator(decay, rng):
     load_averaged(other, task.state())
     assert all(np.array_equal(array, measured[0][name]) for name, array in other.generator.state_dict().items())
     assert np.array_equal(other.discriminator.parameters()[0].data, task.model.discriminator.parameters()[0].data)
+
+
+def test_a_copy_of_a_task_goes_on_as_it_would_have(rng):
+    task, batch = task_of(GANTraining(average=0.9)), batches(6)
+    for images in batch[:2]:
+        task.step(images, LABELS, rng)
+    other = deepcopy(task)
+    for each in (task, other):
+        noise = np.random.default_rng(5)
+        for images in batch[2:]:
+            each.step(images, LABELS, noise)
+    for name, array in task.state().items():
+        np.testing.assert_array_equal(array, other.state()[name], name)
 
 
 # ---- the model ----
