@@ -46,8 +46,8 @@ class AAERecipe(Recipe):
             "aae",
             "swiss-roll",
             AAEConfig(prior="swiss-roll"),
-            replace(SORTING, reconstruction_lr=1e-4, discriminator_lr=3e-4, input_noise=0.25),
-            epochs=25,
+            replace(SORTING, reconstruction_lr=5e-5, discriminator_lr=3e-4, input_noise=0.25),
+            epochs=35,
             batch_size=100,
         ),
         RunConfig(
@@ -81,7 +81,7 @@ class AAERecipe(Recipe):
             "mnist",
         ): "a fresh discriminator's bce 0.65 to 0.69, mmd below 0.002, reconstruction_mse below 0.05",
         ("mixture", "mnist"): "0.96 to 0.97 of the codes in their own region",
-        ("swiss-roll", "mnist"): "0.95 to 0.96 of the codes in their own region",
+        ("swiss-roll", "mnist"): "0.955 to 0.96 of the codes in their own region",
         ("semi-supervised", "mnist"): "4.1 to 4.4% classified wrongly",
     }
 
