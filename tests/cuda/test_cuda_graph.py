@@ -5,10 +5,16 @@ import warnings
 import numpy as np
 import pytest
 
+pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to test, for numba-cuda is not installed")
+
 import kernels
 from kernels.cuda import device, elementwise, reductions
 from kernels.cuda.array import DeviceArray
-from kernels.cuda.device import SIMULATED, Block, captured
+from kernels.cuda.device import SIMULATED, Block, captured, cuda
+
+pytestmark = pytest.mark.skipif(
+    not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
+)
 
 
 class Graph:

@@ -24,8 +24,8 @@ every_model = pytest.mark.parametrize("model", TINIES)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A profile of five steps takes as many as training does in six epochs, and all of them count; quick ceilings."""
-    monkeypatch.setattr(profile, "WARM_UP", 2 * STEPS)
+    """A profile of five steps takes as many as training does in eight epochs, and all of them count; quick ceilings."""
+    monkeypatch.setattr(profile, "WARM_UP", 3 * STEPS)
     monkeypatch.setattr(profile, "ROUND", 2)
     monkeypatch.setattr(profile, "HELD_UP", math.inf)
     monkeypatch.setattr(profile, "SIDE", 64)
@@ -78,7 +78,7 @@ def test_memory_has_no_clock(kernel_set):
 @every_model
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
 def test_the_steps_are_those_of_training_to_the_bit(model, kernel_set):
-    config = replace(TINIES[model], kernels=kernel_set, epochs=6)
+    config = replace(TINIES[model], kernels=kernel_set, epochs=8)
     runs.start(config, Path("run"))
     trained, _ = load_checkpoint(Path("run/checkpoint.safetensors"))
     _, task = profiled(config)
