@@ -27,6 +27,7 @@ from kernels import cpu, reference
 
 SETS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 NAMES = ("cpu", "reference", "cuda")  # those that can be asked for; ``SETS`` holds those that have been found
+WRITES = ("write", "add_to", "add_at")  # the functions of ``memory`` that are kernels too: they write into an array
 _active = cpu
 
 
@@ -54,9 +55,6 @@ def find(name: str) -> ModuleType:
 
         SETS[name] = cuda
     return SETS[name]
-
-
-WRITES = ("write", "add_to", "add_at")  # the functions of ``memory`` that are kernels too: they write into an array
 
 
 def wrapped(kernel_set: ModuleType, wrap: Callable[[str, Callable[..., None]], Any]) -> ModuleType:

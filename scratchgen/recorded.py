@@ -91,7 +91,7 @@ class Recorded:
     def _record(self, inputs: tuple[np.ndarray, ...], constants: dict[str, Any]) -> Recording:
         memory, calls = kernels.active().memory, Calls()
         own = [memory.copied(memory.to_device(x)) for x in inputs]
-        with kernels.use(recording(kernels.active(), calls)):
+        with kernels.use(noted(kernels.active(), calls)):
             results = self._run(tuple(own), constants)
 
         def run() -> None:
@@ -124,7 +124,7 @@ def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return np.array_equal(a, b, equal_nan=True)
 
 
-def recording(kernel_set: ModuleType, calls: Calls) -> ModuleType:
+def noted(kernel_set: ModuleType, calls: Calls) -> ModuleType:
     """The same kernels, each of whose calls is entered in ``calls``."""
 
     def wrap(name: str, kernel: Callable[..., None]) -> Callable[..., None]:

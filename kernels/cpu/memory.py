@@ -5,13 +5,14 @@ serves again."""
 import math
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numba import njit, prange
 
 from kernels.cpu.vector_math import JIT
+from kernels.reference.memory import add_at, captured, copied, to_device, to_host, write  # the same for both
+
+__all__ = ["add_at", "add_to", "captured", "copied", "empty", "empty_like", "to_device", "to_host", "write"]
 
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # in bytes: below, there is nothing to gain; above, too much to hold
 MOST = 1 << 28  # bytes held in all, and
@@ -67,31 +68,6 @@ def empty_like(x: np.ndarray) -> np.ndarray:
     return empty(x.shape, x.dtype)
 
 
-def captured(run: Callable[[], None]) -> Callable[[], None]:
-    """What does the same as ``run``, which calls kernels on arrays that are there, in one go: here, itself."""
-    return run
-
-
-def to_device(x: np.ndarray) -> np.ndarray:
-    """The array where kernels find it: here, itself."""
-    return x
-
-
-def to_host(x: np.ndarray) -> np.ndarray:
-    """The array where NumPy finds it: itself."""
-    return x
-
-
-def copied(x: np.ndarray) -> np.ndarray:
-    """A copy of its own, C-contiguous."""
-    return np.array(x, order="C")
-
-
-def write(out: np.ndarray, values: Any) -> None:
-    """out = values, repeated along the axes that ``out`` has more of."""
-    out[...] = values
-
-
 def add_to(out: np.ndarray, values: np.ndarray) -> None:
     """out += values."""
     if out.flags.c_contiguous and out.shape == values.shape:
@@ -104,8 +80,3 @@ def add_to(out: np.ndarray, values: np.ndarray) -> None:
 def _add_to(out, values):
     for i in prange(out.size):
         out[i] += values[i]
-
-
-def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
-    """out[index] += values, as often as the index names an element."""
-    np.add.at(out, index, values)
