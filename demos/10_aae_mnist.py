@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import Tensor, UserError, runs
+from scratchgen import UserError, runs
 from scratchgen.by_hand.tasks import ByHandAAETask, format_curves, learning_curves
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.dataset import Split
@@ -72,18 +72,17 @@ if options.by_hand:
 task = recipe.task(config, recipe.build(config), recipe.seen(config, data))
 model, rng = task.model, np.random.default_rng(0)
 images, labels = data.train.images[: config.batch_size], data.train.labels[: config.batch_size]
-games = []
+turns = task.turns(images, labels, rng)
 events = {
-    "1. reconstruction": lambda: task.reconstruction_step(images, Tensor(images), labels, rng),
-    "   (draws of the prior, and codes)": lambda: games.extend(task.games(Tensor(images), labels, rng)),
-    "2. discrimination": lambda: task.discriminator_step(games),
-    "3. confusion": lambda: task.encoder_step(games),
+    "1. reconstruction": lambda: task.reconstruction_step(images, images, labels, rng),
+    "2. discrimination": lambda: next(turns) and task.optimizers["discriminator"].step(),
+    "3. confusion": lambda: next(turns) and task.optimizers["encoder"].step(),
 }
 for name, event in events.items():
     before = model.state_dict()
     event()
     changed = {key.split(".")[0] for key, array in model.state_dict().items() if not np.array_equal(array, before[key])}
-    print(f"{name:<36} changes: {', '.join(sorted(changed)) or 'nothing'}")
+    print(f"{name:<18} changes: {', '.join(sorted(changed)) or 'nothing'}")
 
 # %% [markdown]
 # ## A normal distribution as the prior, with and without the adversary

@@ -27,7 +27,12 @@ from kernels import cpu, reference
 
 SETS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 NAMES = ("cpu", "reference", "cuda")  # those that can be asked for; ``SETS`` holds those that have been found
-WRITES = ("write", "add_to", "add_at")  # the functions of ``memory`` that are kernels too: they write into an array
+WRITES = (
+    "write",
+    "add_to",
+    "add_at",
+    "concatenate",
+)  # the functions of ``memory`` that are kernels too: they write into an array
 _active = cpu
 
 

@@ -118,7 +118,9 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
         return FlatParameters(parameters, home.data[start:end], home.grad[start:end])
     if len({p.dtype for p in parameters}) > 1:
         raise ValueError("flatten: parameters are of one float type")
-    data = np.concatenate([p._data.reshape(-1) for p in parameters])
+    memory = kernels.active().memory
+    data = memory.empty((sum(p.size for p in parameters),), parameters[0].dtype)
+    memory.concatenate(data, [p._data.reshape(-1) for p in parameters], 0)
     flat = FlatParameters(parameters, data, np.zeros_like(data))
     start = 0
     for p in parameters:
@@ -328,10 +330,12 @@ class BatchNormDense(Module):
         return out if self.activation == "identity" else ACTIVATIONS[self.activation](out)
 
     def _average(self, a: Tensor) -> None:
-        now = np.empty_like(self.mean._data), np.empty_like(self.mean._data)
-        kernels.active().normalization.batch_moments(*now, a._data)
+        active = kernels.active()
+        now = active.memory.empty_like(self.mean._data), active.memory.empty_like(self.mean._data)
+        active.normalization.batch_moments(*now, a._data)
         for running, moment in zip((self.mean, self.variance), now, strict=True):
-            running.write(self.momentum * running._data + (1 - self.momentum) * moment)
+            active.optimizers.average_step(running._data, moment, self.momentum)
+            running.version += 1
 
 
 class Dropout(Module):

@@ -6,15 +6,16 @@ copies its inputs to where the first ones lay and calls one kernel after the oth
 graph: ``jax.jit`` traces one, CUDA captures one.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import kernels
-from scratchgen.nn import FlatParameters, Parameter
+from scratchgen.nn import Buffer, Module, Parameter
 from scratchgen.tensor import Tensor
 
 KEPT = 4  # recordings, those used last: each holds all arrays of its computation
@@ -23,99 +24,153 @@ Calls = list[tuple[Callable[..., None], tuple]]
 
 
 @dataclass
+class Part:
+    """What a computation does up to a ``yield``: its kernels, what it yields, and the gradients that are there then."""
+
+    run: Callable[[], None]
+    results: tuple[Tensor, ...]
+    gradients: list[Any]
+
+    def replay(self, parameters: list[Parameter]) -> tuple[Tensor, ...]:
+        """Once more, on what the arrays hold now."""
+        self.run()
+        for parameter, gradient in zip(parameters, self.gradients, strict=True):
+            parameter.grad = gradient
+        return self.results
+
+
+@dataclass
 class Recording:
-    """The kernels of one call: the arrays that its inputs lie in, what it returned, and the gradients it gave.
+    """The parts of a computation, and the arrays that its inputs lie in.
 
     It is ``trusted`` once a replay has been found equal to the computation.
     """
 
     inputs: list[Any]
-    run: Callable[[], None]
-    results: tuple[Tensor, ...]
-    gradients: list[tuple[Parameter, Any]]
+    parts: list[Part]
     trusted: bool = False
 
-    def replay(self, inputs: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
-        """The same computation on other inputs."""
+    def write(self, inputs: list[Any]) -> None:
+        """Have the next replay compute from these."""
         for mine, new in zip(self.inputs, inputs, strict=True):
-            kernels.active().memory.write(mine, new)
-        self.run()
-        for parameter, gradient in self.gradients:
-            parameter.grad = gradient
-        return self.results
+            if new is not None:
+                kernels.active().memory.write(mine, new)
 
 
 class Recorded:
     """``function(*inputs, **constants)``, recorded at its second call, compared at its third, replayed ever after.
 
-    The function takes and returns tensors, and gives ``parameters`` their gradients, which must be cleared before each
-    call. It computes by operations alone and has no other effect: what Python or NumPy make of the inputs, running
-    averages and gradients of other tensors would not happen again. Where a replay on other inputs differs from the
-    computation, the function is run each time and never replayed.
+    The function takes tensors (or None) and yields tensors, after each of its parts: there its caller may update
+    parameters. It gives those of the ``modules`` their gradients, which must be cleared before each call, computes by
+    operations alone, and has no other effect but on the modules' buffers: what Python or NumPy make of the inputs,
+    random numbers and gradients of other tensors would not happen again. Where a replay on other inputs differs from
+    the computation, the function is run each time and never replayed.
 
     A recording serves for one kernel set, inputs of the same shapes and types, equal ``constants`` and the same
-    parameters frozen; those used last are kept. Results hold until the next call.
+    parameters frozen; those used last are kept. Results hold until the next call, and a call counts once it is run to
+    its end.
     """
 
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]], parameters: FlatParameters) -> None:
-        self.function, self.parameters = function, parameters
+    def __init__(self, function: Callable[..., Iterator[tuple[Tensor, ...]]], *modules: Module) -> None:
+        self.function, self.modules = function, modules
+        tensors = [tensor for module in modules for tensor in module.named_tensors().values()]
+        self.parameters = [tensor for tensor in tensors if isinstance(tensor, Parameter)]
+        self.buffers = [tensor for tensor in tensors if isinstance(tensor, Buffer)]
         self.known: dict[Hashable, Recording | str] = {}  # what was used last comes last
 
     def __reduce__(self) -> tuple:
-        return Recorded, (self.function, self.parameters)  # a copy has other arrays, and records anew
+        return Recorded, (self.function, *self.modules)  # a copy has other arrays, and records anew
 
-    def __call__(self, *inputs: np.ndarray, **constants: Hashable) -> tuple[Tensor, ...]:
-        parameters = self.parameters.parameters
-        if any(p.grad is not None for p in parameters):
+    def __call__(self, *inputs: Any, **constants: Hashable) -> Iterator[tuple[Tensor, ...]]:
+        if any(p.grad is not None for p in self.parameters):
             raise RuntimeError("a recorded function begins without gradients: call zero_grad() before it")
-        trained, kinds = tuple([p.requires_grad for p in parameters]), [(x.shape, x.dtype) for x in inputs]
-        key = kernels.active(), trained, *constants.items(), *kinds
+        arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
+        trained = tuple([p.requires_grad for p in self.parameters])
+        kinds = [None if x is None else (x.shape, x.dtype) for x in arrays]
+        return self._parts((kernels.active(), trained, *constants.items(), *kinds), arrays, constants)
+
+    def _parts(self, key: Hashable, inputs: list[Any], constants: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
         known = self.known.pop(key, None)  # and away, should anything go wrong now
         if isinstance(known, Recording) and known.trusted:
-            results = known.replay(inputs)
+            known.write(inputs)
+            for part in known.parts:
+                yield part.replay(self.parameters)
         elif isinstance(known, Recording):
-            results, known = self._compare(known, inputs, constants)
+            known = yield from self._compare(known, inputs, constants)
         elif known == CALLED:
-            known = self._record(inputs, constants)
-            results = known.results
+            known = yield from self._record(inputs, constants)
         else:
-            results, known = self._run(inputs, constants), known or CALLED
+            yield from self._run(inputs, constants)
+            known = known or CALLED
         self.known[key] = known
         if len(self.known) > KEPT:
             del self.known[next(iter(self.known))]
-        return results
 
-    def _run(self, inputs: tuple[np.ndarray, ...], constants: dict[str, Any]) -> tuple[Tensor, ...]:
-        return self.function(*[Tensor.wrap(x) for x in inputs], **constants)
+    def _run(self, inputs: list[Any], constants: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
+        return self.function(*[None if x is None else Tensor.wrap(x) for x in inputs], **constants)
 
-    def _record(self, inputs: tuple[np.ndarray, ...], constants: dict[str, Any]) -> Recording:
-        memory, calls = kernels.active().memory, Calls()
-        own = [memory.copied(memory.to_device(x)) for x in inputs]
-        with kernels.use(noted(kernels.active(), calls)):
-            results = self._run(tuple(own), constants)
-
-        def run() -> None:
-            for kernel, arguments in calls:
-                kernel(*arguments)
-
-        return Recording(own, run, results, [(p, p.grad) for p in self.parameters.parameters if p.grad is not None])
+    def _record(self, inputs: list[Any], constants: dict[str, Any]) -> Generator[tuple[Tensor, ...], None, Recording]:
+        memory = kernels.active().memory
+        own = [None if x is None else memory.copied(memory.to_device(x)) for x in inputs]
+        recording, function = Recording(own, []), self._run(own, constants)
+        while True:
+            calls = Calls()
+            with kernels.use(noted(kernels.active(), calls)):  # not while the caller updates
+                results = next(function, None)
+            if results is None:
+                return recording
+            recording.parts.append(Part(partial(_call_all, calls), results, [p.grad for p in self.parameters]))
+            yield results
 
     def _compare(
-        self, known: Recording, inputs: tuple[np.ndarray, ...], constants: dict[str, Any]
-    ) -> tuple[tuple[Tensor, ...], Recording | str]:
-        if any(np.array_equal(mine, new) for mine, new in zip(known.inputs, inputs, strict=True)):
-            return self._run(inputs, constants), known  # an input that is what it was would tell nothing
-        known.run = kernels.active().memory.captured(known.run)
-        replayed = self._numbers(known.replay(inputs))
-        self.parameters.clear_gradients()
-        results = self._run(inputs, constants)
-        known.trusted = all(map(_equal, replayed, self._numbers(results)))
-        return results, known if known.trusted else UNFIT
+        self, known: Recording, inputs: list[Any], constants: dict[str, Any]
+    ) -> Generator[tuple[Tensor, ...], None, Recording | str]:
+        function = self._run(inputs, constants)
+        if any(new is not None and np.array_equal(mine, new) for mine, new in zip(known.inputs, inputs, strict=True)):
+            yield from function  # an input that is what it was would tell nothing
+            return known
+        known.write(inputs)
+        equal = True
+        for part in known.parts:
+            before = self._state()
+            part.run = kernels.active().memory.captured(part.run)
+            self._set_state(before)
+            replayed = _numbers(part.replay(self.parameters)) + self._state()
+            self._set_state(before)
+            results = next(function, None)
+            if results is None:
+                return UNFIT
+            equal = equal and all(map(_equal, replayed, _numbers(results) + self._state()))
+            yield results
+        for results in function:
+            equal = False
+            yield results
+        known.trusted = equal
+        return known if equal else UNFIT
 
-    def _numbers(self, results: tuple[Tensor, ...]) -> list[np.ndarray | None]:
-        """Copies of the results, and of the gradients that there are."""
-        gradients = [None if p.grad is None else np.array(p.grad) for p in self.parameters.parameters]
-        return [*(np.array(result.data) for result in results), *gradients]
+    def _state(self) -> list[np.ndarray | None]:
+        """Copies of the gradients that there are, and of the buffers."""
+        gradients = [None if p.grad is None else np.array(p.grad) for p in self.parameters]
+        return gradients + _numbers(self.buffers)
+
+    def _set_state(self, state: list[np.ndarray | None]) -> None:
+        write, count = kernels.active().memory.write, len(self.parameters)
+        for parameter, gradient in zip(self.parameters, state[:count], strict=True):
+            if gradient is None:
+                parameter.grad = None
+            else:
+                write(parameter.grad, gradient)
+        for buffer, numbers in zip(self.buffers, state[count:], strict=True):
+            write(buffer._data, numbers)
+
+
+def _call_all(calls: Calls) -> None:
+    for kernel, arguments in calls:
+        kernel(*arguments)
+
+
+def _numbers(tensors: Iterable[Tensor]) -> list[np.ndarray | None]:
+    return [np.array(tensor.data) for tensor in tensors]
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:

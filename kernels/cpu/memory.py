@@ -10,9 +10,28 @@ import numpy as np
 from numba import njit, prange
 
 from kernels.cpu.vector_math import JIT
-from kernels.reference.memory import add_at, captured, copied, to_device, to_host, write  # the same for both
+from kernels.reference.memory import (  # the same for both
+    add_at,
+    captured,
+    concatenate,
+    copied,
+    to_device,
+    to_host,
+    write,
+)
 
-__all__ = ["add_at", "add_to", "captured", "copied", "empty", "empty_like", "to_device", "to_host", "write"]
+__all__ = [
+    "add_at",
+    "add_to",
+    "captured",
+    "concatenate",
+    "copied",
+    "empty",
+    "empty_like",
+    "to_device",
+    "to_host",
+    "write",
+]
 
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # in bytes: below, there is nothing to gain; above, too much to hold
 MOST = 1 << 28  # bytes held in all, and

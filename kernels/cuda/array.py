@@ -230,17 +230,6 @@ def _full(index: Any) -> tuple:
 # ---- NumPy's functions of arrays on the device ----
 
 
-def _concatenate(parts: Any, axis: int = 0) -> DeviceArray:
-    shape = np.concatenate([np.broadcast_to(False, part.shape) for part in parts], axis).shape  # or its error
-    result, start = DeviceArray.empty(shape, parts[0].dtype), 0
-    before = (slice(None),) * (axis % len(shape))
-    for part in parts:
-        end = start + part.shape[axis]
-        result[(*before, slice(start, end))] = part
-        start = end
-    return result
-
-
 def _split(array: DeviceArray, places: Any, axis: int = 0) -> list[DeviceArray]:
     return [array._taken(layout) for layout in np.split(array._layout(), places, axis)]
 
@@ -266,7 +255,6 @@ def _array_equal(a: Any, b: Any) -> bool:
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.concatenate: _concatenate,
     np.split: _split,
     np.broadcast_to: _broadcast_to,
     np.zeros_like: _zeros_like,

@@ -1,5 +1,6 @@
 """Where results are written: arrays on the device, whose memory serves again once nobody holds them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,18 @@ import numpy as np
 from kernels.cuda.array import DeviceArray, is_basic
 from kernels.cuda.device import captured
 
-__all__ = ["add_at", "add_to", "captured", "copied", "empty", "empty_like", "to_device", "to_host", "write"]
+__all__ = [
+    "add_at",
+    "add_to",
+    "captured",
+    "concatenate",
+    "copied",
+    "empty",
+    "empty_like",
+    "to_device",
+    "to_host",
+    "write",
+]
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
@@ -53,3 +65,12 @@ def add_at(out: DeviceArray, index: Any, values: DeviceArray) -> None:
         whole = to_host(out)
         np.add.at(whole, index, to_host(values))
         out[...] = whole
+
+
+def concatenate(out: DeviceArray, parts: Sequence[DeviceArray], axis: int) -> None:
+    """out = the parts, one after the other along ``axis``."""
+    start = 0
+    for part in parts:
+        end = start + part.shape[axis]
+        out[(*(slice(None),) * (axis % out.ndim), slice(start, end))] = part
+        start = end

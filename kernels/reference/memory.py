@@ -1,6 +1,6 @@
 """Where results are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,3 +49,8 @@ def add_to(out: np.ndarray, values: np.ndarray) -> None:
 def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
     """out[index] += values, as often as the index names an element."""
     np.add.at(out, index, values)
+
+
+def concatenate(out: np.ndarray, parts: Sequence[np.ndarray], axis: int) -> None:
+    """out = the parts, one after the other along ``axis``."""
+    np.concatenate(parts, axis, out=out)

@@ -5,7 +5,7 @@ with the same parameters and the same seed draw the same numbers and follow the 
 engine's own here is bookkeeping: no tensor that these tasks make has a graph.
 """
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -53,38 +53,34 @@ class ByHandVAETask(VAETask):
 class ByHandGANTask(GANTask):
     """A GAN trained with ``gan.discriminator_gradients`` and ``gan.generator_gradients``. Parameters as in ``GANTask``.
 
-    ``rng`` is what this step draws masks from, and ``z`` the noise (b, J) of its samples: G's step sends it through G
-    once more, where the engine has kept the graph.
+    ``rng`` is what this step draws masks from.
     """
 
     rng: np.random.Generator
-    z: np.ndarray
 
     def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
         self.rng = rng
         return super().step(images, labels, rng)
 
-    def generate(self, z: Tensor) -> Tensor:
-        self.z = z.data
-        samples, averages = gan.generate(self.model.state_dict(), self.model.config, self.z)
+    def turns(self, images: np.ndarray, z: Tensor, both: bool = True) -> Iterator[Metrics]:
+        """G's turn sends the noise through G once more, where the engine has kept the graph."""
+        self.discriminator_optimizer.zero_grad()
+        self.generator_optimizer.zero_grad()
+        config, noise = self.model.config, z.data
+        samples, averages = gan.generate(self.model.state_dict(), config, noise)
         for number, layer in enumerate(self.model.generator.layers):
             if isinstance(layer, BatchNormDense):
                 layer.mean.write(averages[f"generator.layers.{number}.mean"])
                 layer.variance.write(averages[f"generator.layers.{number}.variance"])
-        return Tensor.wrap(samples)
-
-    def discriminator_backward(self, real: Tensor, fake: Tensor) -> Metrics:
-        masks = self._masks(len(real)), self._masks(len(fake))
-        state, config, label = self.model.state_dict(), self.model.config, self.training.real_label
-        found = gan.discriminator_gradients(state, config, real.data, fake.data, label, masks)
+        masks, label = (self._masks(len(images)), self._masks(len(samples))), self.training.real_label
+        found = gan.discriminator_gradients(self.model.state_dict(), config, images, samples, label, masks)
         receive(self.model, found.gradients)
-        return {"d_loss": found.loss_real + found.loss_fake, "d_real": found.d_real, "d_fake": found.d_fake}
-
-    def generator_backward(self, fake: Tensor) -> Metrics:
-        state, config, masks = self.model.state_dict(), self.model.config, self._masks(len(fake))
-        loss, gradients = gan.generator_gradients(state, config, self.z, self.training.objective, masks)
-        receive(self.model, gradients)
-        return {"g_loss": loss}
+        yield {"d_loss": found.loss_real + found.loss_fake, "d_real": found.d_real, "d_fake": found.d_fake}
+        if both:
+            state, objective = self.model.state_dict(), self.training.objective
+            loss, gradients = gan.generator_gradients(state, config, noise, objective, self._masks(len(samples)))
+            receive(self.model, gradients)
+            yield {"g_loss": loss}
 
     def _masks(self, n: int) -> list[gan.Mask]:
         return gan.draw_masks(self.model.config, n, self.rng, self.model.dtype)
@@ -93,45 +89,36 @@ class ByHandGANTask(GANTask):
 class ByHandAAETask(AAETask):
     """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``."""
 
-    def games(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> Any:
-        """What events 2 and 3 read, in the place of graphs: x (b, D), labels, noise, and draws of the priors."""
+    def reconstruction_step(
+        self, images: np.ndarray, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> Metrics:
+        state, noise = self.model.state_dict(), self._noise(len(images), rng)
+        found = aae.reconstruction_gradients(state, self.model.config, images, x, labels, noise)
+        return self._update("reconstruction", self._received("reconstruction", "reconstruction", *found))
+
+    def turns(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[Metrics]:
         model, b = self.model, len(labels)
         noise = self._noise(b, rng)
         prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
         classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
-        return x.data, labels, noise, prior, classes
+        found = aae.discriminator_gradients(model.state_dict(), model.config, x, labels, noise, prior, classes)
+        yield self._received("discriminator", "d_loss", *found)
+        found = aae.encoder_gradients(model.state_dict(), model.config, x, labels, noise)
+        yield self._received("encoder", "e_loss", *found)
 
-    def reconstruction_step(
-        self, images: np.ndarray, x: Tensor, labels: np.ndarray, rng: np.random.Generator
-    ) -> Metrics:
-        state, noise = self.model.state_dict(), self._noise(len(images), rng)
-        found = aae.reconstruction_gradients(state, self.model.config, images, x.data, labels, noise)
-        return self._descend("reconstruction", "reconstruction", *found)
-
-    def discriminator_step(self, games: Any) -> Metrics:
-        x, labels, noise, prior, classes = games
-        state = self.model.state_dict()
-        found = aae.discriminator_gradients(state, self.model.config, x, labels, noise, prior, classes)
-        return self._descend("discriminator", "d_loss", *found)
-
-    def encoder_step(self, games: Any) -> Metrics:
-        x, labels, noise, _, _ = games
-        found = aae.encoder_gradients(self.model.state_dict(), self.model.config, x, labels, noise)
-        return self._descend("encoder", "e_loss", *found)
-
-    def classification_step(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+    def classification_step(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
         state, noise = self.model.state_dict(), self._noise(len(labels), rng)
-        found = aae.classification_gradients(state, self.model.config, x.data, labels, noise)
-        return self._descend("classification", "c_loss", *found)
+        found = aae.classification_gradients(state, self.model.config, x, labels, noise)
+        return self._update("classification", self._received("classification", "c_loss", *found))
 
     def _noise(self, n: int, rng: np.random.Generator) -> np.ndarray | None:
         noise = self.model.draw_noise(n, rng)
         return None if noise is None else noise.data
 
-    def _descend(self, event: str, metric: str, loss: float, gradients: Arrays) -> Metrics:
+    def _received(self, event: str, metric: str, loss: float, gradients: Arrays) -> Metrics:
         self.optimizers[event].zero_grad()
         receive(self.model, gradients)
-        return self._update(event, {metric: loss})
+        return {metric: loss}
 
 
 def learning_curves(

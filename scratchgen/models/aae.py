@@ -17,7 +17,7 @@ class: a second, categorical code with a prior and a discriminator of its own, a
     4. classification   the encoder lowers the cross-entropy of the labels
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.nn import Dense, Module, Sequential, flatten, frozen, mlp
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
 from scratchgen.priors import PRIORS, REGIONS, make_prior
+from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
 
@@ -141,19 +142,25 @@ class AAE(Module):
         """The logits (n, D) of the pixels of codes z (n, J), and classes y (n, 10) where the decoder takes them."""
         return self.decoder(z if y is None else ops.concatenate([z, y], axis=1))
 
-    def decoder_classes(self, class_logits: Tensor | None, labels: np.ndarray) -> Tensor | None:
-        """The classes (n, 10) that the decoder is given: the encoder's own, or the labels, or none."""
-        if class_logits is not None:
-            return ops.softmax(class_logits)
-        return one_hot(labels, CLASSES, self.dtype) if self.config.labels_for == "decoder" else None
+    def labels_given(self, labels: np.ndarray) -> Tensor | None:
+        """The labels (n,) as rows for who is given them: (n, 10) for the decoder, (n, 11) for D, or None."""
+        if self.config.labels_for == "decoder":
+            return one_hot(labels, CLASSES, self.dtype)
+        return one_hot(labels, CLASSES + 1, self.dtype) if self.regional else None
 
     def mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The pictures (n, D) of codes z (n, J) and, where the decoder takes them, classes y (n, 10)."""
         return ops.sigmoid(self.decode(z, y))
 
-    def beside_labels(self, z: Tensor, labels: np.ndarray) -> Tensor:
-        """What D sees of codes z (n, J): labels (n,) too, where each class has its own region of the prior."""
-        return ops.concatenate([z, one_hot(labels, CLASSES + 1, self.dtype)], axis=1) if self.regional else z
+    def decoder_classes(self, class_logits: Tensor | None, y: Tensor | None) -> Tensor | None:
+        """The classes (n, 10) that the decoder is given: the encoder's own, or ``labels_given`` y, or none."""
+        if class_logits is not None:
+            return ops.softmax(class_logits)
+        return y if self.config.labels_for == "decoder" else None
+
+    def beside_labels(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """What D sees of codes z (n, J): ``labels_given`` y too, where each class has its own region of the prior."""
+        return ops.concatenate([z, y], axis=1) if self.regional and y is not None else z
 
 
 # ---- training ----
@@ -202,10 +209,6 @@ class AAETraining:
         )
 
 
-# A discriminator, what it takes for codes (b, ·), with their graph, and draws of the prior (b, ·), in that order.
-Game = tuple[Module, Tensor, Tensor]
-
-
 class AAETask:
     """An adversarial autoencoder in training: the model, an optimizer for each event, and the step of the trainer.
 
@@ -237,6 +240,9 @@ class AAETask:
         }
         if model.config.labels_for == "encoder":
             self.optimizers["classification"] = Adam(encoder, training.classification_lr)
+        adversaries = [network for name, network in vars(model).items() if name.endswith("discriminator")]
+        self._reconstruction = Recorded(self._reconstruct, model.encoder, model.decoder)
+        self._game = Recorded(self._play, model.encoder, *adversaries)
         self.schedules = {
             name: SCHEDULES[training.schedule](optimizer.lr, steps_per_epoch * epochs)
             for name, optimizer in self.optimizers.items()
@@ -247,70 +253,88 @@ class AAETask:
         for name, optimizer in self.optimizers.items():
             optimizer.lr = self.schedules[name](optimizer.steps)
         metrics = self.reconstruction_step(images, self.encoder_input(images, rng), labels, rng)
-        games = self.games(self.encoder_input(images, rng), labels, rng)
-        metrics |= self.discriminator_step(games)
-        metrics |= self.encoder_step(games)
+        turns = self.turns(self.encoder_input(images, rng), labels, rng)
+        for event, found in zip(("discriminator", "encoder"), turns, strict=True):
+            metrics |= self._update(event, found)
         if "classification" in self.optimizers and len(self.labelled):
             chosen = rng.integers(len(self.labelled), size=len(images))
             x = self.encoder_input(self.labelled.images[chosen], rng)
             metrics |= self.classification_step(x, self.labelled.labels[chosen], rng)
         return metrics
 
-    def encoder_input(self, images: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def encoder_input(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Images (b, D) as the encoder sees them in training: with noise, if there is to be some."""
         if self.training.input_noise == 0:
-            return Tensor.wrap(images)
+            return images
         noise = rng.standard_normal(images.shape, dtype=images.dtype.type)
-        return Tensor.wrap(images + images.dtype.type(self.training.input_noise) * noise)
-
-    def games(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> list[Game]:
-        """The codes of x (b, D) and as many draws of the prior, for each discriminator that there is."""
-        model, b = self.model, len(labels)
-        z, class_logits = model.encode(x, model.draw_noise(b, rng))
-        prior = Tensor(model.prior.sample(b, rng, labels if model.regional else None), dtype=model.dtype)
-        games: list[Game] = [(model.discriminator, model.beside_labels(z, labels), model.beside_labels(prior, labels))]
-        if class_logits is not None:
-            classes = one_hot(rng.integers(CLASSES, size=b), CLASSES, model.dtype)
-            games.append((model.class_discriminator, ops.softmax(class_logits), classes))
-        return games
+        return images + images.dtype.type(self.training.input_noise) * noise
 
     def reconstruction_step(
-        self, images: np.ndarray, x: Tensor, labels: np.ndarray, rng: np.random.Generator
+        self, images: np.ndarray, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> Metrics:
         """Event 1: encoder and decoder lower -log p(images|z), in nats an image, z being the code of x (b, D)."""
-        model, optimizer = self.model, self.optimizers["reconstruction"]
-        optimizer.zero_grad()
-        z, class_logits = model.encode(x, model.draw_noise(len(images), rng))
-        loss = ops.bce_with_logits(model.decode(z, model.decoder_classes(class_logits, labels)), images).mean()
-        loss.backward()
+        self.optimizers["reconstruction"].zero_grad()
+        noise, y = self.model.draw_noise(len(images), rng), self.model.labels_given(labels)
+        ((loss,),) = self._reconstruction(images, None if x is images else x, noise, y)
         return self._update("reconstruction", {"reconstruction": loss.item()})
 
-    def discriminator_step(self, games: list[Game]) -> Metrics:
-        """Event 2: the discriminators learn to tell draws of the prior, 1, from codes, 0."""
-        self.optimizers["discriminator"].zero_grad()
-        total = 0.0
-        for discriminator, codes, prior in games:
-            for z, label in ((prior, 1.0), (codes.detach(), 0.0)):
-                loss = discriminator_loss(discriminator(z), label)
-                loss.backward()
-                total += loss.item()
-        return self._update("discriminator", {"d_loss": total})
+    def _reconstruct(
+        self, images: Tensor, x: Tensor | None, noise: Tensor | None, y: Tensor | None
+    ) -> Iterator[tuple[Tensor]]:
+        z, class_logits = self.model.encode(images if x is None else x, noise)
+        logits = self.model.decode(z, self.model.decoder_classes(class_logits, y))
+        loss = ops.bce_with_logits(logits, images).mean()
+        loss.backward()
+        yield (loss,)
 
-    def encoder_step(self, games: list[Game]) -> Metrics:
-        """Event 3: the encoder learns to have its codes taken for draws of the prior, non-saturating (L22)."""
+    def turns(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[Metrics]:
+        """Events 2 and 3: give the discriminators their gradients, on codes of x (b, D), and then the encoder its own.
+
+        After each it yields the loss, for its caller to update those parameters before the next.
+        """
+        self.optimizers["discriminator"].zero_grad()
         self.optimizers["encoder"].zero_grad()
+        model, b = self.model, len(labels)
+        noise = model.draw_noise(b, rng)
+        prior = Tensor(model.prior.sample(b, rng, labels if model.regional else None), dtype=model.dtype)
+        classifies = model.config.labels_for == "encoder"
+        classes = one_hot(rng.integers(CLASSES, size=b), CLASSES, model.dtype) if classifies else None
+        y = model.labels_given(labels) if model.regional else None
+        results = self._game(x, noise, prior, y, classes)
+        for name, losses in zip(("d_loss", "e_loss"), results, strict=True):
+            yield {name: sum(loss.item() for loss in losses)}
+
+    def _play(
+        self, x: Tensor, noise: Tensor | None, prior: Tensor, y: Tensor | None, classes: Tensor | None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        model = self.model
+        z, class_logits = model.encode(x, noise)
+        # Each discriminator, the codes that it judges, and as many draws of the prior.
+        games = [(model.discriminator, model.beside_labels(z, y), model.beside_labels(prior, y))]
+        if class_logits is not None and classes is not None:
+            games.append((model.class_discriminator, ops.softmax(class_logits), classes))
         losses = []
-        for discriminator, codes, _ in games:
+        for discriminator, codes, draws in games:  # they learn to tell draws of the prior, 1, from codes, 0
+            for judged, label in ((draws, 1.0), (codes.detach(), 0.0)):
+                losses.append(discriminator_loss(discriminator(judged), label))
+                losses[-1].backward()
+        yield tuple(losses)
+        losses = []
+        for (
+            discriminator,
+            codes,
+            _,
+        ) in games:  # the encoder learns to have its codes taken for draws: L22, non-saturating
             with frozen(discriminator):
                 losses.append(generator_loss(discriminator(codes), "non-saturating"))
         loss = sum(losses[1:], losses[0])  # one backward, for the codes share the encoder
         loss.backward()
-        return self._update("encoder", {"e_loss": loss.item()})
+        yield (loss,)
 
-    def classification_step(self, x: Tensor, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+    def classification_step(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
         """Event 4: the encoder lowers -log q(labels|x) of labelled images x (b, D)."""
         self.optimizers["classification"].zero_grad()
-        _, class_logits = self.model.encode(x, self.model.draw_noise(len(labels), rng))
+        _, class_logits = self.model.encode(Tensor.wrap(x), self.model.draw_noise(len(labels), rng))
         assert class_logits is not None
         loss = ops.softmax_cross_entropy(class_logits, labels).mean()
         loss.backward()

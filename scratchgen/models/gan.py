@@ -10,7 +10,7 @@ and D = 1/2 everywhere: nobody wins.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +24,7 @@ from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, RunningAverage
+from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
 
@@ -229,6 +230,7 @@ class GANTask:
         self.generator_optimizer = self._optimizer(model.generator, training.generator_lr)
         self.discriminator_optimizer = self._optimizer(model.discriminator, training.discriminator_lr)
         self.average = RunningAverage(model.generator)
+        self._recorded = Recorded(self._backward, model)
         schedule, total = SCHEDULES[training.schedule], steps_per_epoch * epochs
         self.schedules = schedule(training.generator_lr, total), schedule(training.discriminator_lr, total)
 
@@ -241,10 +243,13 @@ class GANTask:
         """A step of D on a batch (b, D) of data and one of samples, and after every k-th a step of G (L23)."""
         self.model.draw_from(rng)
         self._set_rates()
-        fake = self.generate(self.model.draw_noise(len(images), rng))
-        metrics = self.discriminator_step(Tensor.wrap(images), fake.detach())
-        if self.discriminator_optimizer.steps % self.training.discriminator_steps == 0:
-            metrics |= self.generator_step(fake)
+        both = (self.discriminator_optimizer.steps + 1) % self.training.discriminator_steps == 0
+        turns = self.turns(images, self.model.draw_noise(len(images), rng), both)
+        metrics = self._update(self.discriminator_optimizer, "d_gradient", next(turns))
+        for found in turns:
+            metrics |= self._update(self.generator_optimizer, "g_gradient", found)
+            n = self.generator_optimizer.steps
+            self.average.step(min(self.training.average, (1 + n) / (10 + n)))
         return metrics
 
     def _set_rates(self) -> None:
@@ -257,46 +262,44 @@ class GANTask:
                 rise = min(1.0, step / ramp if ramp else 1.0)
                 optimizer.momentum = training.momentum + rise * (training.final_momentum - training.momentum)
 
-    def discriminator_step(self, real: Tensor, fake: Tensor) -> Metrics:
-        """D learns to tell ``real`` from ``fake``, each (b, D): two passes, whose gradients add up, then one update."""
+    def _update(self, optimizer: Optimizer, norm: str, metrics: Metrics) -> Metrics:
+        metrics[norm] = optimizer.gradient_norm()
+        require_finite(metrics)
+        optimizer.step()
+        return metrics
+
+    def turns(self, images: np.ndarray, z: Tensor, both: bool = True) -> Iterator[Metrics]:
+        """Give D its gradients on data (b, D) and on samples of noise z (b, J), and then, if both play, G its own.
+
+        After each turn it yields the metrics, for its caller to update that player before the other one's turn: the
+        loss, for D also the means of D over data and over samples.
+        """
         self.discriminator_optimizer.zero_grad()
-        metrics = self.discriminator_backward(real, fake)
-        metrics["d_gradient"] = self.discriminator_optimizer.gradient_norm()
-        require_finite(metrics)
-        self.discriminator_optimizer.step()
-        return metrics
-
-    def generator_step(self, fake: Tensor) -> Metrics:
-        """G learns from what D, held fixed, says of its samples ``fake`` (b, D) (L22)."""
         self.generator_optimizer.zero_grad()
-        metrics = self.generator_backward(fake)
-        metrics["g_gradient"] = self.generator_optimizer.gradient_norm()
-        require_finite(metrics)
-        self.generator_optimizer.step()
-        n = self.generator_optimizer.steps
-        self.average.step(min(self.training.average, (1 + n) / (10 + n)))
-        return metrics
+        for results in self._recorded(images, z, both=both):
+            values = [result.item() for result in results]
+            if len(values) == 1:
+                yield {"g_loss": values[0]}
+            else:
+                yield {"d_loss": values[0] + values[1], "d_real": values[2], "d_fake": values[3]}
 
-    def generate(self, z: Tensor) -> Tensor:
-        """The samples (b, D) of a step, of noise z (b, J)."""
-        return self.model.generate(z)
-
-    def discriminator_backward(self, real: Tensor, fake: Tensor) -> Metrics:
-        """Give D's parameters their gradients; returns the loss, and the means of D over ``real`` and over ``fake``."""
+    def _backward(self, real: Tensor, z: Tensor, both: bool) -> Iterator[tuple[Tensor, ...]]:
+        fake = self.model.generate(z)
         losses, certainty = [], []
-        for x, label in ((real, self.training.real_label), (fake, 0.0)):
+        for x, label in (
+            (real, self.training.real_label),
+            (fake.detach(), 0.0),
+        ):  # D: two passes, their gradients add up
             logits = self.model.discriminate(x)
             losses.append(discriminator_loss(logits, label))
-            certainty.append(ops.sigmoid(logits.detach()).mean().item())
+            certainty.append(ops.sigmoid(logits.detach()).mean())
             losses[-1].backward()
-        return {"d_loss": losses[0].item() + losses[1].item(), "d_real": certainty[0], "d_fake": certainty[1]}
-
-    def generator_backward(self, fake: Tensor) -> Metrics:
-        """Give G's parameters their gradients; returns the loss."""
-        with frozen(self.model.discriminator):
-            loss = generator_loss(self.model.discriminate(fake), self.training.objective)
-        loss.backward()
-        return {"g_loss": loss.item()}
+        yield *losses, *certainty
+        if both:
+            with frozen(self.model.discriminator):  # G: what D, updated and held fixed, says of the same samples (L22)
+                loss = generator_loss(self.model.discriminate(fake), self.training.objective)
+            loss.backward()
+            yield (loss,)
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """What ``measure`` says of the model that samples are drawn from."""

@@ -9,7 +9,7 @@ in as an argument of shape (M, b, J): M samples of z for each of b examples (L17
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,7 +229,7 @@ class VAETask:
         self.model, self.training, self.steps_per_epoch = model, training, steps_per_epoch
         self.optimizer = Adam(model, training.lr)
         self.schedule = SCHEDULES[training.schedule](training.lr, steps_per_epoch * epochs)
-        self._recorded = Recorded(self._backward, self.optimizer.flat)
+        self._recorded = Recorded(self._backward, model)
 
     def beta(self) -> float:
         """The weight of the KL term now."""
@@ -254,13 +254,13 @@ class VAETask:
 
         RuntimeError if there are gradients: begin with ``zero_grad``.
         """
-        reconstruction, kl = self._recorded(x, noise, beta=self.beta())
+        ((reconstruction, kl),) = self._recorded(x, noise, beta=self.beta())
         return reconstruction.data.sum().item() / len(x), kl.data.sum().item() / len(x)
 
-    def _backward(self, x: Tensor, noise: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    def _backward(self, x: Tensor, noise: Tensor, beta: float) -> Iterator[tuple[Tensor, Tensor]]:
         reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
         (reconstruction + beta * kl).mean().backward()
-        return reconstruction, kl
+        yield reconstruction, kl
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""

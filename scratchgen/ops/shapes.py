@@ -52,10 +52,13 @@ def _concatenate(kernels, *parts, axis):
     if not parts:
         raise ValueError("concatenate: there are no parts")
     try:
-        return np.concatenate(parts, axis), tuple(part.shape[axis] for part in parts)
+        shape = np.concatenate([np.broadcast_to(False, part.shape) for part in parts], axis).shape
     except ValueError:
         shapes = " and ".join(str(part.shape) for part in parts)
         raise ValueError(f"concatenate: shapes {shapes} do not fit along axis {axis}") from None
+    out = kernels.memory.empty(shape, parts[0].dtype)
+    kernels.memory.concatenate(out, parts, axis)
+    return out, tuple(part.shape[axis] for part in parts)
 
 
 def _concatenate_backward(kernels, needs, dout, saved, axis):

@@ -8,8 +8,11 @@ import pytest
 
 import kernels
 from scratchgen import ops
+from scratchgen.data.dataset import Split
+from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
+from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining
 from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
-from scratchgen.nn import Dense, flatten
+from scratchgen.nn import BatchNormDense, Dense, flatten
 from scratchgen.recorded import CALLED, KEPT, UNFIT, Recorded
 from scratchgen.tensor import Tensor
 
@@ -36,13 +39,69 @@ def trained(network, training, batches, steps_per_epoch=100):
     return task, [task.step(x, np.zeros(len(x), np.int64), rng) for x in batches]
 
 
+LABELLED = Split(np.random.default_rng(3).random((20, 17), np.float32), np.arange(20) % 10)
+ADVERSARIAL = {
+    "gan": lambda: gan(GANTraining()),
+    "gan with two steps of D": lambda: gan(GANTraining(discriminator_steps=2, optimizer="momentum", momentum=0.5)),
+    "gan, minimax": lambda: gan(GANTraining(objective="minimax"), batch_norm=False, discriminator="maxout"),
+    "aae": lambda: aae(),
+    "aae, gaussian": lambda: aae(posterior="gaussian"),
+    "aae, universal": lambda: aae(AAETraining(input_noise=0.1), posterior="universal"),
+    "aae, regions": lambda: aae(AAETraining(labels=20), prior="mixture"),
+    "aae, labels for the decoder": lambda: aae(labels_for="decoder"),
+    "aae, labels for the encoder": lambda: aae(AAETraining(labels=20, encoder_optimizer="adam"), labels_for="encoder"),
+}
+
+
+def gan(training, **network):
+    config = GANConfig(17, 3, generator_hidden=(6, 7), discriminator_hidden=(8, 5), **network)
+    return GANTask(GAN(config, np.random.default_rng(0)), training, 20, 1, lambda *_: {})
+
+
+def aae(training=None, **network):
+    config = AAEConfig(17, 2, (7, 6), (6,), (5, 4), noise_dim=2, **network)
+    model = AAE(config, np.random.default_rng(0))
+    return AAETask(model, training or AAETraining(), 20, 1, LABELLED, lambda *_: {})
+
+
+def recordings(task):
+    """All that a task has recorded."""
+    return [value for value in vars(task).values() if isinstance(value, Recorded)]
+
+
+@pytest.mark.parametrize("make", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_adversaries_are_replayed_and_train_the_same(kernel_set, rng, monkeypatch, make):
+    batches, labels = rng.random((12, 6, 17), np.float32), rng.integers(10, size=(12, 6))
+
+    def run():
+        task, noise = make(), np.random.default_rng(1)
+        return task, [task.step(x, y, noise) for x, y in zip(batches, labels, strict=True)]
+
+    task, metrics = run()
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorded, "__call__", by_the_engine)
+        other, other_metrics = run()
+    assert metrics == other_metrics
+    for name, array in task.state().items():
+        np.testing.assert_array_equal(array, other.state()[name], err_msg=name)
+    for recorded in recordings(task):
+        assert set(trusted(recorded)) == {True}
+
+
+def test_random_numbers_that_the_function_draws_are_drawn_anew(rng, monkeypatch):
+    task = gan(GANTraining(), hidden_dropout=0.3)
+    for x in rng.random((5, 6, 17), np.float32):
+        task.step(x, np.zeros(6, np.int64), rng)
+    assert trusted(task._recorded) == [UNFIT]
+
+
 def trusted(recorded):
     """Of each computation: whether its recording is trusted, or what is known of one that has none."""
     return [getattr(known, "trusted", known) for known in recorded.known.values()]
 
 
 def by_the_engine(self, *inputs, **constants):
-    return self.function(*[Tensor.wrap(x) for x in inputs], **constants)
+    yield from self.function(*[None if x is None else Tensor.wrap(getattr(x, "_data", x)) for x in inputs], **constants)
 
 
 def same_training(monkeypatch, *arguments):
@@ -81,18 +140,19 @@ class Layer:
     def __init__(self, compute=lambda x: x):
         self.dense = Dense(4, 3, np.random.default_rng(0), "tanh")
         self.compute, self.calls = compute, 0
-        self.recorded = Recorded(self.function, flatten(self.dense.parameters()))
+        self.flat = flatten(self.dense.parameters())
+        self.recorded = Recorded(self.function, self.dense)
 
     def function(self, x, factor=1.0):
         self.calls += 1
         out = self.dense(self.compute(x)) * factor
         out.sum().backward()
-        return (out,)
+        yield (out,)
 
     def __call__(self, x, **constants):
         """The result and the gradients of a call."""
-        self.recorded.parameters.clear_gradients()
-        (out,) = self.recorded(x, **constants)
+        self.flat.clear_gradients()
+        ((out,),) = self.recorded(x, **constants)
         return [np.array(out), *(np.array(p.grad) for p in self.dense.parameters())]
 
 
@@ -106,7 +166,7 @@ def test_from_the_fourth_call_on_the_function_is_not_run(kernel_set, rng):
     for number, x in enumerate(rng.random((6, 5, 4), np.float32)):
         found = layer(x)
         assert layer.calls == min(number + 1, 3)
-        engine.recorded = Recorded(engine.function, engine.recorded.parameters)
+        engine.recorded = Recorded(engine.function, engine.dense)
         assert_equal(found, engine(x))
 
 
@@ -151,11 +211,11 @@ def test_frozen_parameters_have_a_recording_of_their_own(rng):
     plan = [True, True, False, True, True, False, True, False, False, False, True]
     for learns in plan:
         x = rng.random((5, 4), np.float32)
-        other.recorded = Recorded(other.function, other.recorded.parameters)
+        other.recorded = Recorded(other.function, other.dense)
         for each in (layer, other):
             each.dense.weight.requires_grad = learns
-            each.recorded.parameters.clear_gradients()
-            each.recorded(x)
+            each.flat.clear_gradients()
+            list(each.recorded(x))
         assert (layer.dense.weight.grad is not None) == learns
         assert_equal(
             [p.grad for p in layer.dense.parameters() if p.requires_grad],
@@ -176,8 +236,8 @@ def test_a_gradient_that_the_replay_left_behind_proves_nothing(rng):
     layer.compute = frozen_weight  # from the comparison on
     for x in rng.random((3, 5, 4), np.float32):
         layer.dense.weight.requires_grad = True
-        layer.recorded.parameters.clear_gradients()
-        layer.recorded(x)
+        layer.flat.clear_gradients()
+        list(layer.recorded(x))
         assert layer.dense.weight.grad is None
     assert trusted(layer.recorded) == [UNFIT]
 
@@ -235,9 +295,9 @@ def test_the_inputs_are_copied_and_may_be_of_any_layout(rng):
 def test_parameters_written_by_an_optimizer_are_seen(rng):
     layer, x = Layer(), rng.random((5, 4), np.float32)
     for _ in range(5):
-        layer.recorded.parameters.data[:] *= 0.9
+        layer.flat.data[:] *= 0.9
         other = Layer()
-        other.recorded.parameters.data[:] = layer.recorded.parameters.data
+        other.flat.data[:] = layer.flat.data
         assert_equal(layer(x), other(x))
 
 
@@ -246,3 +306,63 @@ def test_a_softmax_of_a_slice_is_replayed(kernel_set, rng):
     for x in rng.random((5, 5, 5), np.float32):
         assert_equal(layer(x), Layer(lambda x: ops.softmax(x))(np.ascontiguousarray(x[:, 1:])))
     assert trusted(layer.recorded) == [True]
+
+
+class Pair(Layer):
+    """Two layers that learn in turn, the second from what the first, by then updated, makes of the same input."""
+
+    def __init__(self, parts=2):
+        super().__init__()
+        self.second, self.parts = BatchNormDense(3, 2, np.random.default_rng(1), "tanh"), parts
+        self.flats = self.flat, flatten(self.second.parameters())
+        self.recorded = Recorded(self.function, self.dense, self.second)
+
+    def function(self, x):
+        self.calls += 1
+        out = self.dense(x)
+        out.sum().backward()
+        yield (out,)
+        for _ in range(self.parts - 1):
+            again = self.second(self.dense(x).detach())
+            again.sum().backward()
+            yield again, again * 2.0
+
+    def __call__(self, x):
+        """What is yielded, the gradients after each part, the running averages; parameters are updated in between."""
+        found = []
+        for flat in self.flats:
+            flat.clear_gradients()
+        for results in self.recorded(x):
+            found += [np.array(result) for result in results]
+            found += [np.array(p.grad) for flat in self.flats for p in flat.parameters if p.grad is not None]
+            self.flat.data[:] *= 0.9
+        return [*found, *(np.array(buffer) for buffer in self.recorded.buffers)]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])  # with three, gradients add up and running averages move twice
+def test_parts_between_which_the_caller_updates(kernel_set, rng, parts):
+    pair, engine = Pair(parts), Pair(parts)
+    for x in rng.random((6, 5, 4), np.float32):
+        engine.recorded.known.clear()
+        assert_equal(pair(x), engine(x))
+    assert trusted(pair.recorded) == [True]
+    assert (pair.calls, engine.calls) == (3, 6)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_other_parts_than_those_recorded(rng, parts):
+    pair, engine = Pair(2), Pair(2)
+    for number, x in enumerate(rng.random((6, 5, 4), np.float32)):
+        pair.parts = engine.parts = parts if number == 2 else 2
+        engine.recorded.known.clear()
+        assert_equal(pair(x), engine(x))
+    assert trusted(pair.recorded) == [UNFIT]
+
+
+def test_a_call_that_is_not_run_to_its_end_counts_for_nothing(rng):
+    pair = Pair()
+    for x in rng.random((4, 5, 4), np.float32):
+        for flat in pair.flats:
+            flat.clear_gradients()
+        next(pair.recorded(x))
+    assert pair.recorded.known == {}

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
-from scratchgen import Tensor
 from scratchgen.by_hand import aae
 from scratchgen.models.aae import AAE, CLASSES, LABELS_FOR, POSTERIORS, AAEConfig, AAETask, AAETraining
 
@@ -54,7 +53,7 @@ class WithoutUpdates(AAETask):
 
 
 def draws(model, labels, seed):
-    """What the engine draws in an event: noise, and after it what ``games`` draws of the priors."""
+    """What the engine draws in an event: noise, and after it what ``turns`` draws of the priors."""
     rng, b = np.random.default_rng(seed), len(labels)
     noise = model.draw_noise(b, rng)
     prior = model.prior.sample(b, rng, labels if model.regional else None)
@@ -71,16 +70,16 @@ def assert_by_hand_is_the_engine(kernel_set, problem, seed):
         model, images, x, labels = made(problem)
         state, config, task = model.state_dict(), model.config, WithoutUpdates(model)
         noise, prior, classes = draws(model, labels, seed)
-        metrics = task.reconstruction_step(images, Tensor(x), labels, np.random.default_rng(seed))
+        metrics = task.reconstruction_step(images, x, labels, np.random.default_rng(seed))
         check(metrics, *aae.reconstruction_gradients(state, config, images, x, labels, noise))
-        games = task.games(Tensor(x), labels, np.random.default_rng(seed))
-        metrics = task.discriminator_step(games)
+        turns = task.turns(x, labels, np.random.default_rng(seed))
+        metrics = next(turns)
         check(metrics, *aae.discriminator_gradients(state, config, x, labels, noise, prior, classes))
-        metrics = task.encoder_step(games)
+        metrics = next(turns)
         check(metrics, *aae.encoder_gradients(state, config, x, labels, noise))
         if config.labels_for == "encoder":
             given_labels = np.abs(labels)
-            metrics = task.classification_step(Tensor(x), given_labels, np.random.default_rng(seed))
+            metrics = task.classification_step(x, given_labels, np.random.default_rng(seed))
             check(metrics, *aae.classification_gradients(state, config, x, given_labels, noise))
 
 

@@ -53,12 +53,13 @@ def assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
         task, real, z = made(problem)
         model, rng = task.model, np.random.default_rng(seed)
         fake = model.generate(Tensor(z)).data
+        np.testing.assert_allclose(generate(model.state_dict(), model.config, z)[0], fake, rtol=1e-12)
         masks = tuple(draw_masks(model.config, len(z), rng, np.float64) for _ in range(2))
         step = discriminator_gradients(
             model.state_dict(), model.config, real, fake, real_label=task.training.real_label, masks=masks
         )
         model.draw_from(np.random.default_rng(seed))  # the same numbers: the masks are drawn in the same order
-        metrics = task.discriminator_backward(Tensor(real), Tensor(fake))
+        metrics = next(task.turns(real, Tensor(z)))
     found = [step.loss_real + step.loss_fake, step.d_real, step.d_fake]
     np.testing.assert_allclose(found, [metrics[name] for name in ("d_loss", "d_real", "d_fake")], rtol=1e-12)
     assert_the_engine_s(step.gradients, model)
@@ -66,16 +67,15 @@ def assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
 
 def assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
     with kernels.use(kernel_set):
-        task, _, z = made(problem)
-        model, objective = task.model, task.training.objective
-        masks = draw_masks(model.config, len(z), np.random.default_rng(seed), np.float64)
+        task, real, z = made(problem)
+        model, objective, rng = task.model, task.training.objective, np.random.default_rng(seed)
+        *_, masks = (draw_masks(model.config, len(z), rng, np.float64) for _ in range(3))  # after those of D's turn
         loss, gradients = generator_gradients(model.state_dict(), model.config, z, objective, masks)
-        samples, averages = generate(model.state_dict(), model.config, z)
+        _, averages = generate(model.state_dict(), model.config, z)
         model.draw_from(np.random.default_rng(seed))
-        fake = model.generate(Tensor(z))
-        metrics = task.generator_backward(fake)
+        _, metrics = task.turns(real, Tensor(z))
+        task.discriminator_optimizer.zero_grad()
     np.testing.assert_allclose(loss, metrics["g_loss"], rtol=1e-12)
-    np.testing.assert_allclose(samples, fake.data, rtol=1e-12)
     assert_the_engine_s(gradients, model)
     state = model.state_dict()
     assert averages.keys() == state.keys() - model.named_parameters().keys()

@@ -145,11 +145,13 @@ def test_a_step_is_the_algorithm():
 def test_each_step_changes_only_its_own_parameters(discriminator, rng):
     task = task_of(discriminator=discriminator)
     model = task.model
-    fake = model.generate(model.draw_noise(BATCH, rng))
+    turns = task.turns(batches(1)[0], model.draw_noise(BATCH, rng))
+    next(turns)
     before = bits(model)
-    task.discriminator_step(Tensor(batches(1)[0]), fake.detach())
+    task.discriminator_optimizer.step()
     middle = bits(model)
-    task.generator_step(fake)
+    next(turns)
+    task.generator_optimizer.step()
     after = bits(model)
     own = {name for name in before if name.startswith("discriminator.")}
     assert {name for name in before if before[name] != middle[name]} == own
@@ -160,14 +162,15 @@ def test_each_step_changes_only_its_own_parameters(discriminator, rng):
 def test_the_gradient_of_the_shared_discriminator_is_the_sum_of_both_passes_exactly():
     """L24: D1 on data and D2 on samples are one network."""
     model = small_gan(np.float64)
-    real, fake = (Tensor(images.astype(np.float64)) for images in batches(2))
+    images, z = batches(1)[0].astype(np.float64), model.draw_noise(BATCH, np.random.default_rng(0))
+    real, fake = Tensor(images), model.generate(z).detach()
     network, found = model.discriminator, []
     task = GANTask(model, GANTraining(real_label=1.0), 1, 1, lambda *_: {})
     passes = (
         lambda: discriminator_loss(model.discriminate(real), 1.0).backward(),
         # the masks of D2 are those that it has after D1
         lambda: model.discriminate(real) and discriminator_loss(model.discriminate(fake), 0.0).backward(),
-        lambda: task.discriminator_backward(real, fake),
+        lambda: next(task.turns(images, z)),
     )
     for backward in passes:
         model.draw_from(np.random.default_rng(0))
