@@ -18,7 +18,7 @@ import kernels
 from scratchgen.nn import Buffer, Module, Parameter
 from scratchgen.tensor import Tensor
 
-KEPT = 4  # recordings, those used last: each holds all arrays of its computation
+KEPT = 8  # recordings, those used last: each holds all arrays of its computation
 CALLED, UNFIT = "called once", "not replayed"  # what is known of a computation that has no recording
 Calls = list[tuple[Callable[..., None], tuple]]
 

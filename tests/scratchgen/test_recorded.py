@@ -194,7 +194,8 @@ def test_constants_shapes_and_kernel_sets_have_recordings_of_their_own(rng):
             with kernels.use(kernel_set):
                 assert_equal(layer(x, factor=factor), Layer()(x, factor=factor))
     assert layer.calls == 3 * len(cases)
-    layer(np.ones((1, 4), np.float32))
+    for n in range(1, KEPT):
+        layer(np.ones((n, 4), np.float32), factor=3.0)
     assert len(layer.recorded.known) == KEPT
 
 
