@@ -114,9 +114,9 @@ def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[st
 
 def _endless_batches(config: RunConfig, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The batches of training, epoch after epoch."""
-    shuffle = stream(config.seed, "shuffle")
+    shuffle, images = stream(config.seed, "shuffle"), kernels.active().memory.to_device(data.train.images)
     while True:
-        yield from batches(data.train, shuffle.permutation(len(data.train)), config.batch_size)
+        yield from batches(images, data.train.labels, shuffle.permutation(len(images)), config.batch_size)
 
 
 def summarize(rounds: list[Round]) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+import kernels
 from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
-from scratchgen.data.dataset import Dataset, Split
+from scratchgen.data.dataset import Dataset
 from scratchgen.errors import UserError
 from scratchgen.nn import Module
 
@@ -34,7 +35,10 @@ class Task(Protocol):
     """What the trainer asks of a model."""
 
     def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
-        """Take one training step on a batch; the metrics are means over it. NotFinite before anything is harmed."""
+        """Take one training step on a batch; the metrics are means over it. NotFinite before anything is harmed.
+
+        Where kernels compute on a device, the images lie there.
+        """
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The same metrics on held-out images."""
@@ -82,11 +86,16 @@ def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
     return np.random.default_rng([seed, STREAMS.index(purpose), len(more), *more])
 
 
-def batches(split: Split, order: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images (b, D) and labels (b,), a batch at a time, in the ``order`` of these indices; the last may be short."""
+def batches(images: Any, labels: np.ndarray, order: np.ndarray, batch_size: int) -> Iterator[tuple[Any, np.ndarray]]:
+    """Images (b, D) and labels (b,), a batch at a time, in the ``order`` of these indices; the last may be short.
+
+    ``images`` (n, D) lie where kernels compute (``memory.to_device``), and so do batches of them.
+    """
+    memory = kernels.active().memory
+    places = memory.to_device(order)
     for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        yield split.images.take(chosen, axis=0), split.labels[chosen]  # take is faster than an index
+        chosen = slice(start, start + batch_size)
+        yield memory.rows(images, places[chosen]), labels[order[chosen]]
 
 
 @dataclass
@@ -148,6 +157,7 @@ class Trainer:
         Raises Interrupted after Ctrl-C, with a checkpoint of that very step, and NotFinite when a metric is not
         finite: the last checkpoint, and the good parameters in it, stay.
         """
+        self.images = kernels.active().memory.to_device(self.data.train.images)  # once: a device keeps them
         with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
             while self.progress.epoch < self.epochs:
                 for images, labels in self._batches():
@@ -160,14 +170,15 @@ class Trainer:
                     raise Interrupted
         return self.progress.history
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _batches(self) -> Iterator[tuple[Any, np.ndarray]]:
         """The batches of this epoch that are still to come, behind a progress bar."""
         order = self.shuffle.permutation(len(self.data.train))
         name, total = f"epoch {self.progress.epoch + 1}/{self.epochs}", math.ceil(len(order) / self.batch_size)
         with tqdm(desc=name, total=total, initial=self.progress.batch, leave=False, disable=None) as self.bar:
-            yield from batches(self.data.train, order[self.progress.batch * self.batch_size :], self.batch_size)
+            left = order[self.progress.batch * self.batch_size :]
+            yield from batches(self.images, self.data.train.labels, left, self.batch_size)
 
-    def _step(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def _step(self, images: Any, labels: np.ndarray) -> None:
         progress = self.progress
         try:
             metrics = self.task.step(images, labels, self.noise)

@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from kernels.cpu.vector_math import JIT, cast
 
+COUNTERS = 256  # at a time, whose words a near cache holds
 LOW, BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -26,30 +27,48 @@ def normal(out, seed, step):
 
 
 @njit(**JIT)
-def _philox(c0, c1, c2, c3, k0, k1):
-    """Four words from four of the counter and two of the key: uint64, of which the lower half counts."""
+def _philox(words, first, half, seed, step):
+    """words (4, n) = those of n counters from ``first`` on: uint64, of which the lower half counts.
+
+    A round of all counters before the next round of any: the counters are what a vector can hold.
+    """
+    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
+    for i in range(w0.size):
+        w0[i], w1[i], w2[i], w3[i] = np.uint64(first + i), np.uint64(half), step & LOW, step >> BITS
+    k0, k1 = seed & LOW, seed >> BITS
     for _ in range(10):
-        p0, p1 = MULTIPLIER_0 * c0, MULTIPLIER_1 * c2
-        c0, c1, c2, c3 = (p1 >> BITS) ^ c1 ^ k0, p1 & LOW, (p0 >> BITS) ^ c3 ^ k1, p0 & LOW
+        for i in range(w0.size):
+            p0, p1 = MULTIPLIER_0 * (w0[i] & LOW), MULTIPLIER_1 * (w2[i] & LOW)
+            w0[i], w2[i] = (p1 >> BITS) ^ w1[i] ^ k0, (p0 >> BITS) ^ w3[i] ^ k1
+            w1[i], w3[i] = p1 & LOW, p0 & LOW
         k0, k1 = (k0 + WEYL_0) & LOW, (k1 + WEYL_1) & LOW
-    return c0, c1, c2, c3
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _fill32(out, seed, step):
-    for block in range((out.size + 3) // 4):
-        words = _philox(np.uint64(block), np.uint64(0), step & LOW, step >> BITS, seed & LOW, seed >> BITS)
-        for i in range(min(4, out.size - 4 * block)):
-            out[4 * block + i] = np.float32(words[i] >> np.uint64(8)) * np.float32(2.0**-24)
+    size = 4 * COUNTERS
+    for start in prange((out.size + size - 1) // size):
+        words, here = np.empty((4, COUNTERS), np.uint64), out[size * start : size * (start + 1)]
+        _philox(words, COUNTERS * start, 0, seed, step)
+        whole = here.size == size  # else the last numbers are too many
+        numbers = here.reshape(COUNTERS, 4) if whole else np.empty((COUNTERS, 4), np.float32)
+        for i in range(COUNTERS):
+            for w in range(4):  # by way of an int32, which a vector instruction turns into a float
+                numbers[i, w] = np.float32(np.int32(words[w, i] >> np.uint64(8))) * np.float32(2.0**-24)
+        if not whole:
+            here[:] = numbers.reshape(size)[: here.size]
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _fill64(out, seed, step):
-    for block in range((out.size + 3) // 4):
-        upper = _philox(np.uint64(block), np.uint64(0), step & LOW, step >> BITS, seed & LOW, seed >> BITS)
-        lower = _philox(np.uint64(block), np.uint64(1), step & LOW, step >> BITS, seed & LOW, seed >> BITS)
-        for i in range(min(4, out.size - 4 * block)):
-            out[4 * block + i] = np.float64(upper[i] << np.uint64(21) | lower[i] >> np.uint64(11)) * 2.0**-53
+    size = 4 * COUNTERS
+    for start in prange((out.size + size - 1) // size):
+        upper, lower = np.empty((4, COUNTERS), np.uint64), np.empty((4, COUNTERS), np.uint64)
+        _philox(upper, COUNTERS * start, 0, seed, step)
+        _philox(lower, COUNTERS * start, 1, seed, step)
+        for e in range(size * start, min(size * (start + 1), out.size)):
+            i, w = e // 4 - COUNTERS * start, e % 4
+            out[e] = np.float64(upper[w, i] << np.uint64(21) | lower[w, i] >> np.uint64(11)) * 2.0**-53
 
 
 @njit(**JIT)

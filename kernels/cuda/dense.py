@@ -1,11 +1,11 @@
-"""The dense layer. Its products are the last rung of ``products.py``; one kernel adds the bias and applies the
-activation, and one takes both back and begins the sums for the bias's gradient on its way."""
+"""The dense layer. Its products are the last rung of ``products.py``, where a sum gets bias and activation before it is
+written; one kernel takes both back and begins the sums for the bias's gradient on its way."""
 
 import numpy as np
 
 from kernels.cuda import memory, products
-from kernels.cuda.device import cuda, launch, launch_over, shares
-from kernels.cuda.functions import ACTIVATIONS, COLUMN_TILE, COLUMNS, ROWS, activate, column_sum, slope
+from kernels.cuda.device import cuda, launch, shares
+from kernels.cuda.functions import ACTIVATIONS, COLUMN_TILE, COLUMNS, ROWS, column_sum, slope
 from kernels.cuda.reductions import sum_axis
 
 
@@ -34,16 +34,7 @@ def _each(product, out, a, b):
 
 def dense_forward(out, x, w, b, activation):
     """out (r,o) = activation(x w + b), with x (r,i), w (i,o), b (o)."""
-    products.matmul(out, x, w)
-    launch_over(out.size, _bias_then, out, b, ACTIVATIONS.index(activation))
-
-
-@cuda.jit
-def _bias_then(out, b, kind):
-    size = out.shape[1]
-    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        r, o = i // size, i % size
-        out[r, o] = activate(kind, out[r, o] + b[o])
+    products.dense(out, x, w, b, ACTIVATIONS.index(activation))
 
 
 def dense_activation_backward(dpre, db, dout, out, activation):

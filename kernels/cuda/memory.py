@@ -1,12 +1,13 @@
 """Where results are written: arrays on the device, whose memory serves again once nobody holds them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from kernels.cuda.array import DeviceArray, is_basic
-from kernels.cuda.device import captured
+from kernels.cuda.device import captured, cuda, launch_over
 
 __all__ = [
     "add_at",
@@ -16,6 +17,7 @@ __all__ = [
     "copied",
     "empty",
     "empty_like",
+    "rows",
     "to_device",
     "to_host",
     "write",
@@ -74,3 +76,16 @@ def concatenate(out: DeviceArray, parts: Sequence[DeviceArray], axis: int) -> No
         end = start + part.shape[axis]
         out[(*(slice(None),) * (axis % out.ndim), slice(start, end))] = part
         start = end
+
+
+def rows(x: DeviceArray, chosen: DeviceArray) -> DeviceArray:
+    """Those rows of x (n, ...), in an array of their own; ``chosen`` lies on the device too."""
+    out = empty((*chosen.shape, *x.shape[1:]), x.dtype)
+    launch_over(out.size, _rows, out.reshape(-1), x.reshape(-1), chosen, math.prod(x.shape[1:]))
+    return out
+
+
+@cuda.jit
+def _rows(out, x, chosen, width):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = x[chosen[i // width] * width + i % width]

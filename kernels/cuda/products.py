@@ -19,13 +19,15 @@ device and of any size, 0 included; a row of ``out`` may have 65,535 tiles, for 
 terms. ``out`` is overwritten and must share no memory with the inputs. No rung skips a term, so NaN and infinity spread
 as they do in ``np.matmul``; past its edges a matrix is read as zeros. Shapes that do not fit raise ``ValueError``.
 
-Last come ``matmul``, ``matmul_tn`` and ``matmul_nt``, which choose how large a tile is and who shares its terms.
+Last come ``matmul``, ``matmul_tn``, ``matmul_nt`` and ``dense``, which choose how large a tile is and who shares its
+terms.
 """
 
 import numpy as np
 
 from kernels.cuda import memory
 from kernels.cuda.device import SIMULATED, cuda, launch, multiprocessors
+from kernels.cuda.functions import activate
 from kernels.cuda.vectors import in_fours, load4, store4
 
 # Threads in a row of a block (as many rows are in it), and how many terms are in shared memory at a time. The simulator
@@ -245,8 +247,16 @@ def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
 
 
 @cuda.jit(device=True, **INLINE)
-def _write(out, above, rows, sums, i0, j0, threads):
-    """The sums to a matrix of so many ``rows`` in out, with ``above`` rows above it."""
+def _finished(total, bias, column, kind):
+    """activation(total + bias), or the total itself where there is no bias."""
+    if bias is None:
+        return total
+    return activate(kind, total + bias[column])
+
+
+@cuda.jit(device=True, **INLINE)
+def _write(out, above, rows, sums, i0, j0, threads, bias, kind):
+    """The sums, ``_finished``, to a matrix of so many ``rows`` in out, with ``above`` rows above it."""
     fours = in_fours(out)
     row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
     for i in range(sums.shape[0]):
@@ -255,11 +265,17 @@ def _write(out, above, rows, sums, i0, j0, threads):
             c = j0 + 4 * column + j * threads
             if r < rows and c < out.shape[1]:
                 if fours:
-                    store4(out, above + r, c, (sums[i, j], sums[i, j + 1], sums[i, j + 2], sums[i, j + 3]))
+                    four = (
+                        _finished(sums[i, j], bias, c, kind),
+                        _finished(sums[i, j + 1], bias, c + 1, kind),
+                        _finished(sums[i, j + 2], bias, c + 2, kind),
+                        _finished(sums[i, j + 3], bias, c + 3, kind),
+                    )
+                    store4(out, above + r, c, four)
                 else:
                     for q in range(4):
                         if c + q < out.shape[1]:
-                            out[above + r, c + q] = sums[i, j + q]
+                            out[above + r, c + q] = _finished(sums[i, j + q], bias, c + q, kind)
 
 
 # ---- four numbers an instruction: the products -------------------------------------------------------------------
@@ -295,7 +311,7 @@ def _vectors(out, a, b):
         cuda.syncthreads()
         _add_terms(sums, left, right, tile_a, tile_b, 0, LARGE_DEPTH, LARGE_THREADS)
         cuda.syncthreads()
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS, None, 0)
 
 
 def product_ahead(out, a, b):
@@ -306,11 +322,11 @@ def product_ahead(out, a, b):
     that threads which are ahead write one while others still read the other, and wait once a tile instead of twice.
     """
     m, n, _ = _sizes(out, a, b)
-    _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, True, False)
+    _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, True, False, None, 0)
 
 
 @cuda.jit(**TWO_LARGE_BLOCKS)
-def _ahead(out, a, b, a_along, b_along):
+def _ahead(out, a, b, a_along, b_along, bias, kind):
     tile_a = cuda.shared.array(TWO_LARGE_TILES, a.dtype, alignment=16)
     tile_b = cuda.shared.array(TWO_LARGE_TILES, a.dtype, alignment=16)
     share_a = cuda.local.array(LARGE_SHARE, a.dtype)
@@ -321,7 +337,7 @@ def _ahead(out, a, b, a_along, b_along):
     i0, j0, k = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE, a.shape[1] if a_along else a.shape[0]
     memories = tile_a, tile_b, share_a, share_b, sums, left, right
     _sum_ahead(memories, a, b, a_along, b_along, i0, j0, 0, k, LARGE, LARGE_DEPTH, LARGE_THREADS)
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS, bias, kind)
 
 
 @cuda.jit(device=True, **INLINE)
@@ -369,7 +385,15 @@ def matmul_nt(out, a, b):
     _multiply(out, a, b, True, True)
 
 
-def _multiply(out, a, b, a_along, b_along):
+def dense(out, x, w, b, kind):
+    """out (m,n) = activation(x w + b), with x (m,k), w (k,n), b (n) and the number of an activation.
+
+    A sum gets its bias and its activation in the register that it was taken in: ``out`` is not read again.
+    """
+    _multiply(out, x, w, True, False, b, kind)
+
+
+def _multiply(out, a, b, a_along, b_along, bias=None, kind=0):
     """Large tiles if there is one for every multiprocessor, else small ones, whose terms several blocks may share.
 
     A batch of 128 has a single row of large tiles, and most of a GPU would stand still. Shares are added in their
@@ -378,16 +402,16 @@ def _multiply(out, a, b, a_along, b_along):
     """
     m, n, k = _sizes(out, a, b, a_along, b_along)
     if out.dtype == np.float32 and _tiles(m, n, LARGE) >= multiprocessors():
-        _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, a_along, b_along)
+        _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, a_along, b_along, bias, kind)
         return
     terms = _terms_a_share(m, n, k)
     shares = -(-k // terms)
     if shares <= 1:
-        _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, out, a, b, a_along, b_along, terms)
+        _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, out, a, b, a_along, b_along, terms, bias, kind)
         return
     parts = memory.empty((shares * m, n), out.dtype)
-    _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, parts, a, b, a_along, b_along, terms, shares=shares)
-    _launch(_add_shares, m, n, BLOCK, BLOCK, out, parts)
+    _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, parts, a, b, a_along, b_along, terms, None, 0, shares=shares)
+    _launch(_add_shares, m, n, BLOCK, BLOCK, out, parts, bias, kind)
 
 
 def _terms_a_share(m, n, k):
@@ -398,7 +422,7 @@ def _terms_a_share(m, n, k):
 
 
 @cuda.jit(**SMALL_BLOCK)
-def _ahead_small(out, a, b, a_along, b_along, terms):
+def _ahead_small(out, a, b, a_along, b_along, terms, bias, kind):
     """Share z of the terms, ``terms`` of them, to the z-th matrix of those that stand one above the other in out."""
     tile_a = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
     tile_b = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
@@ -413,16 +437,16 @@ def _ahead_small(out, a, b, a_along, b_along, terms):
     _sum_ahead(
         memories, a, b, a_along, b_along, i0, j0, start, min(k, start + terms), SMALL, SMALL_DEPTH, SMALL_THREADS
     )
-    _write(out, cuda.blockIdx.z * m, m, sums, i0, j0, SMALL_THREADS)
+    _write(out, cuda.blockIdx.z * m, m, sums, i0, j0, SMALL_THREADS, bias, kind)
 
 
 @cuda.jit
-def _add_shares(out, parts):
-    """out (m, n) = the sum of the matrices (m, n) that stand one above the other in parts."""
+def _add_shares(out, parts, bias, kind):
+    """out (m, n) = the sum of the matrices (m, n) that stand one above the other in parts, ``_finished``."""
     i = cuda.blockIdx.x * BLOCK + cuda.threadIdx.x // BLOCK
     j = cuda.blockIdx.y * BLOCK + cuda.threadIdx.x % BLOCK
     if i < out.shape[0] and j < out.shape[1]:
         total = parts[i, j]
         for row in range(i + out.shape[0], parts.shape[0], out.shape[0]):
             total += parts[row, j]
-        out[i, j] = total
+        out[i, j] = _finished(total, bias, j, kind)

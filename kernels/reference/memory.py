@@ -54,3 +54,8 @@ def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
 def concatenate(out: np.ndarray, parts: Sequence[np.ndarray], axis: int) -> None:
     """out = the parts, one after the other along ``axis``."""
     np.concatenate(parts, axis, out=out)
+
+
+def rows(x: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Those rows of x (n, ...), in an array of their own."""
+    return x.take(chosen, axis=0)

@@ -3,6 +3,7 @@
 import numpy as np
 
 import kernels
+from scratchgen.noise import uniform
 
 BINARIZE = ("none", "static", "dynamic")
 
@@ -22,11 +23,11 @@ def describe(binarize: str, likelihood: str) -> str:
 def binarized(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw every pixel of images (n, d) in [0, 1] as 0 or 1, with its grey level as the probability of 1.
 
+    They may lie on a device, as the result does if kernels compute there.
     Source: Salakhutdinov & Murray 2008; anew for every batch in Burda et al. 2015.
     """
     memory = kernels.active().memory
-    uniform = rng.random(images.shape, dtype=np.float32).astype(images.dtype, copy=False)
-    grey, drawn = (memory.to_device(array.reshape(-1)) for array in (images, uniform))  # in C order, whatever theirs
+    grey = memory.to_device(images.reshape(-1))  # in C order, whatever theirs
     out = memory.empty(grey.shape, images.dtype)
-    kernels.active().elementwise.bernoulli(out, grey, drawn)
-    return memory.to_host(out).reshape(images.shape)
+    kernels.active().elementwise.bernoulli(out, grey, uniform(grey.shape, images.dtype, rng))
+    return out.reshape(images.shape)

@@ -22,6 +22,7 @@ from scratchgen.data.pixels import BINARIZE, binarized
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
+from scratchgen.noise import normal
 from scratchgen.optim import SCHEDULES, Adam
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor, no_grad
@@ -241,7 +242,7 @@ class VAETask:
         if self.training.binarize == "dynamic":
             images = binarized(images, rng)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
-        noise = rng.standard_normal(shape, dtype=self.model.dtype.type)
+        noise = normal(shape, self.model.dtype, rng)
         self.optimizer.lr = self.schedule(self.optimizer.steps)
         self.optimizer.zero_grad()
         metrics = _metrics(*self.backward(images, noise))
@@ -265,7 +266,9 @@ class VAETask:
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""
         images = dataset.test.images
-        return mean_bound(self.model, binarized(images, rng) if self.training.binarize == "dynamic" else images, rng)
+        if self.training.binarize == "dynamic":
+            images = kernels.active().memory.to_host(binarized(images, rng))
+        return mean_bound(self.model, images, rng)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters under ``model.``, Adam's moments under ``optimizer.``."""

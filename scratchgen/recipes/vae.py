@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+import kernels
 from scratchgen.data import Dataset
 from scratchgen.data.pixels import binarized, describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
@@ -70,14 +71,14 @@ class VAERecipe(Recipe):
         """The data, binarised if that is done once."""
         if config.training.binarize != "static":
             return data
-        train = replace(data.train, images=binarized(data.train.images, stream(config.seed, "pixels", 0)))
+        train = replace(data.train, images=_binarized_once(data.train.images, stream(config.seed, "pixels", 0)))
         return replace(data, train=train, test=replace(data.test, images=self.test_images(config, data)))
 
     def test_images(self, config: RunConfig, data: Dataset) -> np.ndarray:
         """The test images (n, D) as the model sees pixels; those already binarised stay as they are."""
         if config.training.binarize == "none":
             return data.test.images
-        return binarized(data.test.images, stream(config.seed, "pixels", 1))
+        return _binarized_once(data.test.images, stream(config.seed, "pixels", 1))
 
     def build(self, config: RunConfig) -> VAE:
         """A new VAE."""
@@ -138,3 +139,7 @@ class VAERecipe(Recipe):
                 grid = model.mean(Tensor(Gaussian(2).walk(20, 20), dtype=model.dtype)).data
             paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
         return paths
+
+
+def _binarized_once(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return kernels.active().memory.to_host(binarized(images, rng))

@@ -107,6 +107,10 @@ def call_everything(dtype):
     flat, layout = np.zeros(12, dtype), np.zeros((3, 4), np.int8)
     array.copy_strided(flat, layout, flat, layout)
     array.launch_over(3, array._take, flat, flat, np.arange(3))
+    MODULES["memory"].rows(np.zeros((3, 4), dtype), np.arange(2))
+    for m, k, n in [(4096, 1, 4096), (64, 640, 64), (64, 1, 64)]:
+        arrays = (np.empty(shape, dtype) for shape in ((m, n), (m, k), (k, n), (n,)))
+        products.dense(*arrays, 1)
     for product, (m, k, n) in [(products.matmul, size) for size in ((4096, 1, 4096), (64, 640, 64), (64, 1, 64))] + [
         (rung, (64, 1, 64)) for rung in products.LADDER
     ]:

@@ -7,6 +7,7 @@ pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to test, for
 
 from kernels.cuda import products
 from kernels.cuda.device import SIMULATED, cuda
+from kernels.cuda.functions import ACTIVATIONS
 from kernels.cuda.memory import to_device, to_host
 
 pytestmark = pytest.mark.skipif(
@@ -83,6 +84,19 @@ def test_every_rung_multiplies(product, dtype, shape):
 def test_products_that_train(product, turn_a, turn_b, dtype, shape, count, monkeypatch):
     monkeypatch.setattr(products, "multiprocessors", lambda: count)
     check(product, *normal(shape, dtype), turn_a, turn_b)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
+@pytest.mark.parametrize("count", [1, 10_000], ids=["large tiles", "small tiles and shares"])
+def test_a_product_with_bias_and_activation(shape, count, monkeypatch):
+    monkeypatch.setattr(products, "multiprocessors", lambda: count)
+    x, w = normal(shape, np.float32)
+    b = np.linspace(-1, 1, w.shape[1], dtype=np.float32)
+    (_, device_x), (_, device_w) = fenced(x / 9, np.nan), fenced(w / 9, np.nan)
+    field, out = fenced(np.full((len(x), b.size), np.nan, np.float32), 7.0)
+    products.dense(out, device_x, device_w, to_device(b), ACTIVATIONS.index("tanh"))
+    np.testing.assert_allclose(to_host(out), np.tanh((x / 9) @ (w / 9) + b), rtol=0, atol=1e-5)
+    assert (np.delete(to_host(field), np.s_[FENCE : FENCE + len(x)], axis=0) == 7.0).all()
 
 
 @pytest.mark.parametrize("product", [*products.LADDER, products.matmul], ids=lambda product: product.__name__)

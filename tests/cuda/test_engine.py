@@ -106,6 +106,14 @@ def test_arrays_are_concatenated(axis, rng):
     np.testing.assert_array_equal(to_host(out), expected)
 
 
+def test_rows_are_taken(rng):
+    x, chosen = rng.standard_normal((7, 3)), np.array([6, 0, 6, 2, 5])
+    places = to_device(chosen)
+    np.testing.assert_array_equal(to_host(memory.rows(to_device(x), places)), x[chosen])
+    np.testing.assert_array_equal(to_host(memory.rows(to_device(x), places[1:3])), x[chosen[1:3]])
+    assert memory.rows(to_device(x), places[:0]).shape == (0, 3)
+
+
 def test_where_no_memory_is_left_that_which_nobody_holds_is_given_back(monkeypatch):
     to_device(np.zeros(1_234))  # so that there is some: nobody holds it
     plain, asked = cuda.device_array, []
@@ -280,6 +288,7 @@ def computed_by_reference(monkeypatch):
         out.copy_to_device(values)
 
     monkeypatch.setattr(arrays, "copy_strided", copy_strided)
+    monkeypatch.setattr(memory, "rows", lambda x, chosen: to_device(to_host(x)[to_host(chosen)]))
     cuda_set = kernels.find("cuda")
     for file in cuda_set.__all__:
         if file != "memory":

@@ -301,5 +301,6 @@ def test_the_memory_of_a_host():
         assert copied.flags.c_contiguous
         assert not np.shares_memory(copied, x)
         np.testing.assert_array_equal(copied, x.T)
+        np.testing.assert_array_equal(memory.rows(x, np.array([1, 0, 1])), x[[1, 0, 1]])
         memory.add_at(x, np.array([0, 0]), np.ones((2, 3)))
         np.testing.assert_array_equal(x, [[2, 3, 4], [3, 4, 5]])

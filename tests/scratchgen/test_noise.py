@@ -1,0 +1,34 @@
+"""Random numbers of training: distributed as they should be, and told by the generator alone."""
+
+import numpy as np
+import pytest
+
+import kernels
+from scratchgen.noise import normal, uniform
+
+N = 40_000
+
+
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments(rng, dtype):
+    for draw, mean, sd, fourth in ((normal, 0, 1, 3), (uniform, 1 / 2, 1 / 12**0.5, 1.8)):
+        x = np.asarray(draw((N // 4, 4), np.dtype(dtype), rng))
+        assert (x.shape, x.dtype) == ((N // 4, 4), dtype)
+        z = ((x - mean) / sd).ravel().astype(np.float64)
+        assert abs(z.mean()) < 4 / N**0.5
+        assert abs((z**2).mean() - 1) < 4 * ((fourth - 1) / N) ** 0.5
+        assert np.abs(np.corrcoef(x.T) - np.eye(4)).max() < 0.05
+
+
+@pytest.mark.parametrize("draw", [normal, uniform])
+def test_the_generator_alone_tells_which_numbers(draw):
+    """The same on every kernel set, others at the next draw, and the same again from the same state."""
+    found = {}
+    for name in kernels.SETS:
+        rng = np.random.default_rng(5)
+        with kernels.use(name):
+            found[name] = [np.array(draw((7,), np.dtype(np.float32), rng)) for _ in range(2)]
+    first, second = found["reference"]
+    assert not np.isclose(first, second).any()
+    np.testing.assert_allclose(found["cpu"], [first, second], rtol=1e-5, atol=1e-6)
