@@ -27,12 +27,8 @@ from kernels import cpu, reference
 
 SETS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 NAMES = ("cpu", "reference", "cuda")  # those that can be asked for; ``SETS`` holds those that have been found
-WRITES = (
-    "write",
-    "add_to",
-    "add_at",
-    "concatenate",
-)  # the functions of ``memory`` that are kernels too: they write into an array
+# The functions of ``memory`` that are kernels too: they write into an array.
+WRITES = ("write", "add_to", "add_at", "concatenate", "take")
 _active = cpu
 
 

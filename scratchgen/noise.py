@@ -1,7 +1,8 @@
 """Random numbers for training, drawn where kernels compute, on a device too.
 
 One whole number of the run's generator tells a kernel which numbers of the counted stream (``kernels.random``) are
-meant. So a step draws the same on every kernel set, and a checkpoint need know no more than the generator's state.
+meant. So a step draws the same on every kernel set, up to rounding, and a checkpoint need know no more than the
+generator's state.
 """
 
 from typing import Any

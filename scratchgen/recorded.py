@@ -7,7 +7,7 @@ graph: ``jax.jit`` traces one, CUDA captures one.
 """
 
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -43,12 +43,18 @@ class Part:
 class Recording:
     """The parts of a computation, and the arrays that its inputs lie in.
 
-    It is ``trusted`` once a replay has been found equal to the computation.
+    A replay has been found equal to the computation for other numbers in those inputs that are ``tried``, and for the
+    same as ever in the others.
     """
 
     inputs: list[Any]
     parts: list[Part]
-    trusted: bool = False
+    tried: set[int] = field(default_factory=set)
+
+    def untried(self, inputs: list[Any]) -> set[int]:
+        """The inputs that are for the first time not what they were."""
+        pairs = enumerate(zip(self.inputs, inputs, strict=True))
+        return {i for i, (mine, new) in pairs if i not in self.tried and not _same(mine, new)}
 
     def write(self, inputs: list[Any]) -> None:
         """Have the next replay compute from these."""
@@ -91,10 +97,12 @@ class Recorded:
 
     def _parts(self, key: Hashable, inputs: list[Any], constants: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
         known = self.known.pop(key, None)  # and away, should anything go wrong now
-        if isinstance(known, Recording) and known.trusted:
+        if isinstance(known, Recording) and known.tried and not known.untried(inputs):
             known.write(inputs)
             for part in known.parts:
                 yield part.replay(self.parameters)
+                for buffer in self.buffers:
+                    buffer.version += 1
         elif isinstance(known, Recording):
             known = yield from self._compare(known, inputs, constants)
         elif known == CALLED:
@@ -126,15 +134,16 @@ class Recorded:
         self, known: Recording, inputs: list[Any], constants: dict[str, Any]
     ) -> Generator[tuple[Tensor, ...], None, Recording | str]:
         function = self._run(inputs, constants)
-        if any(new is not None and np.array_equal(mine, new) for mine, new in zip(known.inputs, inputs, strict=True)):
-            yield from function  # an input that is what it was would tell nothing
+        changed, equal = known.untried(inputs), True
+        if not changed:  # inputs that are what they were tell nothing
+            yield from function
             return known
         known.write(inputs)
-        equal = True
         for part in known.parts:
             before = self._state()
-            part.run = kernels.active().memory.captured(part.run)
-            self._set_state(before)
+            if not known.tried:
+                part.run = kernels.active().memory.captured(part.run)
+                self._set_state(before)
             replayed = _numbers(part.replay(self.parameters)) + self._state()
             self._set_state(before)
             results = next(function, None)
@@ -145,7 +154,7 @@ class Recorded:
         for results in function:
             equal = False
             yield results
-        known.trusted = equal
+        known.tried |= changed
         return known if equal else UNFIT
 
     def _state(self) -> list[np.ndarray | None]:
@@ -171,6 +180,10 @@ def _call_all(calls: Calls) -> None:
 
 def _numbers(tensors: Iterable[Tensor]) -> list[np.ndarray | None]:
     return [np.array(tensor.data) for tensor in tensors]
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or np.array_equal(a, b)
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:

@@ -230,20 +230,8 @@ def _full(index: Any) -> tuple:
 # ---- NumPy's functions of arrays on the device ----
 
 
-def _split(array: DeviceArray, places: Any, axis: int = 0) -> list[DeviceArray]:
-    return [array._taken(layout) for layout in np.split(array._layout(), places, axis)]
-
-
-def _broadcast_to(array: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
-    return array._taken(np.broadcast_to(array._layout(), shape))
-
-
 def _zeros_like(array: DeviceArray) -> DeviceArray:
     return DeviceArray.from_host(np.zeros(array.shape, array.dtype))
-
-
-def _empty_like(array: DeviceArray) -> DeviceArray:
-    return DeviceArray.empty(array.shape, array.dtype)
 
 
 def _shares_memory(a: Any, b: Any) -> bool:
@@ -255,10 +243,7 @@ def _array_equal(a: Any, b: Any) -> bool:
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.split: _split,
-    np.broadcast_to: _broadcast_to,
     np.zeros_like: _zeros_like,
-    np.empty_like: _empty_like,
     np.shares_memory: _shares_memory,
     np.array_equal: _array_equal,
 }

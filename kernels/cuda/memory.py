@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "empty",
     "empty_like",
     "rows",
+    "take",
     "to_device",
     "to_host",
     "write",
@@ -51,7 +53,21 @@ def copied(x: DeviceArray) -> DeviceArray:
 
 def write(out: DeviceArray, values: Any) -> None:
     """out = values, repeated along the axes that ``out`` has more of; they may lie on the host."""
-    out[...] = values
+    if isinstance(values, Real):
+        launch_over(out.size, _fill, out.reshape(-1), out.dtype.type(values))
+    else:
+        out[...] = values
+
+
+@cuda.jit
+def _fill(out, value):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = value
+
+
+def take(out: DeviceArray, x: DeviceArray, index: Any) -> None:
+    """out = x[index]."""
+    out[...] = x[index]
 
 
 def add_to(out: DeviceArray, values: DeviceArray) -> None:

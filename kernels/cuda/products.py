@@ -35,6 +35,8 @@ from kernels.cuda.vectors import in_fours, load4, store4
 BLOCK, LARGE_THREADS, LARGE_DEPTH, SMALL_THREADS, SMALL_DEPTH = (4, 2, 4, 2, 4) if SIMULATED else (16, 16, 8, 8, 16)
 LARGE, SMALL = 8 * LARGE_THREADS, 4 * SMALL_THREADS  # rows and columns of a tile of out: a thread has 8 by 8, or 4 by 4
 
+PLAIN = -1  # a product without bias, in the place of an activation's number
+
 BLOCK_TILE = BLOCK, BLOCK
 # Rows of the larger tiles in shared memory are 4 numbers longer than they need be: or else those that a column of a is
 # spread over would all be in the same few of the 32 banks, which answer one at a time.
@@ -248,10 +250,8 @@ def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
 
 @cuda.jit(device=True, **INLINE)
 def _finished(total, bias, column, kind):
-    """activation(total + bias), or the total itself where there is no bias."""
-    if bias is None:
-        return total
-    return activate(kind, total + bias[column])
+    """activation(total + bias), or the total itself where ``kind`` is PLAIN."""
+    return total if kind == PLAIN else activate(kind, total + bias[column])
 
 
 @cuda.jit(device=True, **INLINE)
@@ -311,7 +311,7 @@ def _vectors(out, a, b):
         cuda.syncthreads()
         _add_terms(sums, left, right, tile_a, tile_b, 0, LARGE_DEPTH, LARGE_THREADS)
         cuda.syncthreads()
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS, None, 0)
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS, out[0], PLAIN)
 
 
 def product_ahead(out, a, b):
@@ -322,7 +322,7 @@ def product_ahead(out, a, b):
     that threads which are ahead write one while others still read the other, and wait once a tile instead of twice.
     """
     m, n, _ = _sizes(out, a, b)
-    _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, True, False, None, 0)
+    _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, True, False, out.reshape(-1), PLAIN)
 
 
 @cuda.jit(**TWO_LARGE_BLOCKS)
@@ -393,7 +393,7 @@ def dense(out, x, w, b, kind):
     _multiply(out, x, w, True, False, b, kind)
 
 
-def _multiply(out, a, b, a_along, b_along, bias=None, kind=0):
+def _multiply(out, a, b, a_along, b_along, bias=None, kind=PLAIN):
     """Large tiles if there is one for every multiprocessor, else small ones, whose terms several blocks may share.
 
     A batch of 128 has a single row of large tiles, and most of a GPU would stand still. Shares are added in their
@@ -401,6 +401,8 @@ def _multiply(out, a, b, a_along, b_along, bias=None, kind=0):
     small tiles only: 64 of its sums leave no registers for anything else.
     """
     m, n, k = _sizes(out, a, b, a_along, b_along)
+    none = out.reshape(-1)  # a kernel is not launched with None, and this is never read
+    bias = none if bias is None else bias
     if out.dtype == np.float32 and _tiles(m, n, LARGE) >= multiprocessors():
         _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, a_along, b_along, bias, kind)
         return
@@ -410,7 +412,7 @@ def _multiply(out, a, b, a_along, b_along, bias=None, kind=0):
         _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, out, a, b, a_along, b_along, terms, bias, kind)
         return
     parts = memory.empty((shares * m, n), out.dtype)
-    _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, parts, a, b, a_along, b_along, terms, None, 0, shares=shares)
+    _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, parts, a, b, a_along, b_along, terms, none, PLAIN, shares=shares)
     _launch(_add_shares, m, n, BLOCK, BLOCK, out, parts, bias, kind)
 
 

@@ -59,3 +59,8 @@ def concatenate(out: np.ndarray, parts: Sequence[np.ndarray], axis: int) -> None
 def rows(x: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Those rows of x (n, ...), in an array of their own."""
     return x.take(chosen, axis=0)
+
+
+def take(out: np.ndarray, x: np.ndarray, index: Any) -> None:
+    """out = x[index]."""
+    out[...] = x[index]

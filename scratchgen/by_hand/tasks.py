@@ -45,7 +45,7 @@ class ByHandVAETask(VAETask):
 
     def backward(self, x: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
         state, config = self.model.state_dict(), self.model.config
-        reconstruction, kl, gradients = vae_gradients(state, config, x, noise, self.beta())
+        reconstruction, kl, gradients = vae_gradients(state, config, np.asarray(x), np.asarray(noise), self.beta())
         receive(self.model, gradients)
         return reconstruction, kl
 
@@ -66,7 +66,7 @@ class ByHandGANTask(GANTask):
         """G's turn sends the noise through G once more, where the engine has kept the graph."""
         self.discriminator_optimizer.zero_grad()
         self.generator_optimizer.zero_grad()
-        config, noise = self.model.config, z.data
+        config, images, noise = self.model.config, np.asarray(images), z.data
         samples, averages = gan.generate(self.model.state_dict(), config, noise)
         for number, layer in enumerate(self.model.generator.layers):
             if isinstance(layer, BatchNormDense):
@@ -93,11 +93,12 @@ class ByHandAAETask(AAETask):
         self, images: np.ndarray, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> Metrics:
         state, noise = self.model.state_dict(), self._noise(len(images), rng)
+        images, x = np.asarray(images), np.asarray(x)
         found = aae.reconstruction_gradients(state, self.model.config, images, x, labels, noise)
         return self._update("reconstruction", self._received("reconstruction", "reconstruction", *found))
 
     def turns(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[Metrics]:
-        model, b = self.model, len(labels)
+        model, x, b = self.model, np.asarray(x), len(labels)
         noise = self._noise(b, rng)
         prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
         classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None

@@ -274,7 +274,8 @@ class AAETask:
     ) -> Metrics:
         """Event 1: encoder and decoder lower -log p(images|z), in nats an image, z being the code of x (b, D)."""
         self.optimizers["reconstruction"].zero_grad()
-        noise, y = self.model.draw_noise(len(images), rng), self.model.labels_given(labels)
+        noise = self.model.draw_noise(len(images), rng)
+        y = None if self.model.regional else self.model.labels_given(labels)
         ((loss,),) = self._reconstruction(images, None if x is images else x, noise, y)
         return self._update("reconstruction", {"reconstruction": loss.item()})
 
@@ -320,11 +321,7 @@ class AAETask:
                 losses[-1].backward()
         yield tuple(losses)
         losses = []
-        for (
-            discriminator,
-            codes,
-            _,
-        ) in games:  # the encoder learns to have its codes taken for draws: L22, non-saturating
+        for discriminator, codes, _ in games:  # the encoder learns to have its codes taken for draws (L22)
             with frozen(discriminator):
                 losses.append(generator_loss(discriminator(codes), "non-saturating"))
         loss = sum(losses[1:], losses[0])  # one backward, for the codes share the encoder

@@ -286,10 +286,8 @@ class GANTask:
     def _backward(self, real: Tensor, z: Tensor, both: bool) -> Iterator[tuple[Tensor, ...]]:
         fake = self.model.generate(z)
         losses, certainty = [], []
-        for x, label in (
-            (real, self.training.real_label),
-            (fake.detach(), 0.0),
-        ):  # D: two passes, their gradients add up
+        passes = (real, self.training.real_label), (fake.detach(), 0.0)
+        for x, label in passes:  # D's, whose gradients add up
             logits = self.model.discriminate(x)
             losses.append(discriminator_loss(logits, label))
             certainty.append(ops.sigmoid(logits.detach()).mean())

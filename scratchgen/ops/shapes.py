@@ -35,9 +35,12 @@ def _transpose_backward(kernels, needs, dout, saved, axes):
 
 def _slice(kernels, x, index):
     try:
-        return kernels.memory.copied(x[index]), (x.shape, deepcopy(index))  # the caller may reuse an index array
+        shape = np.broadcast_to(False, x.shape)[index].shape
     except (IndexError, ValueError) as error:
         raise type(error)(f"slice: {error}; the shape is {x.shape}") from None
+    out, index = kernels.memory.empty(shape, x.dtype), deepcopy(index)  # the caller may reuse an index array
+    kernels.memory.take(out, x, index)
+    return out, (x.shape, index)
 
 
 def _slice_backward(kernels, needs, dout, saved, index):
@@ -62,8 +65,14 @@ def _concatenate(kernels, *parts, axis):
 
 
 def _concatenate_backward(kernels, needs, dout, saved, axis):
-    pieces = np.split(dout, np.cumsum(saved)[:-1], axis)
-    return tuple(kernels.memory.copied(piece) for piece in pieces)
+    pieces, end = [], 0
+    for size in saved:
+        start, end = end, end + size
+        shape = [size if a == axis % dout.ndim else n for a, n in enumerate(dout.shape)]
+        pieces.append(kernels.memory.empty(tuple(shape), dout.dtype))
+        index = [slice(None)] * (axis % dout.ndim)
+        kernels.memory.take(pieces[-1], dout, (*index, slice(start, end)))
+    return tuple(pieces)
 
 
 register(

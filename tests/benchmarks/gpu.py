@@ -1,14 +1,16 @@
-"""Time the kernels of the set ``cuda`` on a GPU: matrix products, what memory limits, and whole training steps.
+"""Time the kernels of the set ``cuda`` on a GPU: matrix products, what memory limits, training steps, whole epochs.
 
 Run by ``python -m tests.benchmarks.gpu``. Products stand beside cuBLAS, through PyTorch and without TF32; kernels that
 memory limits beside a copy from device to device; training steps beside PyTorch, eager, compiled, and compiled into
-CUDA graphs. Nothing is timed before its result has been compared. CUDA events around as many calls as fill a few
-milliseconds, so that a launch from Python hides behind the kernels before it wherever these take longer; medians.
+CUDA graphs; epochs of a VAE alone. Nothing is timed beside another before its result has been compared. CUDA events
+around as many calls as fill a few milliseconds, so that a launch from Python hides behind the kernels before it
+wherever these take longer; medians. Steps and epochs are timed by the clock.
 """
 
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
@@ -18,11 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import kernels
 from kernels import reference
 from kernels.cuda import dense, elementwise, losses, optimizers, products, random, reductions
 from kernels.cuda.device import cuda
 from kernels.cuda.memory import to_device, to_host
+from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.training import batches
 
+PARTS = ("products", "bandwidth", "steps", "epochs")
 ROUNDS, ROUND_MS = 11, 20.0
 SQUARES = [(n, n, n) for n in (512, 1024, 2048, 4096, 8192)]
 LAYERS = [  # (m, k, n) of a batch of 128: forward, and the gradients of the weights and the input
@@ -162,6 +168,24 @@ def step_table(workloads: list[str], rounds: int) -> Iterator[str]:
             yield f"{entry['contestant']:>28}{entry['median']:9.3f} ms  ({entry['low']:.3f} - {entry['high']:.3f})"
 
 
+# ---- epochs ------------------------------------------------------------------------------------------------------
+
+
+def epoch_table(images: np.ndarray, network: VAEConfig, batch_size: int, epochs: int) -> Iterator[str]:
+    """A line an epoch of a VAE's training: seconds, and the mean loss. The first compiles, records and compares."""
+    rng, steps = np.random.default_rng(0), -(-len(images) // batch_size)
+    with kernels.use("cuda"):
+        task = VAETask(VAE(network, rng), VAETraining(), steps, epochs)
+        data, labels = to_device(images), np.zeros(len(images), np.int64)
+        for epoch in range(epochs):
+            start, losses = time.perf_counter(), []
+            for x, y in batches(data, labels, rng.permutation(len(images)), batch_size):
+                losses.append(task.step(x, y, rng)["neg_elbo"])  # read from the device, so the step is done
+            seconds = time.perf_counter() - start
+            pace = f"{seconds:8.3f} s, {1e3 * seconds / steps:.3f} ms a step"
+            yield f"epoch {epoch + 1}: {pace}, loss {np.mean(losses):.2f}"
+
+
 def machine() -> str:
     """The GPU, the versions and the date, on one line."""
     gpu = cuda.get_current_device()
@@ -176,10 +200,10 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu", description=__doc__.partition("\n")[0])
-    parser.add_argument("--parts", nargs="+", choices=("products", "bandwidth", "steps"), metavar="PART")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, metavar="PART")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    parts = options.parts or ("products", "bandwidth", "steps")
+    parts = options.parts or PARTS
     print(machine())
     if torch_or_none() is None:
         print("without rivals, for there is no PyTorch that has a GPU")
@@ -194,6 +218,10 @@ def main() -> None:
     if "steps" in parts:
         print(f"\ntraining steps, float32, medians of {options.rounds} rounds and quartiles")
         print_lines(step_table(["vae-400", "gan", "aae"], options.rounds))
+    if "epochs" in parts:
+        print("\nepochs of the VAE 784-400-20, batches of 128 of 60,000 images")
+        images = np.random.default_rng(0).random((60_000, 784), np.float32)
+        print_lines(epoch_table(images, VAEConfig(), 128, 5))
 
 
 def print_lines(lines: Iterator[str]) -> None:

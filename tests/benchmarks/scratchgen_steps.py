@@ -19,12 +19,14 @@ def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray
     kernel_set = os.environ.get("SCRATCHGEN_BENCHMARK_DEVICE", "cpu")
     with kernels.use(kernel_set):
         rng, task = np.random.default_rng(0), _task(workload, engine_model(workload, shared, np.float32), images)
+        memory = kernels.active().memory
+        data = memory.to_device(images)
     labels = np.zeros(len(images), np.int64)
 
     def step() -> None:
         chosen = rng.integers(len(images), size=workload.batch)
         with kernels.use(kernel_set):
-            task.step(images.take(chosen, axis=0), labels[chosen], rng)
+            task.step(memory.rows(data, memory.to_device(chosen)), labels[chosen], rng)
 
     def check() -> dict[str, np.ndarray]:
         with kernels.use(kernel_set):

@@ -72,7 +72,11 @@ def recorded(no_gpu):
     found: dict[tuple[CUDADispatcher, type], set] = defaultdict(set)
 
     def configure(dispatcher, *_):
-        return lambda *arguments: found[dispatcher, dtype].add(tuple(map(dispatcher.typeof_pyval, arguments)))
+        def launch(*arguments):
+            assert not any(argument is None for argument in arguments)  # Numba types it, and can launch nothing with it
+            found[dispatcher, dtype].add(tuple(map(dispatcher.typeof_pyval, arguments)))
+
+        return launch
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CUDADispatcher, "configure", configure)
@@ -107,6 +111,7 @@ def call_everything(dtype):
     flat, layout = np.zeros(12, dtype), np.zeros((3, 4), np.int8)
     array.copy_strided(flat, layout, flat, layout)
     array.launch_over(3, array._take, flat, flat, np.arange(3))
+    MODULES["memory"].write(np.zeros((3, 4), dtype), 0)
     MODULES["memory"].rows(np.zeros((3, 4), dtype), np.arange(2))
     for m, k, n in [(4096, 1, 4096), (64, 640, 64), (64, 1, 64)]:
         arrays = (np.empty(shape, dtype) for shape in ((m, n), (m, k), (k, n), (n,)))

@@ -98,7 +98,7 @@ def test_memory_in_passing_is_the_graphs_own(graph_of):
         lambda x: DeviceArray.from_host(np.ones(3)),
         lambda x: np.asarray(x),
         lambda x: x.copy(),
-        lambda x: kernels.find("cuda").memory.write(x, 0),
+        lambda x: kernels.find("cuda").memory.write(x, np.ones(3)),
     ],
 )
 def test_a_copy_is_refused_and_the_launches_stay(graph_of, harm):

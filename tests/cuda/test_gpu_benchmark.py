@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to time, for numba-cuda is not installed")
 
 from kernels.cuda.device import SIMULATED
+from scratchgen.models.vae import VAEConfig
 from tests.benchmarks import gpu
 
 pytestmark = pytest.mark.skipif(
@@ -30,6 +31,14 @@ def test_a_line_of_speeds_for_every_kernel_that_memory_limits():
     copy, *lines = gpu.bandwidth_table(6, 5)
     assert copy.split()[0] == "copy"
     assert [line.split()[0] for line in lines] == [bound.name for bound in gpu.bounds(6, 5)]
+
+
+def test_a_line_for_every_epoch():
+    images = np.random.default_rng(0).random((7, 11), np.float32)
+    lines = list(gpu.epoch_table(images, VAEConfig(11, 3, (7,), (6,)), 3, 4))
+    losses = [float(line.split()[-1]) for line in lines]
+    assert [line.split()[1] for line in lines] == ["1:", "2:", "3:", "4:"]
+    assert 0 < losses[-1] < losses[0]
 
 
 def test_a_wrong_product_is_not_timed(monkeypatch):

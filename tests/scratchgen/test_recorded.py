@@ -13,7 +13,7 @@ from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
 from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining
 from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
 from scratchgen.nn import BatchNormDense, Dense, flatten
-from scratchgen.recorded import CALLED, KEPT, UNFIT, Recorded
+from scratchgen.recorded import CALLED, KEPT, UNFIT, Recorded, Recording
 from scratchgen.tensor import Tensor
 
 CONFIG = VAEConfig(17, 3, (11, 6), (7,))
@@ -96,8 +96,8 @@ def test_random_numbers_that_the_function_draws_are_drawn_anew(rng, monkeypatch)
 
 
 def trusted(recorded):
-    """Of each computation: whether its recording is trusted, or what is known of one that has none."""
-    return [getattr(known, "trusted", known) for known in recorded.known.values()]
+    """Of each computation: whether its recording is replayed, or what is known of one that has none."""
+    return [bool(known.tried) if isinstance(known, Recording) else known for known in recorded.known.values()]
 
 
 def by_the_engine(self, *inputs, **constants):
@@ -250,6 +250,31 @@ def test_equal_inputs_prove_nothing(rng):
     assert trusted(layer.recorded) == [False]
     for x in rng.random((3, 5, 4), np.float32):
         assert_equal(layer(x), Layer()(np.sort(x)))
+    assert trusted(layer.recorded) == [UNFIT]
+
+
+class Sum(Layer):
+    """A layer of the sum of two inputs, of which NumPy sorts the second."""
+
+    def function(self, x, y):
+        self.calls += 1
+        out = self.dense(x + Tensor(np.sort(y.data)))
+        out.sum().backward()
+        yield (out,)
+
+    def __call__(self, x, y):
+        self.flat.clear_gradients()
+        ((out,),) = self.recorded(x, y)
+        return [np.array(out), *(np.array(p.grad) for p in self.dense.parameters())]
+
+
+def test_an_input_that_never_changed_is_tried_when_it_does(rng):
+    layer, y = Sum(), rng.random((5, 4), np.float32)
+    for x in rng.random((6, 5, 4), np.float32):
+        assert_equal(layer(x, y), Sum()(x, y))
+    assert layer.calls == 3  # replayed, as long as y is the same
+    for x, other in rng.random((4, 2, 5, 4), np.float32):
+        assert_equal(layer(x, other), Sum()(x, other))
     assert trusted(layer.recorded) == [UNFIT]
 
 

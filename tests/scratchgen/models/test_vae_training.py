@@ -10,6 +10,7 @@ from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.pixels import binarized
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining, mean_bound
+from scratchgen.noise import normal
 from scratchgen.optim import Adam, tripling_stages
 from scratchgen.tensor import Tensor
 from scratchgen.training import NotFinite
@@ -47,7 +48,7 @@ def test_a_step_is_the_algorithm(training):
         metrics = task.step(images, LABELS, rng)
 
         x = binarized(images, same_rng) if training.binarize == "dynamic" else images
-        noise = same_rng.standard_normal((training.samples, 8, 3), dtype=np.float32)
+        noise = normal((training.samples, 8, 3), np.dtype(np.float32), same_rng)
         terms = model.negative_elbo(Tensor(x), Tensor(noise), training.monte_carlo_kl)
         reconstruction, kl = (term.mean() for term in terms)
         optimizer.lr = tripling_stages(0.01, EPOCHS * STEPS)(step) if training.schedule == "tripling" else 0.01
