@@ -229,13 +229,14 @@ def save_health(path: Path, real_logits: np.ndarray, fake_logits: np.ndarray, cl
             left.hist(inside, edges, density=True, color=colour, alpha=0.6, label=name)
         left.axvline(0, color="#444444", linewidth=0.8)
         left.set(title="discriminator", xlabel="logit; 0 is D = ½", yticks=[])
-        left.legend()
+        left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend, whose place is not searched for
+        left.legend(loc="upper right")
         right.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)
         right.axhline(1 / len(counts), color="#444444", linestyle="--", linewidth=0.8, label="even")
         right.set(title="samples, by the judge", xlabel="class", ylabel="share", xticks=range(len(counts)))
-        right.set_ylim(top=1.25 * counts.max() / counts.sum())  # room for the legend
+        right.set_ylim(top=1.25 * counts.max() / counts.sum())  # and here
         right.grid(axis="x", visible=False)
-        right.legend()
+        right.legend(loc="upper right")
     return path
 
 
