@@ -47,9 +47,9 @@ def _philox(words, first, half, seed, step):
 @njit(parallel=True, **JIT)
 def _fill32(out, seed, step):
     size = 4 * COUNTERS
-    for start in prange((out.size + size - 1) // size):
-        words, here = np.empty((4, COUNTERS), np.uint64), out[size * start : size * (start + 1)]
-        _philox(words, COUNTERS * start, 0, seed, step)
+    for chunk in prange((out.size + size - 1) // size):
+        words, here = np.empty((4, COUNTERS), np.uint64), out[size * chunk : size * (chunk + 1)]
+        _philox(words, COUNTERS * chunk, 0, seed, step)
         whole = here.size == size  # else the last numbers are too many
         numbers = here.reshape(COUNTERS, 4) if whole else np.empty((COUNTERS, 4), np.float32)
         for i in range(COUNTERS):
@@ -62,12 +62,12 @@ def _fill32(out, seed, step):
 @njit(parallel=True, **JIT)
 def _fill64(out, seed, step):
     size = 4 * COUNTERS
-    for start in prange((out.size + size - 1) // size):
+    for chunk in prange((out.size + size - 1) // size):
         upper, lower = np.empty((4, COUNTERS), np.uint64), np.empty((4, COUNTERS), np.uint64)
-        _philox(upper, COUNTERS * start, 0, seed, step)
-        _philox(lower, COUNTERS * start, 1, seed, step)
-        for e in range(size * start, min(size * (start + 1), out.size)):
-            i, w = e // 4 - COUNTERS * start, e % 4
+        _philox(upper, COUNTERS * chunk, 0, seed, step)
+        _philox(lower, COUNTERS * chunk, 1, seed, step)
+        for e in range(size * chunk, min(size * (chunk + 1), out.size)):
+            i, w = e // 4 - COUNTERS * chunk, e % 4
             out[e] = np.float64(upper[w, i] << np.uint64(21) | lower[w, i] >> np.uint64(11)) * 2.0**-53
 
 

@@ -88,7 +88,7 @@ def test_adversaries_are_replayed_and_train_the_same(kernel_set, rng, monkeypatc
         assert set(trusted(recorded)) == {True}
 
 
-def test_random_numbers_that_the_function_draws_are_drawn_anew(rng, monkeypatch):
+def test_random_numbers_that_the_function_draws_are_drawn_anew(rng):
     task = gan(GANTraining(), hidden_dropout=0.3)
     for x in rng.random((5, 6, 17), np.float32):
         task.step(x, np.zeros(6, np.int64), rng)
