@@ -249,14 +249,8 @@ def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
 
 
 @cuda.jit(device=True, **INLINE)
-def _finished(total, bias, column, kind):
-    """activation(total + bias), or the total itself where ``kind`` is PLAIN."""
-    return total if kind == PLAIN else activate(kind, total + bias[column])
-
-
-@cuda.jit(device=True, **INLINE)
-def _write(out, above, rows, sums, i0, j0, threads, bias, kind):
-    """The sums, ``_finished``, to a matrix of so many ``rows`` in out, with ``above`` rows above it."""
+def _write(out, above, rows, sums, i0, j0, threads):
+    """The sums to a matrix of so many ``rows`` in out, with ``above`` rows above it."""
     fours = in_fours(out)
     row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
     for i in range(sums.shape[0]):
@@ -265,17 +259,26 @@ def _write(out, above, rows, sums, i0, j0, threads, bias, kind):
             c = j0 + 4 * column + j * threads
             if r < rows and c < out.shape[1]:
                 if fours:
-                    four = (
-                        _finished(sums[i, j], bias, c, kind),
-                        _finished(sums[i, j + 1], bias, c + 1, kind),
-                        _finished(sums[i, j + 2], bias, c + 2, kind),
-                        _finished(sums[i, j + 3], bias, c + 3, kind),
-                    )
-                    store4(out, above + r, c, four)
+                    store4(out, above + r, c, (sums[i, j], sums[i, j + 1], sums[i, j + 2], sums[i, j + 3]))
                 else:
                     for q in range(4):
                         if c + q < out.shape[1]:
-                            out[above + r, c + q] = _finished(sums[i, j + q], bias, c + q, kind)
+                            out[above + r, c + q] = sums[i, j + q]
+
+
+@cuda.jit(device=True, **INLINE)
+def _finish(out, size, i0, j0, threads, bias, kind):
+    """Bias and activation for the size x size numbers that this thread has written, one after the other.
+
+    They come back from a cache. In the registers of the sums they would take the compiler some more for each.
+    """
+    row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
+    for i in range(size):
+        r = i0 + 4 * row + (i - i % 4) * threads + i % 4
+        for j in range(size):
+            c = j0 + 4 * column + (j - j % 4) * threads + j % 4
+            if r < out.shape[0] and c < out.shape[1]:
+                out[r, c] = activate(kind, out[r, c] + bias[c])
 
 
 # ---- four numbers an instruction: the products -------------------------------------------------------------------
@@ -311,7 +314,7 @@ def _vectors(out, a, b):
         cuda.syncthreads()
         _add_terms(sums, left, right, tile_a, tile_b, 0, LARGE_DEPTH, LARGE_THREADS)
         cuda.syncthreads()
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS, out[0], PLAIN)
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
 
 
 def product_ahead(out, a, b):
@@ -337,7 +340,9 @@ def _ahead(out, a, b, a_along, b_along, bias, kind):
     i0, j0, k = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE, a.shape[1] if a_along else a.shape[0]
     memories = tile_a, tile_b, share_a, share_b, sums, left, right
     _sum_ahead(memories, a, b, a_along, b_along, i0, j0, 0, k, LARGE, LARGE_DEPTH, LARGE_THREADS)
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS, bias, kind)
+    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+    if kind != PLAIN:
+        _finish(out, sums.shape[0], i0, j0, LARGE_THREADS, bias, kind)
 
 
 @cuda.jit(device=True, **INLINE)
@@ -388,7 +393,7 @@ def matmul_nt(out, a, b):
 def dense(out, x, w, b, kind):
     """out (m,n) = activation(x w + b), with x (m,k), w (k,n), b (n) and the number of an activation.
 
-    A sum gets its bias and its activation in the register that it was taken in: ``out`` is not read again.
+    A sum gets its bias and its activation from the thread that took it: no other kernel reads ``out`` again.
     """
     _multiply(out, x, w, True, False, b, kind)
 
@@ -439,16 +444,18 @@ def _ahead_small(out, a, b, a_along, b_along, terms, bias, kind):
     _sum_ahead(
         memories, a, b, a_along, b_along, i0, j0, start, min(k, start + terms), SMALL, SMALL_DEPTH, SMALL_THREADS
     )
-    _write(out, cuda.blockIdx.z * m, m, sums, i0, j0, SMALL_THREADS, bias, kind)
+    _write(out, cuda.blockIdx.z * m, m, sums, i0, j0, SMALL_THREADS)
+    if kind != PLAIN:  # then there is one share
+        _finish(out, sums.shape[0], i0, j0, SMALL_THREADS, bias, kind)
 
 
 @cuda.jit
 def _add_shares(out, parts, bias, kind):
-    """out (m, n) = the sum of the matrices (m, n) that stand one above the other in parts, ``_finished``."""
+    """out (m, n) = the sum of the matrices (m, n) that stand one above the other in parts; as in ``_finish``."""
     i = cuda.blockIdx.x * BLOCK + cuda.threadIdx.x // BLOCK
     j = cuda.blockIdx.y * BLOCK + cuda.threadIdx.x % BLOCK
     if i < out.shape[0] and j < out.shape[1]:
         total = parts[i, j]
         for row in range(i + out.shape[0], parts.shape[0], out.shape[0]):
             total += parts[row, j]
-        out[i, j] = _finished(total, bias, j, kind)
+        out[i, j] = total if kind == PLAIN else activate(kind, total + bias[j])
