@@ -30,6 +30,7 @@ from scratchgen.by_hand.tasks import ByHandGANTask, format_curves, learning_curv
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.judge import load_judge
 from scratchgen.models.gan import GAN, GENERATOR_OBJECTIVES, GANTask, discriminator_loss, generator_loss
+from scratchgen.noise import turns
 from scratchgen.recipes import RECIPES
 from scratchgen.training import stream
 
@@ -57,7 +58,7 @@ config = replace(RECIPES["gan"].configs["mlp"], data=data.name, data_dir=options
 # %%
 rng = np.random.default_rng(0)
 model = GAN(config.network, stream(0, "parameters"))
-real, fake = Tensor(data.train.images[:128]), model.generate(model.draw_noise(128, rng)).detach()
+real, fake = Tensor(data.train.images[:128]), model.generate(model.draw_noise(128, turns(rng))).detach()
 losses = [discriminator_loss(model.discriminate(x), label).item() for x, label in ((real, 1.0), (fake, 0.0))]
 print(f"V before training: {-sum(losses):.3f}; of a D that is 1/2 everywhere: {-2 * math.log(2):.3f}")
 print(f"{'|d loss / d logit| where D(G(z)) is':<38}" + "".join(f"{s:>9.2f}" for s in (0.01, 0.5, 0.99)))

@@ -28,6 +28,7 @@ from scratchgen.by_hand.tasks import ByHandAAETask, format_curves, learning_curv
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAE, AAETask
+from scratchgen.noise import turns
 from scratchgen.recipes import RECIPES
 from scratchgen.training import Trainer, stream
 
@@ -71,18 +72,23 @@ if options.by_hand:
 # %%
 task = recipe.task(config, recipe.build(config), recipe.seen(config, data))
 model, rng = task.model, np.random.default_rng(0)
-images, labels = data.train.images[: config.batch_size], data.train.labels[: config.batch_size]
-turns = task.turns(images, labels, rng)
-events = {
-    "1. reconstruction": lambda: task.reconstruction_step(images, images, labels, rng),
-    "2. discrimination": lambda: next(turns) and task.optimizers["discriminator"].step(),
-    "3. confusion": lambda: next(turns) and task.optimizers["encoder"].step(),
-}
-for name, event in events.items():
+images = data.train.images[: config.batch_size]
+turn, prior = turns(rng, 2), model.prior.sample(len(images), rng).astype(np.float32)
+rates = np.array([optimizer.next_rates() for optimizer in task.optimizers.values()], np.float32)
+
+
+def show_changes(event, happen):
+    """Which parts of the model an event changes."""
     before = model.state_dict()
-    event()
+    happen()
     changed = {key.split(".")[0] for key, array in model.state_dict().items() if not np.array_equal(array, before[key])}
-    print(f"{name:<18} changes: {', '.join(sorted(changed)) or 'nothing'}")
+    print(f"{event:<18} changes: {', '.join(sorted(changed)) or 'nothing'}")
+
+
+show_changes("1. reconstruction", lambda: task.reconstruct(images, turn[:1], rates[0], None))
+games = task.games(images, turn[1:], prior, None, None)
+show_changes("2. discrimination", lambda: task.discriminate(games, rates[1]))
+show_changes("3. confusion", lambda: task.confuse(games, rates[2]))
 
 # %% [markdown]
 # ## A normal distribution as the prior, with and without the adversary
@@ -97,9 +103,8 @@ for name, event in events.items():
 class Autoencoder(AAETask):
     """Event 1 alone."""
 
-    def step(self, images, labels, rng):
-        self.optimizers["reconstruction"].lr = self.schedules["reconstruction"](self.optimizers["reconstruction"].steps)
-        return self.reconstruction_step(images, self.encoder_input(images, rng), labels, rng)
+    def events(self, images, turn, rates, prior, y, classes):
+        return (self.reconstruct(images, turn[:1], rates[0], y),)
 
 
 def train(name, **changes):

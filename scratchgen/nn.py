@@ -85,8 +85,9 @@ class FlatParameters:
     def complete_gradient(self) -> np.ndarray:
         """``grad``, with zeros for the parameters that no backward has reached."""
         for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter._receive(np.zeros(parameter.shape, parameter.dtype))
+            if parameter.grad is None and parameter._place is not None:
+                parameter.grad = parameter._place.array
+                kernels.active().memory.write(parameter.grad, 0.0)
         return self.grad
 
     def mark_written(self) -> None:
@@ -333,8 +334,10 @@ class BatchNormDense(Module):
         active = kernels.active()
         now = active.memory.empty_like(self.mean._data), active.memory.empty_like(self.mean._data)
         active.normalization.batch_moments(*now, a._data)
+        decay = active.memory.empty((1,), a.dtype)
+        active.memory.write(decay, self.momentum)
         for running, moment in zip((self.mean, self.variance), now, strict=True):
-            active.optimizers.average_step(running._data, moment, self.momentum)
+            active.optimizers.average_step(running._data, moment, decay)
             running.version += 1
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,8 @@ M = TypeVar("M", bound=Module)
 class Optimizer:
     """What all optimizers share. ``lr`` may be set at any time; ``steps`` counts the steps taken.
 
-    ``slots`` names the arrays that an optimizer keeps for itself, of the size of the parameters.
+    ``slots`` names the arrays that an optimizer keeps for itself, of the size of the parameters. A step is ``step()``;
+    where steps are replayed (``recorded``), it is ``next_rates()`` each time, and ``update`` in what is replayed.
     """
 
     slots: tuple[str, ...] = ()
@@ -33,12 +34,26 @@ class Optimizer:
 
     def step(self) -> None:
         """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero."""
-        gradient = self.flat.complete_gradient()
+        rates = kernels.active().memory.to_device(np.array(self.next_rates(), self.flat.data.dtype))
+        self.update(rates, rates)
+
+    def next_rates(self) -> tuple[float, ...]:
+        """Count a step. Returns what changes from step to step, for ``update``."""
         self.steps += 1
-        self._update(self.flat.data, gradient)
+        return self._rates()
+
+    def update(self, rates: Any, guard: Any) -> None:
+        """Update the parameters from their gradients, by ``rates``, if all numbers of ``guard`` (k) are finite.
+
+        Both lie where kernels compute, and are of the parameters' float type.
+        """
+        self._update(self.flat.data, self.flat.complete_gradient(), rates, guard)
         self.flat.mark_written()
 
-    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+    def _rates(self) -> tuple[float, ...]:
+        return (self.lr,)
+
+    def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
         raise NotImplementedError
 
     def clip_gradient_norm(self, largest: float) -> float:
@@ -50,9 +65,13 @@ class Optimizer:
 
     def gradient_norm(self) -> float:
         """The Euclidean norm of the whole gradient."""
+        return math.sqrt(self.squared_norm().item())
+
+    def squared_norm(self) -> Any:
+        """The sum (1,) of the squares of the whole gradient, float64, where kernels compute."""
         total = kernels.active().memory.empty((1,), np.dtype(np.float64))
         kernels.active().reductions.sum_squares(total, self.flat.complete_gradient())
-        return math.sqrt(total.item())
+        return total
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of all that a resumed optimizer needs."""
@@ -79,9 +98,11 @@ class SGD(Optimizer):
         super().__init__(parameters, lr)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
-        velocity = self.moments["velocity"]
-        kernels.active().optimizers.sgd_step(param, velocity, grad, self.lr, self.momentum, self.nesterov)
+    def _rates(self) -> tuple[float, ...]:
+        return self.lr, self.momentum
+
+    def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
+        kernels.active().optimizers.sgd_step(param, self.moments["velocity"], grad, rates, guard, self.nesterov)
 
 
 class RMSProp(Optimizer):
@@ -95,9 +116,9 @@ class RMSProp(Optimizer):
         super().__init__(parameters, lr)
         self.decay, self.epsilon = decay, epsilon
 
-    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
+    def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
         mean_square = self.moments["mean_square"]
-        kernels.active().optimizers.rmsprop_step(param, mean_square, grad, self.lr, self.decay, self.epsilon)
+        kernels.active().optimizers.rmsprop_step(param, mean_square, grad, rates, guard, self.decay, self.epsilon)
 
 
 class Adagrad(Optimizer):
@@ -109,8 +130,8 @@ class Adagrad(Optimizer):
         super().__init__(parameters, lr)
         self.epsilon = epsilon
 
-    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
-        kernels.active().optimizers.adagrad_step(param, self.moments["sum_square"], grad, self.lr, self.epsilon)
+    def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
+        kernels.active().optimizers.adagrad_step(param, self.moments["sum_square"], grad, rates, guard, self.epsilon)
 
 
 class Adam(Optimizer):
@@ -129,10 +150,12 @@ class Adam(Optimizer):
         super().__init__(parameters, lr)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
 
-    def _update(self, param: np.ndarray, grad: np.ndarray) -> None:
-        m, v = self.moments["m"], self.moments["v"]
-        betas = self.beta1, self.beta2
-        kernels.active().optimizers.adam_step(param, m, v, grad, self.lr, *betas, self.epsilon, self.steps)
+    def _rates(self) -> tuple[float, ...]:
+        return self.lr / (1 - self.beta1**self.steps), 1 / (1 - self.beta2**self.steps)
+
+    def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
+        constants = self.beta1, self.beta2, self.epsilon
+        kernels.active().optimizers.adam_step(param, *self.moments.values(), grad, rates, guard, *constants)
 
 
 class RunningAverage(Generic[M]):
@@ -148,8 +171,8 @@ class RunningAverage(Generic[M]):
         mine, theirs = (m.named_tensors().values() for m in (self.module, original))
         self.buffers = [pair for pair in zip(mine, theirs, strict=True) if isinstance(pair[0], Buffer)]
 
-    def step(self, decay: float) -> None:
-        """Move towards the original; ``decay`` of the old numbers stays."""
+    def step(self, decay: Any) -> None:
+        """Move towards the original. ``decay`` (1,), where kernels compute, says how much of the old numbers stays."""
         average_step = kernels.active().optimizers.average_step
         average_step(self.flat.data, self.original.data, decay)
         self.flat.mark_written()

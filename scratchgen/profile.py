@@ -24,7 +24,7 @@ from kernels.cpu.products import product_tiled
 from scratchgen.data import Dataset
 from scratchgen.recipes import RunConfig
 from scratchgen.runs import versions
-from scratchgen.training import NotFinite, Task, batches, stream
+from scratchgen.training import NotFinite, Task, batches, require_finite, stream
 
 WARM_UP, ROUND = 20, 10  # steps of either kind: the first, in which kernels compile; in a round
 HELD_UP = 1.25  # times the usual: a round that takes longer shared its core, and is left out
@@ -85,7 +85,7 @@ def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[st
         start = time.perf_counter()
         with kernels.use(kernel_set), np.errstate(all="ignore"):  # as in training
             for images, labels in islice(coming, count):
-                task.step(images, labels, noise)
+                require_finite(task.step(images, labels, noise)())
         return time.perf_counter() - start
 
     rounds, calls = [], list[Call]()
@@ -156,7 +156,7 @@ def ceilings() -> dict[str, float]:
         "gflops_blas": 2 * SIDE**3 / _fastest(np.matmul, a, b, out),
         "gflops_tiled": 2 * SIDE**3 / _fastest(product_tiled, out, a, b),
         "gbytes_copy": 2 * x.nbytes / _fastest(np.copyto, x, y),
-        "gbytes_triad": 3 * x.nbytes / _fastest(average_step, x, y, 0.5),
+        "gbytes_triad": 3 * x.nbytes / _fastest(average_step, x, y, np.full(1, 0.5, x.dtype)),
     }
 
 

@@ -6,7 +6,7 @@ copies its inputs to where the first ones lay and calls one kernel after the oth
 graph: ``jax.jit`` traces one, CUDA captures one.
 """
 
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -15,40 +15,27 @@ from typing import Any
 import numpy as np
 
 import kernels
-from scratchgen.nn import Buffer, Module, Parameter
+from scratchgen.nn import Module, Parameter
 from scratchgen.tensor import Tensor
 
 KEPT = 8  # recordings, those used last: each holds all arrays of its computation
 CALLED, UNFIT = "called once", "not replayed"  # what is known of a computation that has no recording
+Arrays = tuple[Any, ...]
 Calls = list[tuple[Callable[..., None], tuple]]
 
 
 @dataclass
-class Part:
-    """What a computation does up to a ``yield``: its kernels, what it yields, and the gradients that are there then."""
-
-    run: Callable[[], None]
-    results: tuple[Tensor, ...]
-    gradients: list[Any]
-
-    def replay(self, parameters: list[Parameter]) -> tuple[Tensor, ...]:
-        """Once more, on what the arrays hold now."""
-        self.run()
-        for parameter, gradient in zip(parameters, self.gradients, strict=True):
-            parameter.grad = gradient
-        return self.results
-
-
-@dataclass
 class Recording:
-    """The parts of a computation, and the arrays that its inputs lie in.
+    """The kernels of a computation, the arrays that its inputs lie in, its results, and the gradients it leaves.
 
     A replay has been found equal to the computation for other numbers in those inputs that are ``tried``, and for the
     same as ever in the others.
     """
 
     inputs: list[Any]
-    parts: list[Part]
+    run: Callable[[], None]
+    results: Arrays
+    gradients: list[Any]
     tried: set[int] = field(default_factory=set)
 
     def untried(self, inputs: list[Any]) -> set[int]:
@@ -56,121 +43,106 @@ class Recording:
         pairs = enumerate(zip(self.inputs, inputs, strict=True))
         return {i for i, (mine, new) in pairs if i not in self.tried and not _same(mine, new)}
 
-    def write(self, inputs: list[Any]) -> None:
-        """Have the next replay compute from these."""
+    def replay(self, inputs: list[Any], tensors: list[Tensor]) -> Arrays:
+        """The computation once more, from these inputs and what ``tensors`` hold now."""
         for mine, new in zip(self.inputs, inputs, strict=True):
             if new is not None:
                 kernels.active().memory.write(mine, new)
+        self.run()
+        for tensor, gradient in zip(tensors, self.gradients, strict=True):
+            tensor.grad = gradient
+            tensor.version += 1
+        return self.results
 
 
 class Recorded:
     """``function(*inputs, **constants)``, recorded at its second call, compared at its third, replayed ever after.
 
-    The function takes tensors (or None) and yields tensors, after each of its parts: there its caller may update
-    parameters. It gives those of the ``modules`` their gradients, which must be cleared before each call, computes by
-    operations alone, and has no other effect but on the modules' buffers: what Python or NumPy make of the inputs,
-    random numbers and gradients of other tensors would not happen again. Where a replay on other inputs differs from
-    the computation, the function is run each time and never replayed.
+    The function takes arrays (or None) and returns arrays, where kernels compute, and finds no gradients in the
+    ``modules``. It computes by operations and kernels alone, and has no other effect but on the tensors of the modules,
+    their gradients, and the arrays ``moments``: what Python or NumPy make of the inputs, random numbers and gradients
+    of other tensors would not happen again. Where a replay on other inputs differs from the computation, the function
+    is run each time and never replayed.
 
     A recording serves for one kernel set, inputs of the same shapes and types, equal ``constants`` and the same
-    parameters frozen; those used last are kept. Results hold until the next call, and a call counts once it is run to
-    its end.
+    parameters frozen; those used last are kept. Results hold until the next call. With ``replays`` set to False the
+    function is run each time.
     """
 
-    def __init__(self, function: Callable[..., Iterator[tuple[Tensor, ...]]], *modules: Module) -> None:
-        self.function, self.modules = function, modules
-        tensors = [tensor for module in modules for tensor in module.named_tensors().values()]
-        self.parameters = [tensor for tensor in tensors if isinstance(tensor, Parameter)]
-        self.buffers = [tensor for tensor in tensors if isinstance(tensor, Buffer)]
+    replays = True
+
+    def __init__(self, function: Callable[..., Arrays], modules: list[Module], moments: list[Any]) -> None:
+        self.function, self.modules, self.moments = function, modules, moments
+        self.tensors: list[Tensor] = [tensor for module in modules for tensor in module.named_tensors().values()]
         self.known: dict[Hashable, Recording | str] = {}  # what was used last comes last
 
     def __reduce__(self) -> tuple:
-        return Recorded, (self.function, *self.modules)  # a copy has other arrays, and records anew
+        return Recorded, (self.function, self.modules, self.moments)  # a copy has other arrays, and records anew
 
-    def __call__(self, *inputs: Any, **constants: Hashable) -> Iterator[tuple[Tensor, ...]]:
-        if any(p.grad is not None for p in self.parameters):
-            raise RuntimeError("a recorded function begins without gradients: call zero_grad() before it")
-        arrays = [x._data if isinstance(x, Tensor) else x for x in inputs]
-        trained = tuple([p.requires_grad for p in self.parameters])
-        kinds = [None if x is None else (x.shape, x.dtype) for x in arrays]
-        return self._parts((kernels.active(), trained, *constants.items(), *kinds), arrays, constants)
-
-    def _parts(self, key: Hashable, inputs: list[Any], constants: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
+    def __call__(self, *inputs: Any, **constants: Hashable) -> Arrays:
+        for tensor in self.tensors:
+            tensor.grad = None
+        if not self.replays:
+            return self._run(*inputs, **constants)
+        trained = tuple([p.requires_grad for p in self.tensors if isinstance(p, Parameter)])
+        kinds = [None if x is None else (x.shape, x.dtype) for x in inputs]
+        key = kernels.active(), trained, *constants.items(), *kinds
         known = self.known.pop(key, None)  # and away, should anything go wrong now
-        if isinstance(known, Recording) and known.tried and not known.untried(inputs):
-            known.write(inputs)
-            for part in known.parts:
-                yield part.replay(self.parameters)
-                for buffer in self.buffers:
-                    buffer.version += 1
+        if isinstance(known, Recording) and known.tried and not known.untried([*inputs]):
+            results = known.replay([*inputs], self.tensors)
         elif isinstance(known, Recording):
-            known = yield from self._compare(known, inputs, constants)
+            known, results = self._compare(known, [*inputs], constants)
         elif known == CALLED:
-            known = yield from self._record(inputs, constants)
+            known, results = self._record([*inputs], constants)
         else:
-            yield from self._run(inputs, constants)
-            known = known or CALLED
+            known, results = known or CALLED, self._run(*inputs, **constants)
         self.known[key] = known
         if len(self.known) > KEPT:
             del self.known[next(iter(self.known))]
+        return results
 
-    def _run(self, inputs: list[Any], constants: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
-        return self.function(*[None if x is None else Tensor.wrap(x) for x in inputs], **constants)
+    def _run(self, *inputs: Any, **constants: Hashable) -> Arrays:
+        to_device = kernels.active().memory.to_device
+        return self.function(*[None if x is None else to_device(x) for x in inputs], **constants)
 
-    def _record(self, inputs: list[Any], constants: dict[str, Any]) -> Generator[tuple[Tensor, ...], None, Recording]:
-        memory = kernels.active().memory
+    def _record(self, inputs: list[Any], constants: dict[str, Any]) -> tuple[Recording, Arrays]:
+        memory, calls = kernels.active().memory, Calls()
         own = [None if x is None else memory.copied(memory.to_device(x)) for x in inputs]
-        recording, function = Recording(own, []), self._run(own, constants)
-        while True:
-            calls = Calls()
-            with kernels.use(noted(kernels.active(), calls)):  # not while the caller updates
-                results = next(function, None)
-            if results is None:
-                return recording
-            recording.parts.append(Part(partial(_call_all, calls), results, [p.grad for p in self.parameters]))
-            yield results
+        with kernels.use(noted(kernels.active(), calls)):
+            results = self._run(*own, **constants)
+        run = partial(_call_all, calls)
+        return Recording(own, run, results, [tensor.grad for tensor in self.tensors]), results
 
     def _compare(
         self, known: Recording, inputs: list[Any], constants: dict[str, Any]
-    ) -> Generator[tuple[Tensor, ...], None, Recording | str]:
-        function = self._run(inputs, constants)
-        changed, equal = known.untried(inputs), True
+    ) -> tuple[Recording | str, Arrays]:
+        changed = known.untried(inputs)
         if not changed:  # inputs that are what they were tell nothing
-            yield from function
-            return known
-        known.write(inputs)
-        for part in known.parts:
-            before = self._state()
-            if not known.tried:
-                part.run = kernels.active().memory.captured(part.run)
-                self._set_state(before)
-            replayed = _numbers(part.replay(self.parameters)) + self._state()
+            return known, self._run(*inputs, **constants)
+        before = self._state()
+        if not known.tried:
+            known.run = kernels.active().memory.captured(known.run)  # may run it
             self._set_state(before)
-            results = next(function, None)
-            if results is None:
-                return UNFIT
-            equal = equal and all(map(_equal, replayed, _numbers(results) + self._state()))
-            yield results
-        for results in function:
-            equal = False
-            yield results
+        replayed = _numbers(known.replay(inputs, self.tensors)) + self._state() + self._gradients()
+        self._set_state(before)
+        for tensor in self.tensors:
+            tensor.grad = None
+        results = self._run(*inputs, **constants)
         known.tried |= changed
-        return known if equal else UNFIT
+        found = _numbers(results) + self._state() + self._gradients()
+        fits = len(found) == len(replayed) and all(map(_equal, replayed, found))
+        return known if fits else UNFIT, results
 
     def _state(self) -> list[np.ndarray | None]:
-        """Copies of the gradients that there are, and of the buffers."""
-        gradients = [None if p.grad is None else np.array(p.grad) for p in self.parameters]
-        return gradients + _numbers(self.buffers)
+        """Copies of all that the function may change."""
+        return _numbers([tensor._data for tensor in self.tensors] + self.moments)
 
     def _set_state(self, state: list[np.ndarray | None]) -> None:
-        write, count = kernels.active().memory.write, len(self.parameters)
-        for parameter, gradient in zip(self.parameters, state[:count], strict=True):
-            if gradient is None:
-                parameter.grad = None
-            else:
-                write(parameter.grad, gradient)
-        for buffer, numbers in zip(self.buffers, state[count:], strict=True):
-            write(buffer._data, numbers)
+        for array, numbers in zip([tensor._data for tensor in self.tensors] + self.moments, state, strict=True):
+            kernels.active().memory.write(array, numbers)
+
+    def _gradients(self) -> list[np.ndarray | None]:
+        return _numbers([tensor.grad for tensor in self.tensors])
 
 
 def _call_all(calls: Calls) -> None:
@@ -178,8 +150,8 @@ def _call_all(calls: Calls) -> None:
         kernel(*arguments)
 
 
-def _numbers(tensors: Iterable[Tensor]) -> list[np.ndarray | None]:
-    return [np.array(tensor.data) for tensor in tensors]
+def _numbers(arrays: Iterable[Any]) -> list[np.ndarray | None]:
+    return [None if x is None else np.array(x) for x in arrays]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -13,7 +13,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,17 +27,22 @@ from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from scratchgen.data.dataset import Dataset
 from scratchgen.errors import UserError
 from scratchgen.nn import Module
+from scratchgen.noise import REVISION
+from scratchgen.tensor import Tensor
 
 Metrics = dict[str, float]
+Reading = Callable[[], Metrics]
+UNREAD = 20  # steps at most whose metrics are still to be read
 
 
 class Task(Protocol):
     """What the trainer asks of a model."""
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
-        """Take one training step on a batch; the metrics are means over it. NotFinite before anything is harmed.
+    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
+        """Take one training step on a batch; returns a function that says its metrics, means over the batch.
 
-        Where kernels compute on a device, the images lie there.
+        Where kernels compute on a device, the images lie there, and only that function waits for it. A loss that is not
+        finite updates no parameters.
         """
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
@@ -59,6 +64,21 @@ def require_finite(metrics: Mapping[str, float]) -> None:
     wrong = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if wrong:
         raise NotFinite(", ".join(wrong))
+
+
+def side_by_side(*numbers: Tensor) -> Any:
+    """Numbers, of one element each, as an array (k,) where kernels compute."""
+    memory = kernels.active().memory
+    out = memory.empty((len(numbers),), numbers[0].dtype)
+    memory.concatenate(out, [number._data.reshape(1) for number in numbers], 0)
+    return out
+
+
+def reading(metrics: Callable[..., Metrics], *found: Any) -> Reading:
+    """``metrics`` of the numbers in these arrays, a list each, which are copied now and read when it is called."""
+    memory = kernels.active().memory
+    copies = [memory.copied(array) for array in found]
+    return lambda: metrics(*(memory.to_host(array).tolist() for array in copies))
 
 
 def prefixed(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -105,7 +125,7 @@ class Progress:
     ``shuffle`` is the state of the shuffling stream at the beginning of this epoch, ``noise`` that of the noise stream
     now; ``sums`` holds the metrics of this epoch so far, times the number of images, and ``images`` that number, which
     may be smaller for a metric that not every step gives. ``fingerprint`` tells the settings that made all this from
-    others.
+    others, and ``revision`` what a seed meant (see ``noise``).
     """
 
     fingerprint: str
@@ -117,6 +137,7 @@ class Progress:
     sums: Metrics = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    revision: int = 1
 
 
 class Interrupted(Exception):
@@ -146,7 +167,8 @@ class Trainer:
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.checkpoint = folder / "checkpoint.safetensors"
         self.shuffle, self.noise = stream(seed, "shuffle"), stream(seed, "noise")
-        self.progress = Progress(fingerprint, self.shuffle.bit_generator.state, self.noise.bit_generator.state)
+        shuffle, noise = self.shuffle.bit_generator.state, self.noise.bit_generator.state
+        self.progress = Progress(fingerprint, shuffle, noise, revision=REVISION)
         if resume and self.checkpoint.exists():
             self._restore()
         self.started = time.perf_counter() - self.progress.seconds
@@ -158,6 +180,7 @@ class Trainer:
         finite: the last checkpoint, and the good parameters in it, stay.
         """
         self.images = kernels.active().memory.to_device(self.data.train.images)  # once: a device keeps them
+        self.unread: list[tuple[int, Reading]] = []  # of the last steps, the number of images and the metrics
         with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
             while self.progress.epoch < self.epochs:
                 for images, labels in self._batches():
@@ -179,22 +202,32 @@ class Trainer:
             yield from batches(self.images, self.data.train.labels, left, self.batch_size)
 
     def _step(self, images: Any, labels: np.ndarray) -> None:
-        progress = self.progress
-        try:
-            metrics = self.task.step(images, labels, self.noise)
-        except NotFinite as error:
-            raise self._stopped(f"step {progress.batch + 1}", error) from None
-        for name, value in metrics.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + value * len(images)
-            progress.images[name] = progress.images.get(name, 0) + len(images)
-        progress.batch += 1
-        if progress.batch % 20 == 0:
+        self.unread.append((len(images), self.task.step(images, labels, self.noise)))
+        self.progress.batch += 1
+        if len(self.unread) == UNREAD:
+            metrics = self._read()
             self.bar.set_postfix({name: readable(value) for name, value in metrics.items()}, refresh=False)
         self.bar.update()
+
+    def _read(self) -> Metrics:
+        """Add up the metrics of the steps whose are still to be read; returns those of the last one."""
+        progress, metrics, unread = self.progress, Metrics(), self.unread
+        self.unread = []
+        for number, (images, step) in enumerate(unread, start=progress.batch + 1 - len(unread)):
+            metrics = step()
+            try:
+                require_finite(metrics)
+            except NotFinite as error:
+                raise self._stopped(f"step {number}", error) from None
+            for name, value in metrics.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value * images
+                progress.images[name] = progress.images.get(name, 0) + images
+        return metrics
 
     def _finish_epoch(self) -> None:
         """Measure on held-out images, then a checkpoint, then the line of metrics."""
         progress = self.progress
+        self._read()
         test = self.task.evaluate(self.data, stream(self.seed, "evaluation", progress.epoch))
         try:
             require_finite(test)
@@ -220,6 +253,7 @@ class Trainer:
         )
 
     def _save(self) -> None:
+        self._read()
         state = self.task.state()
         broken = [name for name, array in state.items() if not np.isfinite(array).all()]
         if broken:  # an update may break what a finite loss did not show
@@ -235,6 +269,8 @@ class Trainer:
             fingerprint, self.progress = self.progress.fingerprint, Progress(**saved)
             if self.progress.fingerprint != fingerprint:
                 raise ValueError("it was made with other settings")
+            if self.progress.revision != REVISION:
+                raise ValueError("it was begun by a version whose seeds meant other random numbers; train anew")
             self.shuffle.bit_generator.state = self.progress.shuffle
             self.noise.bit_generator.state = self.progress.noise
         except (ValueError, TypeError, KeyError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from kernels.cuda import elementwise, reductions
-from kernels.cuda.device import Block, cuda, launch_over, refuse_in_graph
+from kernels.cuda.device import Block, cuda, launch_over, refuse_in_graph, upload
 
 DIMS = 6  # at most, where an array is copied from one layout to another
 
@@ -40,8 +40,7 @@ class DeviceArray:
         """A copy on the device."""
         refuse_in_graph()
         array = cls.empty(values.shape, values.dtype)
-        if array.size:
-            array._numbers.copy_to_device(np.ascontiguousarray(values).reshape(-1))
+        array.copy_to_device(values)
         return array
 
     @property
@@ -70,11 +69,13 @@ class DeviceArray:
     def __repr__(self) -> str:
         return f"DeviceArray({np.asarray(self)!r})"
 
-    def copy_to_device(self, other: "DeviceArray") -> None:
-        """Write the numbers of another array of this size and type here."""
+    def copy_to_device(self, other: "DeviceArray | np.ndarray") -> None:
+        """Write the numbers of another array of this size here, of the host or of the device and this type."""
         refuse_in_graph()
-        if self.size:
+        if self.size and isinstance(other, DeviceArray):
             self._numbers.copy_to_device(other._numbers)
+        elif self.size:
+            upload(self._numbers, np.ascontiguousarray(other, self.dtype).reshape(-1))
 
     def reshape(self, *shape: Any) -> "DeviceArray":
         """A view in another shape, given as numbers or a tuple; one size may be -1."""

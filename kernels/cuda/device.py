@@ -51,6 +51,15 @@ def shares(blocks: int, size: int, threads: int) -> int:
     return max(1, min(BLOCKS_EACH * multiprocessors() // max(1, blocks), size // (FEWEST * threads)))
 
 
+def upload(numbers: Any, values: np.ndarray) -> None:
+    """Copy flat numbers of the host into an array on the device.
+
+    It does not wait for what was launched before, as a copy without a stream would: the driver takes the values over,
+    and what is launched next finds them there.
+    """
+    numbers.copy_to_device(values, stream=cuda.legacy_default_stream())
+
+
 class Block:
     """Memory of the GPU for ``size`` numbers: once nobody holds it, the next of its size and type takes it over.
 
@@ -126,7 +135,12 @@ def _new_graph() -> tuple[Any, Any]:
     return device.create_graph_builder().begin_building(), LEGACY_DEFAULT_STREAM
 
 
+def in_graph() -> bool:
+    """Whether a graph is in the making."""
+    return bool(_queue)
+
+
 def refuse_in_graph() -> None:
     """RuntimeError while a graph is made: a copy would happen now, and not again when the graph is launched."""
-    if _queue:
+    if in_graph():
         raise RuntimeError("a graph of kernels alone can hold no copy to or from the host")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kernels.cuda.array import DeviceArray, is_basic
-from kernels.cuda.device import captured, cuda, launch_over
+from kernels.cuda.device import captured, cuda, in_graph, launch_over
 
 __all__ = [
     "add_at",
@@ -55,6 +55,8 @@ def write(out: DeviceArray, values: Any) -> None:
     """out = values, repeated along the axes that ``out`` has more of; they may lie on the host."""
     if isinstance(values, Real):
         launch_over(out.size, _fill, out.reshape(-1), out.dtype.type(values))
+    elif values.shape == out.shape and not in_graph() and getattr(values, "_block", None) is not out._block:
+        out.copy_to_device(values)
     else:
         out[...] = values
 

@@ -1,33 +1,47 @@
-"""One optimizer step over flat arrays (n), defined in NumPy."""
+"""One optimizer step over flat arrays (n), defined in NumPy.
+
+``rates`` are the numbers that change from step to step, the learning rate first. Nothing is written unless every number
+of ``guard`` (k) is finite: the loss that the gradient comes from, say. Both are arrays, for they lie where kernels
+compute: a step that is replayed finds there what it has to do.
+"""
 
 import numpy as np
 
 
-def sgd_step(param, velocity, grad, lr, momentum, nesterov):
-    """velocity = momentum velocity + grad;  param -= lr (grad + momentum velocity if nesterov else velocity)."""
-    velocity[...] = momentum * velocity + grad
-    param[...] -= lr * (grad + momentum * velocity if nesterov else velocity)
+def sgd_step(param, velocity, grad, rates, guard, nesterov):
+    """velocity = mu velocity + grad;  param -= lr (grad + mu velocity if nesterov else velocity), rates = lr, mu."""
+    if np.isfinite(guard).all():
+        lr, mu = rates
+        velocity[...] = mu * velocity + grad
+        param[...] -= lr * (grad + mu * velocity if nesterov else velocity)
 
 
-def rmsprop_step(param, mean_square, grad, lr, decay, epsilon):
+def rmsprop_step(param, mean_square, grad, rates, guard, decay, epsilon):
     """mean_square = decay mean_square + (1 - decay) grad^2;  param -= lr grad / (sqrt(mean_square) + epsilon)."""
-    mean_square[...] = decay * mean_square + (1 - decay) * grad**2
-    param[...] -= lr * grad / (np.sqrt(mean_square) + epsilon)
+    if np.isfinite(guard).all():
+        mean_square[...] = decay * mean_square + (1 - decay) * grad**2
+        param[...] -= rates[0] * grad / (np.sqrt(mean_square) + epsilon)
 
 
-def adagrad_step(param, sum_square, grad, lr, epsilon):
+def adagrad_step(param, sum_square, grad, rates, guard, epsilon):
     """sum_square += grad^2;  param -= lr grad / (sqrt(sum_square) + epsilon)."""
-    sum_square[...] += grad**2
-    param[...] -= lr * grad / (np.sqrt(sum_square) + epsilon)
+    if np.isfinite(guard).all():
+        sum_square[...] += grad**2
+        param[...] -= rates[0] * grad / (np.sqrt(sum_square) + epsilon)
 
 
-def adam_step(param, m, v, grad, lr, beta1, beta2, epsilon, step):
-    """m, v = running means of grad, grad^2;  param -= lr m^ / (sqrt(v^) + epsilon), m^ = m / (1 - beta1^step)."""
-    m[...] = beta1 * m + (1 - beta1) * grad
-    v[...] = beta2 * v + (1 - beta2) * grad**2
-    param[...] -= lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + epsilon)
+def adam_step(param, m, v, grad, rates, guard, beta1, beta2, epsilon):
+    """m, v = running means of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon).
+
+    rates = r, s are lr / (1 - beta1^step) and 1 / (1 - beta2^step): the learning rate, and what unbiases the means.
+    """
+    if np.isfinite(guard).all():
+        rate, unbias = rates
+        m[...] = beta1 * m + (1 - beta1) * grad
+        v[...] = beta2 * v + (1 - beta2) * grad**2
+        param[...] -= rate * m / (np.sqrt(v * unbias) + epsilon)
 
 
 def average_step(average, param, decay):
-    """average = decay average + (1 - decay) param."""
+    """average = decay average + (1 - decay) param, of a decay (1)."""
     average[...] = decay * average + (1 - decay) * param

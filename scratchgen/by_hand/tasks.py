@@ -5,20 +5,22 @@ with the same parameters and the same seed draw the same numbers and follow the 
 engine's own here is bookkeeping: no tensor that these tasks make has a graph.
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+import kernels
 from scratchgen.by_hand import aae, gan
 from scratchgen.by_hand.layers import ACTIVATIONS, Arrays
 from scratchgen.by_hand.vae import vae_gradients
 from scratchgen.errors import require_one_of
-from scratchgen.models.aae import CLASSES, AAETask
+from scratchgen.models.aae import AAETask
 from scratchgen.models.gan import GANTask
 from scratchgen.models.vae import VAE, VAETask, VAETraining
 from scratchgen.nn import BatchNormDense, Module
+from scratchgen.optim import Optimizer
 from scratchgen.tensor import Tensor
-from scratchgen.training import Metrics, Task, stream
+from scratchgen.training import Metrics, Reading, Task, stream
 
 
 def receive(model: Module, gradients: Arrays) -> None:
@@ -29,6 +31,11 @@ def receive(model: Module, gradients: Arrays) -> None:
         if (gradient.shape, gradient.dtype) != (p.shape, p.dtype):
             raise ValueError(f"{name} is {p.shape} {p.dtype}, its gradient {gradient.shape} {gradient.dtype}")
         p._receive(gradient)
+
+
+def on_device(numbers: list[float], dtype: Any) -> Any:
+    """Numbers as an array (k,) where kernels compute."""
+    return kernels.active().memory.to_device(np.array(numbers, dtype))
 
 
 class ByHandVAETask(VAETask):
@@ -42,12 +49,13 @@ class ByHandVAETask(VAETask):
         if training.monte_carlo_kl:
             raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
         super().__init__(model, training, steps_per_epoch, epochs)
+        self._recorded.replays = False  # what NumPy computes is in no recording
 
-    def backward(self, x: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+    def backward(self, x: Tensor, noise: Tensor, beta: float) -> Any:
         state, config = self.model.state_dict(), self.model.config
-        reconstruction, kl, gradients = vae_gradients(state, config, np.asarray(x), np.asarray(noise), self.beta())
+        reconstruction, kl, gradients = vae_gradients(state, config, x.data, noise.data, beta)
         receive(self.model, gradients)
-        return reconstruction, kl
+        return on_device([reconstruction, kl], self.model.dtype)
 
 
 class ByHandGANTask(GANTask):
@@ -58,68 +66,91 @@ class ByHandGANTask(GANTask):
 
     rng: np.random.Generator
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._recorded.replays = False
+
+    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         self.rng = rng
         return super().step(images, labels, rng)
 
-    def turns(self, images: np.ndarray, z: Tensor, both: bool = True) -> Iterator[Metrics]:
+    def _step(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
         """G's turn sends the noise through G once more, where the engine has kept the graph."""
-        self.discriminator_optimizer.zero_grad()
-        self.generator_optimizer.zero_grad()
-        config, images, noise = self.model.config, np.asarray(images), z.data
-        samples, averages = gan.generate(self.model.state_dict(), config, noise)
+        config, images, z = self.model.config, np.asarray(images), self.model.draw_noise(len(images), turn).data
+        samples, averages = gan.generate(self.model.state_dict(), config, z)
         for number, layer in enumerate(self.model.generator.layers):
             if isinstance(layer, BatchNormDense):
                 layer.mean.write(averages[f"generator.layers.{number}.mean"])
                 layer.variance.write(averages[f"generator.layers.{number}.variance"])
         masks, label = (self._masks(len(images)), self._masks(len(samples))), self.training.real_label
         found = gan.discriminator_gradients(self.model.state_dict(), config, images, samples, label, masks)
-        receive(self.model, found.gradients)
-        yield {"d_loss": found.loss_real + found.loss_fake, "d_real": found.d_real, "d_fake": found.d_fake}
-        if both:
-            state, objective = self.model.state_dict(), self.training.objective
-            loss, gradients = gan.generator_gradients(state, config, noise, objective, self._masks(len(samples)))
-            receive(self.model, gradients)
-            yield {"g_loss": loss}
+        losses = [found.loss_real, found.loss_fake, found.d_real, found.d_fake]
+        of_d = self._update(self.discriminator_optimizer, losses, found.gradients, rates[0])
+        if not both:
+            return (of_d,)
+        state, objective = self.model.state_dict(), self.training.objective
+        loss, gradients = gan.generator_gradients(state, config, z, objective, self._masks(len(samples)))
+        of_g = self._update(self.generator_optimizer, [loss], gradients, rates[1])
+        self.average.step(rates[2][:1])
+        return of_d, of_g
+
+    def _update(self, optimizer: Optimizer, losses: list[float], gradients: Arrays, rates: Any) -> Any:
+        optimizer.zero_grad()
+        receive(self.model, gradients)
+        squares = sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients.values())
+        found = on_device([*losses, squares], self.model.dtype)
+        optimizer.update(rates, found)
+        return found
 
     def _masks(self, n: int) -> list[gan.Mask]:
         return gan.draw_masks(self.model.config, n, self.rng, self.model.dtype)
 
 
 class ByHandAAETask(AAETask):
-    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``."""
+    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``.
 
-    def reconstruction_step(
-        self, images: np.ndarray, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-    ) -> Metrics:
-        state, noise = self.model.state_dict(), self._noise(len(images), rng)
-        images, x = np.asarray(images), np.asarray(x)
-        found = aae.reconstruction_gradients(state, self.model.config, images, x, labels, noise)
-        return self._update("reconstruction", self._received("reconstruction", "reconstruction", *found))
+    ``labels`` are those of this step.
+    """
 
-    def turns(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[Metrics]:
-        model, x, b = self.model, np.asarray(x), len(labels)
-        noise = self._noise(b, rng)
-        prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
-        classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
-        found = aae.discriminator_gradients(model.state_dict(), model.config, x, labels, noise, prior, classes)
-        yield self._received("discriminator", "d_loss", *found)
-        found = aae.encoder_gradients(model.state_dict(), model.config, x, labels, noise)
-        yield self._received("encoder", "e_loss", *found)
+    labels: np.ndarray
 
-    def classification_step(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
-        state, noise = self.model.state_dict(), self._noise(len(labels), rng)
-        found = aae.classification_gradients(state, self.model.config, x, labels, noise)
-        return self._update("classification", self._received("classification", "c_loss", *found))
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._recorded.replays = False
 
-    def _noise(self, n: int, rng: np.random.Generator) -> np.ndarray | None:
-        noise = self.model.draw_noise(n, rng)
-        return None if noise is None else noise.data
+    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
+        self.labels = labels
+        return super().step(images, labels, rng)
 
-    def _received(self, event: str, metric: str, loss: float, gradients: Arrays) -> Metrics:
+    def events(self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any) -> tuple[Any, ...]:
+        """The encoder computes its codes anew in event 3, where the engine has kept the graph."""
+        model, labels, drawn = self.model, self.labels, None if classes is None else np.asarray(classes).argmax(axis=1)
+        x, noise = self._read_by_encoder(images, turn[:1])
+        found = aae.reconstruction_gradients(model.state_dict(), model.config, np.asarray(images), x, labels, noise)
+        of_reconstruction = self._update("reconstruction", *found, rates[0])
+        x, noise = self._read_by_encoder(images, turn[1:])
+        arguments = x, labels, noise
+        found = aae.discriminator_gradients(model.state_dict(), model.config, *arguments, np.asarray(prior), drawn)
+        of_discriminators = self._update("discriminator", *found, rates[1])
+        found = aae.encoder_gradients(model.state_dict(), model.config, *arguments)
+        return of_reconstruction, of_discriminators, self._update("encoder", *found, rates[2])
+
+    def classify(self, images: np.ndarray, labels: np.ndarray, turn: np.ndarray, rates: np.ndarray) -> Any:
+        x, noise = self._read_by_encoder(images, turn)
+        found = aae.classification_gradients(self.model.state_dict(), self.model.config, x, labels, noise)
+        return self._update("classification", *found, kernels.active().memory.to_device(rates))
+
+    def _read_by_encoder(self, images: Any, turn: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images (b, D) with the noise of training, and the noise of the posterior."""
+        noise = self.model.draw_noise(len(images), turn)
+        return self.encoder_input(images, turn).data, None if noise is None else noise.data
+
+    def _update(self, event: str, loss: float, gradients: Arrays, rates: Any) -> Any:
         self.optimizers[event].zero_grad()
         receive(self.model, gradients)
-        return {metric: loss}
+        found = on_device([loss], self.model.dtype)
+        self.optimizers[event].update(rates, found)
+        return found
 
 
 def learning_curves(
@@ -145,7 +176,7 @@ def learning_curves(
     for _ in range(steps):
         chosen = shuffle.integers(len(images), size=batch_size)
         for each, noise, history in zip(tasks, noises, histories, strict=True):
-            history.append(each.step(images[chosen], labels[chosen], noise))
+            history.append(each.step(images[chosen], labels[chosen], noise)())
     names = dict.fromkeys(name for metrics in histories[0] for name in metrics)
     engine, by_hand = ({name: np.array([m.get(name, np.nan) for m in h]) for name in names} for h in histories)
     return {name: (engine[name], by_hand[name]) for name in names}

@@ -17,22 +17,24 @@ class: a second, categorical code with a prior and a discriminator of its own, a
     4. classification   the encoder lowers the cross-entropy of the labels
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import kernels
 from scratchgen import ops
 from scratchgen.data.dataset import CLASSES, UNLABELLED, Dataset, Split
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.nn import Dense, Module, Sequential, flatten, frozen, mlp
+from scratchgen.noise import normal, turns
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
 from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor
-from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
+from scratchgen.training import Metrics, Reading, load_parameters, prefixed, reading, side_by_side, under
 
 POSTERIORS = ("deterministic", "gaussian", "universal")
 LABELS_FOR = ("discriminator", "decoder", "encoder")
@@ -122,12 +124,15 @@ class AAE(Module):
         if config.labels_for == "encoder":
             self.class_discriminator = network(CLASSES, config.discriminator_hidden, 1)
 
-    def draw_noise(self, n: int, rng: np.random.Generator) -> Tensor | None:
-        """What ``encode`` needs beside n images: nothing for a deterministic posterior, else (n, ·) from N(0, I)."""
+    def draw_noise(self, n: int, turn: Any) -> Tensor | None:
+        """What ``encode`` needs beside n images: nothing for a deterministic posterior, else (n, ·) from N(0, I).
+
+        ``turn`` (1,) tells which numbers (see ``noise``).
+        """
         if self.config.posterior == "deterministic":
             return None
         size = self.config.latent_dim if self.config.posterior == "gaussian" else self.config.noise_dim
-        return Tensor.wrap(rng.standard_normal((n, size), dtype=self.dtype.type))
+        return Tensor.wrap(normal((n, size), self.dtype, turn))
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """A draw z (n, J) from q(z|x), and the logits (n, 10) of q(y|x) where the encoder classifies."""
@@ -166,6 +171,7 @@ class AAE(Module):
 # ---- training ----
 
 ENCODER_OPTIMIZERS = ("descent", "adam")
+METRICS = ("reconstruction", "d_loss", "e_loss", "c_loss")  # the losses of events 1 to 4
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,19 @@ class AAETraining:
         )
 
 
+class Game(NamedTuple):
+    """A discriminator, the codes (b, ·) that it judges, and as many draws of their prior."""
+
+    discriminator: Module
+    codes: Tensor
+    draws: Tensor
+
+
+def wrapped(rows: Any) -> Tensor | None:
+    """An array as a tensor, if there is one."""
+    return None if rows is None else Tensor.wrap(rows)
+
+
 class AAETask:
     """An adversarial autoencoder in training: the model, an optimizer for each event, and the step of the trainer.
 
@@ -240,107 +259,104 @@ class AAETask:
         }
         if model.config.labels_for == "encoder":
             self.optimizers["classification"] = Adam(encoder, training.classification_lr)
-        adversaries = [network for name, network in vars(model).items() if name.endswith("discriminator")]
-        self._reconstruction = Recorded(self._reconstruct, model.encoder, model.decoder)
-        self._game = Recorded(self._play, model.encoder, *adversaries)
+        moments = [moment for optimizer in self.optimizers.values() for moment in optimizer.moments.values()]
+        self._recorded = Recorded(self.events, [model], moments)
         self.schedules = {
             name: SCHEDULES[training.schedule](optimizer.lr, steps_per_epoch * epochs)
             for name, optimizer in self.optimizers.items()
         }
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """The events of a batch (b, D), one after the other (L26)."""
-        for name, optimizer in self.optimizers.items():
-            optimizer.lr = self.schedules[name](optimizer.steps)
-        metrics = self.reconstruction_step(images, self.encoder_input(images, rng), labels, rng)
-        turns = self.turns(self.encoder_input(images, rng), labels, rng)
-        for event, found in zip(("discriminator", "encoder"), turns, strict=True):
-            metrics |= self._update(event, found)
-        if "classification" in self.optimizers and len(self.labelled):
-            chosen = rng.integers(len(self.labelled), size=len(images))
-            x = self.encoder_input(self.labelled.images[chosen], rng)
-            metrics |= self.classification_step(x, self.labelled.labels[chosen], rng)
-        return metrics
-
-    def encoder_input(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Images (b, D) as the encoder sees them in training: with noise, if there is to be some."""
-        if self.training.input_noise == 0:
-            return images
-        noise = rng.standard_normal(images.shape, dtype=images.dtype.type)
-        return images + images.dtype.type(self.training.input_noise) * noise
-
-    def reconstruction_step(
-        self, images: np.ndarray, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-    ) -> Metrics:
-        """Event 1: encoder and decoder lower -log p(images|z), in nats an image, z being the code of x (b, D)."""
-        self.optimizers["reconstruction"].zero_grad()
-        noise = self.model.draw_noise(len(images), rng)
-        y = None if self.model.regional else self.model.labels_given(labels)
-        ((loss,),) = self._reconstruction(images, None if x is images else x, noise, y)
-        return self._update("reconstruction", {"reconstruction": loss.item()})
-
-    def _reconstruct(
-        self, images: Tensor, x: Tensor | None, noise: Tensor | None, y: Tensor | None
-    ) -> Iterator[tuple[Tensor]]:
-        z, class_logits = self.model.encode(images if x is None else x, noise)
-        logits = self.model.decode(z, self.model.decoder_classes(class_logits, y))
-        loss = ops.bce_with_logits(logits, images).mean()
-        loss.backward()
-        yield (loss,)
-
-    def turns(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Iterator[Metrics]:
-        """Events 2 and 3: give the discriminators their gradients, on codes of x (b, D), and then the encoder its own.
-
-        After each it yields the loss, for its caller to update those parameters before the next.
-        """
-        self.optimizers["discriminator"].zero_grad()
-        self.optimizers["encoder"].zero_grad()
         model, b = self.model, len(labels)
-        noise = model.draw_noise(b, rng)
-        prior = Tensor(model.prior.sample(b, rng, labels if model.regional else None), dtype=model.dtype)
-        classifies = model.config.labels_for == "encoder"
+        events = [name for name in self.optimizers if name != "classification" or len(self.labelled)]
+        for name in events:
+            self.optimizers[name].lr = self.schedules[name](self.optimizers[name].steps)
+        rates = np.array([self.optimizers[name].next_rates() for name in events], model.dtype)
+        prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
+        classifies, y = model.config.labels_for == "encoder", model.labels_given(labels)
         classes = one_hot(rng.integers(CLASSES, size=b), CLASSES, model.dtype) if classifies else None
-        y = model.labels_given(labels) if model.regional else None
-        results = self._game(x, noise, prior, y, classes)
-        for name, losses in zip(("d_loss", "e_loss"), results, strict=True):
-            yield {name: sum(loss.item() for loss in losses)}
+        given = [None if rows is None else rows._data for rows in (y, classes)]
+        losses = self._recorded(images, turns(rng, 2), rates[:3], prior, *given)
+        if "classification" in events:
+            chosen = rng.integers(len(self.labelled), size=b)
+            losses += (self.classify(self.labelled.images[chosen], self.labelled.labels[chosen], turns(rng), rates[3]),)
+        names = METRICS[: len(losses)]
+        return reading(lambda *found: {name: sum(parts) for name, parts in zip(names, found, strict=True)}, *losses)
 
-    def _play(
-        self, x: Tensor, noise: Tensor | None, prior: Tensor, y: Tensor | None, classes: Tensor | None
-    ) -> Iterator[tuple[Tensor, ...]]:
-        model = self.model
-        z, class_logits = model.encode(x, noise)
-        # Each discriminator, the codes that it judges, and as many draws of the prior.
-        games = [(model.discriminator, model.beside_labels(z, y), model.beside_labels(prior, y))]
-        if class_logits is not None and classes is not None:
-            games.append((model.class_discriminator, ops.softmax(class_logits), classes))
-        losses = []
-        for discriminator, codes, draws in games:  # they learn to tell draws of the prior, 1, from codes, 0
-            for judged, label in ((draws, 1.0), (codes.detach(), 0.0)):
-                losses.append(discriminator_loss(discriminator(judged), label))
-                losses[-1].backward()
-        yield tuple(losses)
-        losses = []
-        for discriminator, codes, _ in games:  # the encoder learns to have its codes taken for draws (L22)
-            with frozen(discriminator):
-                losses.append(generator_loss(discriminator(codes), "non-saturating"))
-        loss = sum(losses[1:], losses[0])  # one backward, for the codes share the encoder
+    def encoder_input(self, images: Any, turn: Any) -> Tensor:
+        """Images (b, D) as the encoder sees them in training: with noise, if there is to be some."""
+        x = Tensor.wrap(images)
+        if self.training.input_noise == 0:
+            return x
+        return x + self.training.input_noise * Tensor.wrap(normal(x.shape, x.dtype, turn, draw=1))
+
+    def events(self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any) -> tuple[Any, ...]:
+        """Events 1 to 3 of images (b, D); the parts of the loss of each, (k,), where kernels compute.
+
+        ``turn`` (2,) tells the random numbers of event 1, and of 2 and 3; ``rates`` (3, 2) are those of the optimizers,
+        ``prior`` (b, J) draws of it, y what ``labels_given`` gives, and ``classes`` (b, 10) draws of classes.
+        """
+        reconstruction = self.reconstruct(images, turn[:1], rates[0], y)
+        games = self.games(images, turn[1:], prior, y, classes)
+        return reconstruction, self.discriminate(games, rates[1]), self.confuse(games, rates[2])
+
+    def reconstruct(self, images: Any, turn: Any, rates: Any, y: Any) -> Any:
+        """Event 1: encoder and decoder lower -log p(images|z), in nats an image."""
+        self.optimizers["reconstruction"].zero_grad()
+        z, class_logits = self.encode(images, turn)
+        logits = self.model.decode(z, self.model.decoder_classes(class_logits, wrapped(y)))
+        loss = ops.bce_with_logits(logits, Tensor.wrap(images)).mean()
         loss.backward()
-        yield (loss,)
+        return self._updated("reconstruction", rates, loss)
 
-    def classification_step(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
-        """Event 4: the encoder lowers -log q(labels|x) of labelled images x (b, D)."""
+    def games(self, images: Any, turn: Any, prior: Any, y: Any, classes: Any) -> list[Game]:
+        """What is played for in events 2 and 3: the code, and where the encoder classifies, the class too."""
+        z, class_logits = self.encode(images, turn)
+        beside_labels, labels = self.model.beside_labels, wrapped(y)
+        codes = Game(self.model.discriminator, beside_labels(z, labels), beside_labels(Tensor.wrap(prior), labels))
+        if class_logits is None:
+            return [codes]
+        return [codes, Game(self.model.class_discriminator, ops.softmax(class_logits), Tensor.wrap(classes))]
+
+    def discriminate(self, games: list[Game], rates: Any) -> Any:
+        """Event 2: each discriminator learns to tell draws of its prior, 1, from codes, 0."""
+        self.optimizers["discriminator"].zero_grad()
+        losses = []
+        for game in games:
+            for judged, label in ((game.draws, 1.0), (game.codes.detach(), 0.0)):
+                losses.append(discriminator_loss(game.discriminator(judged), label))
+                losses[-1].backward()
+        return self._updated("discriminator", rates, *losses)
+
+    def confuse(self, games: list[Game], rates: Any) -> Any:
+        """Event 3: the encoder learns to have its codes taken for draws of the prior (L22)."""
+        self.optimizers["encoder"].zero_grad()
+        losses = []
+        for game in games:
+            with frozen(game.discriminator):
+                losses.append(generator_loss(game.discriminator(game.codes), "non-saturating"))
+        sum(losses[1:], losses[0]).backward()  # once, for the codes share the encoder
+        return self._updated("encoder", rates, *losses)
+
+    def classify(self, images: np.ndarray, labels: np.ndarray, turn: np.ndarray, rates: np.ndarray) -> Any:
+        """Event 4: the encoder lowers -log q(labels|x) of labelled images (b, D)."""
         self.optimizers["classification"].zero_grad()
-        _, class_logits = self.model.encode(Tensor.wrap(x), self.model.draw_noise(len(labels), rng))
+        _, class_logits = self.encode(images, turn)
         assert class_logits is not None
         loss = ops.softmax_cross_entropy(class_logits, labels).mean()
         loss.backward()
-        return self._update("classification", {"c_loss": loss.item()})
+        return self._updated("classification", kernels.active().memory.to_device(rates), loss)
 
-    def _update(self, event: str, metrics: Metrics) -> Metrics:
-        require_finite(metrics)
-        self.optimizers[event].step()
-        return metrics
+    def encode(self, images: Any, turn: Any) -> tuple[Tensor, Tensor | None]:
+        """What ``AAE.encode`` makes of images (b, D) in training, where they may have noise."""
+        return self.model.encode(self.encoder_input(images, turn), self.model.draw_noise(len(images), turn))
+
+    def _updated(self, event: str, rates: Any, *losses: Tensor) -> Any:
+        """Update the parameters of an event; its losses (k,)."""
+        found = side_by_side(*losses)
+        self.optimizers[event].update(rates, found)
+        return found
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """What ``measure`` says."""

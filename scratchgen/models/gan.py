@@ -10,7 +10,7 @@ and D = 1/2 everywhere: nobody wins.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,10 +23,11 @@ from scratchgen.data.dataset import Dataset
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen
+from scratchgen.noise import normal, turns, uniform
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, RunningAverage
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor
-from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
+from scratchgen.training import Metrics, Reading, load_parameters, prefixed, reading, side_by_side, under
 
 
 def discriminator_loss(logits: Tensor, label: float) -> Tensor:
@@ -136,12 +137,12 @@ class GAN(Module):
             layers += [hidden, Dropout(config.hidden_dropout, rng)]
         self.discriminator = Sequential(*layers, Dense(sizes[-1], 1, rng, "identity", weights, dtype))
 
-    def draw_noise(self, n: int, rng: np.random.Generator) -> Tensor:
-        """n draws z (n, J) from p(z)."""
-        shape, kind = (n, self.config.latent_dim), self.dtype.type
+    def draw_noise(self, n: int, turn: Any) -> Tensor:
+        """n draws z (n, J) from p(z), told by ``turn`` (see ``noise``)."""
+        shape = n, self.config.latent_dim
         if self.config.noise == "normal":
-            return Tensor.wrap(rng.standard_normal(shape, dtype=kind))
-        return Tensor.wrap(kind(math.sqrt(3)) * (2 * rng.random(shape, dtype=kind) - 1))
+            return Tensor.wrap(normal(shape, self.dtype, turn))
+        return math.sqrt(3) * (2 * Tensor.wrap(uniform(shape, self.dtype, turn)) - 1)
 
     def generate(self, z: Tensor) -> Tensor:
         """G(z): pictures (n, D) in [0, 1], of noise z (n, J)."""
@@ -230,7 +231,8 @@ class GANTask:
         self.generator_optimizer = self._optimizer(model.generator, training.generator_lr)
         self.discriminator_optimizer = self._optimizer(model.discriminator, training.discriminator_lr)
         self.average = RunningAverage(model.generator)
-        self._recorded = Recorded(self._backward, model)
+        moments = [*self.generator_optimizer.moments.values(), *self.discriminator_optimizer.moments.values()]
+        self._recorded = Recorded(self._step, [model, self.average.module], moments)
         schedule, total = SCHEDULES[training.schedule], steps_per_epoch * epochs
         self.schedules = schedule(training.generator_lr, total), schedule(training.discriminator_lr, total)
 
@@ -239,18 +241,17 @@ class GANTask:
             return Adam(network, lr, beta1=self.training.momentum)
         return SGD(network, lr, self.training.momentum)
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """A step of D on a batch (b, D) of data and one of samples, and after every k-th a step of G (L23)."""
         self.model.draw_from(rng)
         self._set_rates()
-        both = (self.discriminator_optimizer.steps + 1) % self.training.discriminator_steps == 0
-        turns = self.turns(images, self.model.draw_noise(len(images), rng), both)
-        metrics = self._update(self.discriminator_optimizer, "d_gradient", next(turns))
-        for found in turns:
-            metrics |= self._update(self.generator_optimizer, "g_gradient", found)
-            n = self.generator_optimizer.steps
-            self.average.step(min(self.training.average, (1 + n) / (10 + n)))
-        return metrics
+        d_rates = self.discriminator_optimizer.next_rates()
+        both = self.discriminator_optimizer.steps % self.training.discriminator_steps == 0
+        g_rates = self.generator_optimizer.next_rates() if both else d_rates
+        n = self.generator_optimizer.steps
+        decay = min(self.training.average, (1 + n) / (10 + n))
+        rates = np.array([d_rates, g_rates, (decay, decay)], self.model.dtype)
+        return reading(_metrics, *self._recorded(images, turns(rng), rates, both=both))
 
     def _set_rates(self) -> None:
         step, training = self.discriminator_optimizer.steps, self.training
@@ -262,42 +263,29 @@ class GANTask:
                 rise = min(1.0, step / ramp if ramp else 1.0)
                 optimizer.momentum = training.momentum + rise * (training.final_momentum - training.momentum)
 
-    def _update(self, optimizer: Optimizer, norm: str, metrics: Metrics) -> Metrics:
-        metrics[norm] = optimizer.gradient_norm()
-        require_finite(metrics)
-        optimizer.step()
-        return metrics
-
-    def turns(self, images: np.ndarray, z: Tensor, both: bool = True) -> Iterator[Metrics]:
-        """Give D its gradients on data (b, D) and on samples of noise z (b, J), and then, if both play, G its own.
-
-        After each turn it yields the metrics, for its caller to update that player before the other one's turn: the
-        loss, for D also the means of D over data and over samples.
-        """
+    def _step(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
+        """What ``_metrics`` takes, where kernels compute. ``rates`` (3, 2) are D's, G's, and the average's decay."""
+        fake = self.model.generate(self.model.draw_noise(len(images), turn))
         self.discriminator_optimizer.zero_grad()
-        self.generator_optimizer.zero_grad()
-        for results in self._recorded(images, z, both=both):
-            values = [result.item() for result in results]
-            if len(values) == 1:
-                yield {"g_loss": values[0]}
-            else:
-                yield {"d_loss": values[0] + values[1], "d_real": values[2], "d_fake": values[3]}
-
-    def _backward(self, real: Tensor, z: Tensor, both: bool) -> Iterator[tuple[Tensor, ...]]:
-        fake = self.model.generate(z)
         losses, certainty = [], []
-        passes = (real, self.training.real_label), (fake.detach(), 0.0)
+        passes = (Tensor.wrap(images), self.training.real_label), (fake.detach(), 0.0)
         for x, label in passes:  # D's, whose gradients add up
             logits = self.model.discriminate(x)
             losses.append(discriminator_loss(logits, label))
             certainty.append(ops.sigmoid(logits.detach()).mean())
             losses[-1].backward()
-        yield *losses, *certainty
-        if both:
-            with frozen(self.model.discriminator):  # G: what D, updated and held fixed, says of the same samples (L22)
-                loss = generator_loss(self.model.discriminate(fake), self.training.objective)
-            loss.backward()
-            yield (loss,)
+        of_d = side_by_side(*losses, *certainty, Tensor.wrap(self.discriminator_optimizer.squared_norm()))
+        self.discriminator_optimizer.update(rates[0], of_d)
+        if not both:
+            return (of_d,)
+        self.generator_optimizer.zero_grad()
+        with frozen(self.model.discriminator):  # G: what D, updated and held fixed, says of the same samples (L22)
+            loss = generator_loss(self.model.discriminate(fake), self.training.objective)
+        loss.backward()
+        of_g = side_by_side(loss, Tensor.wrap(self.generator_optimizer.squared_norm()))
+        self.generator_optimizer.update(rates[1], of_g)
+        self.average.step(rates[2][:1])
+        return of_d, of_g
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """What ``measure`` says of the model that samples are drawn from."""
@@ -320,6 +308,15 @@ class GANTask:
         self.average.module.load_state_dict(under("averaged.", state))
         self.generator_optimizer.load_state(under("generator_optimizer.", state))
         self.discriminator_optimizer.load_state(under("discriminator_optimizer.", state))
+
+
+def _metrics(of_d: list[float], of_g: list[float] | None = None) -> Metrics:
+    """Of D's losses on data and samples, the means of D over both, and the square of its gradient's norm; of G's."""
+    on_data, on_samples, d_real, d_fake, squares = of_d
+    metrics = {"d_loss": on_data + on_samples, "d_real": d_real, "d_fake": d_fake, "d_gradient": math.sqrt(squares)}
+    if of_g is not None:
+        metrics |= {"g_loss": of_g[0], "g_gradient": math.sqrt(of_g[1])}
+    return metrics
 
 
 def load_averaged(model: GAN, state: Mapping[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ in as an argument of shape (M, b, J): M samples of z for each of b examples (L17
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from scratchgen.data.pixels import BINARIZE, binarized
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
-from scratchgen.noise import normal
+from scratchgen.noise import normal, turns
 from scratchgen.optim import SCHEDULES, Adam
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor, no_grad
-from scratchgen.training import Metrics, load_parameters, prefixed, require_finite, under
+from scratchgen.training import Metrics, Reading, load_parameters, prefixed, reading, side_by_side, under
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
 
@@ -230,44 +230,44 @@ class VAETask:
         self.model, self.training, self.steps_per_epoch = model, training, steps_per_epoch
         self.optimizer = Adam(model, training.lr)
         self.schedule = SCHEDULES[training.schedule](training.lr, steps_per_epoch * epochs)
-        self._recorded = Recorded(self._backward, model)
+        self._recorded = Recorded(self._step, [model], list(self.optimizer.moments.values()))
 
     def beta(self) -> float:
         """The weight of the KL term now."""
         warmup = self.training.beta_warmup * self.steps_per_epoch
         return self.training.beta * min(1.0, self.optimizer.steps / warmup if warmup else 1.0)
 
-    def step(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Metrics:
+    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """One step of stochastic gradient variational Bayes on a batch (b, D) (L19)."""
+        beta, self.optimizer.lr = self.beta(), self.schedule(self.optimizer.steps)
+        rates = np.array(self.optimizer.next_rates(), self.model.dtype)
+        (terms,) = self._recorded(images, turns(rng), rates, beta=beta)
+        return reading(lambda terms: _metrics(*terms), terms)
+
+    def _step(self, images: Any, turn: Any, rates: Any, beta: float) -> tuple[Any]:
         if self.training.binarize == "dynamic":
-            images = binarized(images, rng)
+            images = binarized(images, turn, draw=1)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
-        noise = normal(shape, self.model.dtype, rng)
-        self.optimizer.lr = self.schedule(self.optimizer.steps)
+        noise = Tensor.wrap(normal(shape, self.model.dtype, turn))
         self.optimizer.zero_grad()
-        metrics = _metrics(*self.backward(images, noise))
-        require_finite(metrics)
-        self.optimizer.step()
-        return metrics
+        terms = self.backward(Tensor.wrap(images), noise, beta)
+        self.optimizer.update(rates, terms)
+        return (terms,)
 
-    def backward(self, x: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-        """Give each parameter d(reconstruction + beta kl) / d(parameter); returns both terms, means over x (b, D).
+    def backward(self, x: Tensor, noise: Tensor, beta: float) -> Any:
+        """Give each parameter d(reconstruction + beta kl) / d(parameter), of images x (b, D) and ``noise`` (M, b, J).
 
-        RuntimeError if there are gradients: begin with ``zero_grad``.
+        Returns reconstruction and kl, means over the images, as an array (2,) where kernels compute.
         """
-        ((reconstruction, kl),) = self._recorded(x, noise, beta=self.beta())
-        return reconstruction.data.sum().item() / len(x), kl.data.sum().item() / len(x)
-
-    def _backward(self, x: Tensor, noise: Tensor, beta: float) -> Iterator[tuple[Tensor, Tensor]]:
-        reconstruction, kl = self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)
-        (reconstruction + beta * kl).mean().backward()
-        yield reconstruction, kl
+        terms = [term.mean() for term in self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)]
+        (terms[0] + beta * terms[1]).backward()
+        return side_by_side(*terms)
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""
         images = dataset.test.images
         if self.training.binarize == "dynamic":
-            images = kernels.active().memory.to_host(binarized(images, rng))
+            images = kernels.active().memory.to_host(binarized(images, turns(rng)))
         return mean_bound(self.model, images, rng)
 
     def state(self) -> dict[str, np.ndarray]:

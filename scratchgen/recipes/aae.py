@@ -12,6 +12,7 @@ from scratchgen.data.dataset import UNLABELLED, Split, keep_labels
 from scratchgen.errors import UserError
 from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, mmd
 from scratchgen.models.aae import AAE, CLASSES, AAEConfig, AAETask, AAETraining, one_hot
+from scratchgen.noise import turns
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.training import Metrics, stream
@@ -215,7 +216,7 @@ def encode(model: AAE, images: np.ndarray, rng: np.random.Generator) -> tuple[np
     with no_grad():
         for start in range(0, len(images), ROWS):
             x = Tensor(images[start : start + ROWS], dtype=model.dtype)
-            z, class_logits = model.encode(x, model.draw_noise(len(x), rng))
+            z, class_logits = model.encode(x, model.draw_noise(len(x), turns(rng)))
             codes.append(z.data)
             if class_logits is not None:
                 classes.append(class_logits.data.argmax(axis=1))

@@ -16,6 +16,7 @@ from scratchgen.evaluation.samples import class_histogram, class_statistics, mis
 from scratchgen.judge import Judge, load_judge
 from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining, load_averaged
 from scratchgen.nn import evaluating
+from scratchgen.noise import turns
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
 from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, stream
@@ -161,7 +162,9 @@ class Health:
 def draw_samples(model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
     """n pictures (n, D), the generator evaluating: batch normalisation by its running averages."""
     with evaluating(model):
-        pictures = [model.generate(model.draw_noise(min(ROWS, n - start), rng)).data for start in range(0, n, ROWS)]
+        pictures = [
+            model.generate(model.draw_noise(min(ROWS, n - start), turns(rng))).data for start in range(0, n, ROWS)
+        ]
     return np.concatenate(pictures)
 
 

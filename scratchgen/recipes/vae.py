@@ -12,6 +12,7 @@ from scratchgen.data import Dataset
 from scratchgen.data.pixels import binarized, describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
 from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.noise import turns
 from scratchgen.priors import Gaussian
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
 from scratchgen.tensor import Tensor, no_grad
@@ -142,4 +143,4 @@ class VAERecipe(Recipe):
 
 
 def _binarized_once(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return kernels.active().memory.to_host(binarized(images, rng))
+    return kernels.active().memory.to_host(binarized(images, turns(rng)))

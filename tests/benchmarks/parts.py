@@ -23,6 +23,7 @@ from scratchgen.data.pixels import binarized
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.evaluation.likelihood import importance_nll
 from scratchgen.models.vae import VAE, VAETask
+from scratchgen.noise import turns
 from scratchgen.recipes import RECIPES
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.training import Trainer
@@ -108,7 +109,7 @@ def _in_pytorch(model: VAE) -> Any:
 
 
 def _binarized(folder: Path) -> np.ndarray:
-    return binarized(np.load(folder / "test.npy")[: IW_IMAGES + 2], np.random.default_rng(0))
+    return binarized(np.load(folder / "test.npy")[: IW_IMAGES + 2], turns(np.random.default_rng(0)))
 
 
 def strokes(folder: Path) -> Numbers:
@@ -142,7 +143,7 @@ def step_two_ways(workload: Workload, images: np.ndarray) -> tuple[Callable, Cal
     noises, labels = [np.random.default_rng(2) for _ in range(2)], np.zeros(workload.batch, np.int64)
 
     def by_engine(x: np.ndarray) -> Any:
-        return task.step(x, labels, noises[0])
+        return task.step(x, labels, noises[0])()
 
     def by_hand(x: np.ndarray) -> Any:
         return other.step(x, noises[1])

@@ -11,6 +11,7 @@ from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAETask
 from scratchgen.models.gan import GANTask
 from scratchgen.models.vae import VAETask
+from scratchgen.training import Reading
 from tests.benchmarks.workloads import Contestant, Shared, Workload, engine_model, engine_quantities
 
 
@@ -21,18 +22,18 @@ def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray
         rng, task = np.random.default_rng(0), _task(workload, engine_model(workload, shared, np.float32), images)
         memory = kernels.active().memory
         data = memory.to_device(images)
-    labels = np.zeros(len(images), np.int64)
+    labels, reading = np.zeros(len(images), np.int64), dict[str, Reading]()
 
     def step() -> None:
         chosen = rng.integers(len(images), size=workload.batch)
         with kernels.use(kernel_set):
-            task.step(memory.rows(data, memory.to_device(chosen)), labels[chosen], rng)
+            reading["last"] = task.step(memory.rows(data, memory.to_device(chosen)), labels[chosen], rng)
 
     def check() -> dict[str, np.ndarray]:
         with kernels.use(kernel_set):
             return engine_quantities(workload, shared, np.float32)
 
-    return Contestant(step, check)
+    return Contestant(step, check, lambda: reading["last"]())  # which can be read once all steps are done
 
 
 def _task(workload: Workload, model: Any, images: np.ndarray) -> Any:

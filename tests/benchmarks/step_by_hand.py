@@ -9,7 +9,7 @@ import numpy as np
 
 import kernels
 from scratchgen.models.vae import VAEConfig
-from scratchgen.training import Metrics, require_finite
+from scratchgen.training import Metrics
 
 
 class StepByHand:
@@ -33,6 +33,7 @@ class StepByHand:
         self.in_decoder = arrays(3, *config.decoder_hidden)
         self.of_pixels = arrays(2, config.input_dim)
         self.of_examples = arrays(3)
+        self.terms = np.empty(2, self.param.dtype)
 
     def step(self, x: np.ndarray, rng: np.random.Generator) -> Metrics:
         """One training step on a batch x (b, D); the metrics are means over it, in nats."""
@@ -84,12 +85,14 @@ class StepByHand:
         k.dense.matmul_tn(dw1, x, dpre1)
 
         # the update
-        terms = reconstruction.sum().item() / b, kl.sum().item() / b
-        metrics = {"neg_elbo": sum(terms), "reconstruction": terms[0], "kl": terms[1]}
-        require_finite(metrics)
+        for term, mean in ((reconstruction, self.terms[:1]), (kl, self.terms[1:])):
+            k.reductions.sum_axis(mean.reshape(1, 1), term.reshape(1, b, 1))
+            k.elementwise.scale(mean, mean, 1 / b)
         self.steps += 1
-        k.optimizers.adam_step(self.param, self.m, self.v, self.grad, self.lr, 0.9, 0.999, 1e-8, self.steps)
-        return metrics
+        rates = np.array([self.lr / (1 - 0.9**self.steps), 1 / (1 - 0.999**self.steps)], self.param.dtype)
+        k.optimizers.adam_step(self.param, self.m, self.v, self.grad, rates, self.terms, 0.9, 0.999, 1e-8)
+        terms = self.terms.tolist()
+        return {"neg_elbo": sum(terms), "reconstruction": terms[0], "kl": terms[1]}
 
 
 def _parts(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:

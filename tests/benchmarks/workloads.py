@@ -16,6 +16,7 @@ from scratchgen.data.pixels import binarized
 from scratchgen.models.aae import AAE, AAEConfig, AAETraining
 from scratchgen.models.gan import GAN, discriminator_loss, generator_loss
 from scratchgen.models.vae import VAE
+from scratchgen.noise import turns
 from scratchgen.recipes import RECIPES
 from scratchgen.tensor import Tensor
 
@@ -83,7 +84,9 @@ class Shared(NamedTuple):
         x = images[: workload.batch]
         noise = rng.standard_normal((workload.batch, workload.network.latent_dim), np.float32)
         return cls(
-            {name: p.data.copy() for name, p in named.items()}, binarized(x, rng) if workload.binarize else x, noise
+            {name: p.data.copy() for name, p in named.items()},
+            binarized(x, turns(rng)) if workload.binarize else x,
+            noise,
         )
 
     def save(self, path: Path) -> None:

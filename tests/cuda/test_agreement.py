@@ -14,7 +14,16 @@ import kernels.cuda
 from kernels import reference
 from kernels.cuda.device import SIMULATED, cuda
 from kernels.cuda.memory import to_device, to_host
-from tests.kernels.test_sets import CASES, STEPS, Array, assert_close, both_dtypes, in_float64, kernel
+from tests.kernels.test_sets import (
+    CASES,
+    STEPS,
+    Array,
+    assert_close,
+    assert_guarded,
+    both_dtypes,
+    in_float64,
+    kernel,
+)
 
 pytestmark = pytest.mark.skipif(
     not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
@@ -29,7 +38,7 @@ LONG_PARTNERS = dict(zip(DIMS, (2, 2, 3, 2, 2, 3, 2, 2, 2), strict=True))
 
 def sizes_for(specs):
     """Dictionaries of sizes worth a run, for a case with these arguments."""
-    used = "".join(dict.fromkeys(d for spec in specs if isinstance(spec, Array) for d in spec.dims if d != "1"))
+    used = "".join(dict.fromkeys(d for spec in specs if isinstance(spec, Array) for d in spec.dims if not d.isdigit()))
     yield {d: FEW[d] for d in used}
     yield dict.fromkeys(used, 1)
     yield {d: 1 if d == "N" else 0 for d in used}
@@ -75,18 +84,23 @@ def test_kernel_agrees_with_the_definition(case, dtype):
 @pytest.mark.parametrize("name", STEPS)
 def test_optimizers_agree_over_many_steps(name, dtype):
     rng = np.random.default_rng(0)
-    moments, scalars = STEPS[name]
+    moments, rates_of, guarded, scalars = STEPS[name]
     states = [np.asarray(rng.normal(size=37), dtype), *(np.zeros(37, dtype) for _ in range(moments))]
     expected = [state.astype(np.float64) for state in states]
     states = [to_device(state) for state in states]
     for step in range(1, 31):
         grad = np.asarray(rng.normal(size=37), dtype)
         grad[0] = 0
-        counted = (*scalars, step) if name == "adam_step" else scalars
-        getattr(kernels.cuda.optimizers, name)(*states, to_device(grad), *counted)
-        getattr(reference.optimizers, name)(*expected, grad.astype(np.float64), *counted)
+        inputs = [grad, np.array(rates_of(step), dtype), grad][: 2 + guarded]
+        getattr(kernels.cuda.optimizers, name)(*states, *map(to_device, inputs), *scalars)
+        getattr(reference.optimizers, name)(*expected, *(x.astype(np.float64) for x in inputs), *scalars)
     for actual, wanted in zip(states, expected, strict=True):
         assert_close(to_host(actual), wanted, dtype)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, guarded, _) in STEPS.items() if guarded])
+def test_nothing_is_updated_where_the_guard_is_not_finite(name):
+    assert_guarded(kernels.cuda, name)
 
 
 @pytest.mark.parametrize("name", ["reductions.sum_axis", "reductions.sum_squares", "dense.dense_activation_backward"])

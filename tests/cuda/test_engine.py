@@ -1,6 +1,7 @@
 """The engine on the GPU: gradients of every operation, and a step of each model equal to the reference's."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from scratchgen.op import REGISTRY
 from scratchgen.recipes import RECIPES
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor
+from tests.cuda.test_cuda_graph import Graph
 
 pytestmark = pytest.mark.skipif(
     not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
@@ -210,7 +212,7 @@ def trained(make, kernel_set, steps):
         for _ in range(steps):
             images, labels = rng.random((6, 11)), rng.integers(0, 10, 6)
             metrics = task.step(images, labels, rng)
-        return task.state(), metrics
+        return task.state(), metrics()
 
 
 @pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
@@ -235,6 +237,82 @@ def test_a_step_is_replayed(make):
             task.step(rng.random((6, 11)), rng.integers(0, 10, 6), rng)
     found = [value for value in vars(task).values() if isinstance(value, Recorded)]
     assert all(known.tried for each in found for known in each.known.values())
+
+
+REPLAYED = ["vae", "vae-samples", "vae-gaussian", "gan", "aae", "aae-gaussian-adam", "aae-mixture"]
+
+
+def steps(make, count):
+    """A task after so many steps, and a function that takes another, on images that lie on the device."""
+    task, rng = TASKS[make](), np.random.default_rng(2)
+
+    def step():
+        return task.step(to_device(rng.random((6, 11))), rng.integers(0, 10, 6), rng)
+
+    for _ in range(count):
+        step()
+    return step
+
+
+@pytest.mark.parametrize("make", REPLAYED)
+def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
+    """Updates included: nothing that it launches copies from or to the host."""
+    graphs = []
+
+    def captured(run):
+        graphs.append(Graph(run))
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "SIMULATED", False)
+            patch.setattr(device, "_new_graph", lambda: (graphs[-1], "stream"))
+            return device.captured(run)
+
+    with kernels.use("cuda"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # that launches stay one by one, say
+        if SIMULATED:
+            monkeypatch.setattr(memory, "captured", captured)
+        steps(make, 5)()
+    assert not SIMULATED or [graph.events for graph in graphs] == [["end", "complete"] + 4 * ["launch into stream"]]
+
+
+@pytest.mark.parametrize(
+    ("make", "written"), [("vae", [1, 2]), ("gan", [1, 6]), ("aae", [2, 6, 12]), ("aae-mixture", [2, 6, 12, 66])]
+)
+def test_a_replayed_step_brings_nothing_back(make, written, monkeypatch):
+    """Of the host it needs a few numbers: turns and rates, draws of the prior, labels."""
+    uploads = []
+
+    def refuse(*_):
+        raise AssertionError("read from the device")
+
+    def upload(numbers, values):
+        uploads.append(values.size)
+        device.upload(numbers, values)
+
+    with kernels.use("cuda"):
+        step = steps(make, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(DeviceArray, "__array__", refuse)
+            patch.setattr(arrays, "upload", upload)
+            metrics = step()
+            with pytest.raises(AssertionError, match="read from the device"):
+                metrics()
+        assert np.isfinite(list(metrics().values())).all()
+    assert uploads.pop(0) == 66  # the images, which a trainer has there already
+    assert sorted(uploads) == written
+
+
+def test_numbers_are_written_where_they_are(rng):
+    x = rng.random((3, 4))
+    out, other = to_device(np.zeros((3, 4))), to_device(x)
+    place = out._numbers
+    for values in (x, x.astype(np.float32), x[:1], np.asfortranarray(x), other, other[1:2], 2.5):
+        memory.write(out, values)
+        expected = to_host(values) if isinstance(values, DeviceArray) else np.asarray(values)
+        np.testing.assert_array_equal(to_host(out), np.broadcast_to(expected, (3, 4)))
+    assert out._numbers is place
+    rows = to_device(x)
+    memory.write(rows[1:], rows[:-1])  # each row before it is overwritten
+    np.testing.assert_array_equal(to_host(rows), x[[0, 0, 1]])
 
 
 def test_a_state_is_taken_on():

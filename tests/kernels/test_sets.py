@@ -39,7 +39,7 @@ both_dtypes = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtyp
 
 @dataclass(frozen=True)
 class Array:
-    """An argument: its dimensions, a letter each (a capital for a size above 0, ``1`` for size 1), and its values."""
+    """An argument: its dimensions, a letter each (a capital for a size above 0, a digit for itself), and its values."""
 
     dims: str
     low: float = -3.0
@@ -49,7 +49,7 @@ class Array:
     double: bool = False  # float64, whatever the rest is
 
     def draw(self, rng, sizes, dtype, coarse):
-        shape = tuple(1 if dim == "1" else sizes[dim] for dim in self.dims)
+        shape = tuple(int(dim) if dim.isdigit() else sizes[dim] for dim in self.dims)
         if self.labels_of:
             return rng.integers(0, sizes[self.labels_of], shape)
         if self.role == "output":  # an element that is never written stays NaN
@@ -71,6 +71,7 @@ def unit(dims):
 
 
 OUT, X, POSITIVE, UNIT = out("n"), Array("n"), positive("n"), unit("n")
+RATES, GUARD = unit("2"), Array("N")
 OUT_B, OUT_BD, B, BD = out("b"), out("bd"), Array("b"), Array("bd")
 OUT_RN, R, RN = out("rN"), Array("r"), Array("rN")
 LABELS = Array("r", labels_of="N")
@@ -133,12 +134,12 @@ CASES: list[tuple[Any, ...]] = [
     ("losses.softmax_cross_entropy_backward", OUT_RN, R, RN, LABELS),
     ("losses.kl_standard_normal", OUT_B, BD, BD),
     ("losses.kl_standard_normal_backward", OUT_BD, OUT_BD, B, BD, BD),
-    ("optimizers.sgd_step", STATE, STATE, X, 0.1, 0.9, False),
-    ("optimizers.sgd_step", STATE, STATE, X, 0.1, 0.9, True),
-    ("optimizers.rmsprop_step", STATE, POSITIVE_STATE, X, 0.1, 0.9, 1e-8),
-    ("optimizers.adagrad_step", STATE, POSITIVE_STATE, X, 0.1, 1e-8),
-    ("optimizers.adam_step", STATE, STATE, POSITIVE_STATE, X, 0.1, 0.9, 0.999, 1e-8, 3),
-    ("optimizers.average_step", STATE, X, 0.9),
+    ("optimizers.sgd_step", STATE, STATE, X, RATES, GUARD, False),
+    ("optimizers.sgd_step", STATE, STATE, X, RATES, GUARD, True),
+    ("optimizers.rmsprop_step", STATE, POSITIVE_STATE, X, RATES, GUARD, 0.9, 1e-8),
+    ("optimizers.adagrad_step", STATE, POSITIVE_STATE, X, RATES, GUARD, 1e-8),
+    ("optimizers.adam_step", STATE, STATE, POSITIVE_STATE, X, RATES, GUARD, 0.9, 0.999, 1e-8),
+    ("optimizers.average_step", STATE, X, unit("1")),
     ("random.uniform", OUT, 5, 2**40 + 3),
     ("random.normal", OUT, 5, 2**40 + 3),
 ]
@@ -182,12 +183,13 @@ def test_sets_agree(case, dtype, sizes, size, data):
             assert_close(actual, wanted, dtype)
 
 
-STEPS = {  # name: (number of moments, their scalars); adam also wants the number of the step
-    "sgd_step": (1, (0.1, 0.9, True)),
-    "rmsprop_step": (1, (0.01, 0.9, 1e-8)),
-    "adagrad_step": (1, (0.1, 1e-8)),
-    "average_step": (0, (0.9,)),
-    "adam_step": (2, (0.01, 0.9, 0.999, 1e-8)),
+# name: how many moments there are, the rates of a step, whether a guard follows, the scalars
+STEPS = {
+    "sgd_step": (1, lambda step: [0.1, 0.9], True, (True,)),
+    "rmsprop_step": (1, lambda step: [0.01], True, (0.9, 1e-8)),
+    "adagrad_step": (1, lambda step: [0.1], True, (1e-8,)),
+    "average_step": (0, lambda step: [0.9], False, ()),
+    "adam_step": (2, lambda step: [0.01 / (1 - 0.9**step), 1 / (1 - 0.999**step)], True, (0.9, 0.999, 1e-8)),
 }
 
 
@@ -195,17 +197,37 @@ STEPS = {  # name: (number of moments, their scalars); adam also wants the numbe
 @pytest.mark.parametrize("name", STEPS)
 def test_optimizers_agree_over_many_steps(name, dtype):
     rng = np.random.default_rng(0)
-    moments, scalars = STEPS[name]
+    moments, rates_of, guarded, scalars = STEPS[name]
     states = [np.asarray(rng.normal(size=37), dtype), *(np.zeros(37, dtype) for _ in range(moments))]
     expected = [state.astype(np.float64) for state in states]
     for step in range(1, 31):
         grad = np.asarray(rng.normal(size=37), dtype)
         grad[0] = 0  # a parameter that no example touches
-        counted = (*scalars, step) if name == "adam_step" else scalars
-        getattr(cpu.optimizers, name)(*states, grad, *counted)
-        getattr(reference.optimizers, name)(*expected, grad.astype(np.float64), *counted)
+        rates = np.array(rates_of(step), dtype)
+        inputs = [grad, rates, grad][: 2 + guarded]
+        getattr(cpu.optimizers, name)(*states, *inputs, *scalars)
+        getattr(reference.optimizers, name)(*expected, *(x.astype(np.float64) for x in inputs), *scalars)
     for actual, wanted in zip(states, expected, strict=True):
         assert_close(actual, wanted, dtype)
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("name", [name for name, (_, _, guarded, _) in STEPS.items() if guarded])
+def test_nothing_is_updated_where_the_guard_is_not_finite(name, kernel_set):
+    assert_guarded(kernel_set, name)
+
+
+def assert_guarded(kernel_set, name):
+    """A step of 37 parameters changes all of them, or with NaN or infinity anywhere in the guard, nothing."""
+    rng, (moments, rates, _, scalars) = np.random.default_rng(0), STEPS[name]
+    to_device, to_host = kernel_set.memory.to_device, kernel_set.memory.to_host
+    begin = [rng.random(37, np.float32) for _ in range(1 + moments)]
+    for guard in ([1, 2], [np.nan, 1], [1, np.inf], [1, -np.inf]):
+        states = [to_device(state.copy()) for state in begin]
+        inputs = rng.random(37, np.float32), np.array(rates(1), np.float32), np.array(guard, np.float32)
+        getattr(kernel_set.optimizers, name)(*states, *map(to_device, inputs), *scalars)
+        for state, was in zip(states, begin, strict=True):
+            assert (to_host(state) != was).all() == (to_host(state) != was).any() == np.isfinite(guard).all()
 
 
 # ---- the two packages ----

@@ -155,7 +155,7 @@ def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
 def test_ctrl_c_is_status_130(capsys, monkeypatch, tmp_path):
     def step(*_):
         os.kill(os.getpid(), signal.SIGINT)
-        return {"kl": 1.0}
+        return lambda: {"kl": 1.0}
 
     monkeypatch.setattr(VAETask, "step", step)
     assert cli.main(["train", "vae", "--config", "tiny", "--out", "a run"]) == 130

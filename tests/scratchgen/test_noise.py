@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kernels
-from scratchgen.noise import normal, uniform
+from scratchgen.noise import normal, turns, uniform
 
 N = 40_000
 
@@ -13,7 +13,7 @@ N = 40_000
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_moments(rng, dtype):
     for draw, mean, sd, fourth in ((normal, 0, 1, 3), (uniform, 1 / 2, 1 / 12**0.5, 1.8)):
-        x = np.asarray(draw((N // 4, 4), np.dtype(dtype), rng))
+        x = np.asarray(draw((N // 4, 4), np.dtype(dtype), turns(rng)))
         assert (x.shape, x.dtype) == ((N // 4, 4), dtype)
         z = ((x - mean) / sd).ravel().astype(np.float64)
         assert abs(z.mean()) < 4 / N**0.5
@@ -23,12 +23,16 @@ def test_moments(rng, dtype):
 
 @pytest.mark.parametrize("draw", [normal, uniform])
 def test_the_generator_alone_tells_which_numbers(draw):
-    """The same on every kernel set, others at the next draw, and the same again from the same state."""
+    """The same on every kernel set, others at the next turn and at another draw of this one."""
     found = {}
     for name in kernels.SETS:
         rng = np.random.default_rng(5)
         with kernels.use(name):
-            found[name] = [np.array(draw((7,), np.dtype(np.float32), rng)) for _ in range(2)]
-    first, second = found["reference"]
+            turn = turns(rng, 2)
+            places = (turn[:1], 0), (turn[1:], 0), (turn[:1], 1)
+            found[name] = [np.array(draw((7,), np.dtype(np.float32), *place)) for place in places]
+    first, second, third = found["reference"]
     assert not np.isclose(first, second).any()
-    np.testing.assert_allclose(found["cpu"], [first, second], rtol=1e-5, atol=1e-6)
+    assert not np.isclose(first, third).any()
+    np.testing.assert_allclose(found["cpu"], found["reference"], rtol=1e-5, atol=1e-6)
+    assert turn.tolist() == [int(np.random.default_rng(5).integers(2**63)), turn[1]]  # one number of the generator each

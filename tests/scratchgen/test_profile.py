@@ -50,7 +50,7 @@ def profiled(config, steps=STEPS):
         ("dense.dense_forward", [(5, 7), (5, 3), (3, 7), (7,)], ["relu"], 2 * 5 * 3 * 7),
         ("dense.dense_activation_backward", [(5, 7), (7,), (5, 7), (5, 7)], ["relu"], 0),
         ("elementwise.scale", [(9,), (9,)], [2.0], 0),
-        ("optimizers.average_step", [(9,), (9,)], [0.5], 0),
+        ("optimizers.average_step", [(9,), (9,), (1,)], [], 0),
     ],
 )
 def test_a_clock_counts_operations_and_bytes_and_computes_the_same(kernel_set, rng, kernel, shapes, scalars, flops):
@@ -149,7 +149,7 @@ def test_operations_of_a_whole_step():
     assert rows["optimizers.adam_step"]["calls"] == 1
     parameters = 784 * 16 + 16 + 2 * (16 * 2 + 2) + 2 * 16 + 16 + 16 * 784 + 784
     moved = 1e6 * rows["optimizers.adam_step"]["gbytes"] * rows["optimizers.adam_step"]["ms"]
-    assert moved == pytest.approx(4 * 4 * parameters)  # parameters, two moments, gradient
+    assert moved == pytest.approx(4 * (4 * parameters + 4))  # parameters, two moments, gradient; rates and guard
 
 
 def test_a_round_that_was_held_up_does_not_count(monkeypatch):

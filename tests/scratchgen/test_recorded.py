@@ -13,6 +13,7 @@ from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
 from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining
 from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
 from scratchgen.nn import BatchNormDense, Dense, flatten
+from scratchgen.optim import SGD, Adam
 from scratchgen.recorded import CALLED, KEPT, UNFIT, Recorded, Recording
 from scratchgen.tensor import Tensor
 
@@ -36,7 +37,7 @@ def trained(network, training, batches, steps_per_epoch=100):
     """A task after a step on each batch, and the metrics of each."""
     task = VAETask(VAE(network, np.random.default_rng(0)), training, steps_per_epoch, 1)
     rng = np.random.default_rng(1)
-    return task, [task.step(x, np.zeros(len(x), np.int64), rng) for x in batches]
+    return task, [task.step(x, np.zeros(len(x), np.int64), rng)() for x in batches]
 
 
 LABELLED = Split(np.random.default_rng(3).random((20, 17), np.float32), np.arange(20) % 10)
@@ -75,11 +76,11 @@ def test_adversaries_are_replayed_and_train_the_same(kernel_set, rng, monkeypatc
 
     def run():
         task, noise = make(), np.random.default_rng(1)
-        return task, [task.step(x, y, noise) for x, y in zip(batches, labels, strict=True)]
+        return task, [task.step(x, y, noise)() for x, y in zip(batches, labels, strict=True)]
 
     task, metrics = run()
     with monkeypatch.context() as patch:
-        patch.setattr(Recorded, "__call__", by_the_engine)
+        patch.setattr(Recorded, "replays", False)
         other, other_metrics = run()
     assert metrics == other_metrics
     for name, array in task.state().items():
@@ -100,15 +101,11 @@ def trusted(recorded):
     return [bool(known.tried) if isinstance(known, Recording) else known for known in recorded.known.values()]
 
 
-def by_the_engine(self, *inputs, **constants):
-    yield from self.function(*[None if x is None else Tensor.wrap(getattr(x, "_data", x)) for x in inputs], **constants)
-
-
 def same_training(monkeypatch, *arguments):
     """Whether training is the same, to the last bit, with and without recordings; returns the task with."""
     task, metrics = trained(*arguments)
     with monkeypatch.context() as patch:
-        patch.setattr(Recorded, "__call__", by_the_engine)
+        patch.setattr(Recorded, "replays", False)
         other, other_metrics = trained(*arguments)
     assert metrics == other_metrics
     for name, array in task.state().items():
@@ -141,18 +138,17 @@ class Layer:
         self.dense = Dense(4, 3, np.random.default_rng(0), "tanh")
         self.compute, self.calls = compute, 0
         self.flat = flatten(self.dense.parameters())
-        self.recorded = Recorded(self.function, self.dense)
+        self.recorded = Recorded(self.function, [self.dense], [])
 
     def function(self, x, factor=1.0):
         self.calls += 1
-        out = self.dense(self.compute(x)) * factor
+        out = self.dense(self.compute(Tensor.wrap(x))) * factor
         out.sum().backward()
-        yield (out,)
+        return (out._data,)
 
     def __call__(self, x, **constants):
         """The result and the gradients of a call."""
-        self.flat.clear_gradients()
-        ((out,),) = self.recorded(x, **constants)
+        (out,) = self.recorded(x, **constants)
         return [np.array(out), *(np.array(p.grad) for p in self.dense.parameters())]
 
 
@@ -166,7 +162,7 @@ def test_from_the_fourth_call_on_the_function_is_not_run(kernel_set, rng):
     for number, x in enumerate(rng.random((6, 5, 4), np.float32)):
         found = layer(x)
         assert layer.calls == min(number + 1, 3)
-        engine.recorded = Recorded(engine.function, engine.dense)
+        engine.recorded.known.clear()
         assert_equal(found, engine(x))
 
 
@@ -199,12 +195,13 @@ def test_constants_shapes_and_kernel_sets_have_recordings_of_their_own(rng):
     assert len(layer.recorded.known) == KEPT
 
 
-def test_gradients_that_are_there_already(rng):
-    layer, x = Layer(), rng.random((5, 4), np.float32)
-    for _ in range(4):
-        layer(x)
-        with pytest.raises(RuntimeError, match="zero_grad"):
-            layer.recorded(x)
+def test_gradients_that_are_there_already_are_forgotten(rng):
+    layer = Layer()
+    for x in rng.random((5, 5, 4), np.float32):
+        for parameter in layer.dense.parameters():
+            parameter.grad = np.ones_like(parameter.data)
+        assert_equal(layer(x), Layer()(x))
+    assert trusted(layer.recorded) == [True]
 
 
 def test_frozen_parameters_have_a_recording_of_their_own(rng):
@@ -212,11 +209,10 @@ def test_frozen_parameters_have_a_recording_of_their_own(rng):
     plan = [True, True, False, True, True, False, True, False, False, False, True]
     for learns in plan:
         x = rng.random((5, 4), np.float32)
-        other.recorded = Recorded(other.function, other.dense)
+        other.recorded.known.clear()
         for each in (layer, other):
             each.dense.weight.requires_grad = learns
-            each.flat.clear_gradients()
-            list(each.recorded(x))
+            each.recorded(x)
         assert (layer.dense.weight.grad is not None) == learns
         assert_equal(
             [p.grad for p in layer.dense.parameters() if p.requires_grad],
@@ -237,8 +233,7 @@ def test_a_gradient_that_the_replay_left_behind_proves_nothing(rng):
     layer.compute = frozen_weight  # from the comparison on
     for x in rng.random((3, 5, 4), np.float32):
         layer.dense.weight.requires_grad = True
-        layer.flat.clear_gradients()
-        list(layer.recorded(x))
+        layer.recorded(x)
         assert layer.dense.weight.grad is None
     assert trusted(layer.recorded) == [UNFIT]
 
@@ -258,13 +253,12 @@ class Sum(Layer):
 
     def function(self, x, y):
         self.calls += 1
-        out = self.dense(x + Tensor(np.sort(y.data)))
+        out = self.dense(Tensor.wrap(x) + Tensor(np.sort(np.asarray(y))))
         out.sum().backward()
-        yield (out,)
+        return (out._data,)
 
     def __call__(self, x, y):
-        self.flat.clear_gradients()
-        ((out,),) = self.recorded(x, y)
+        (out,) = self.recorded(x, y)
         return [np.array(out), *(np.array(p.grad) for p in self.dense.parameters())]
 
 
@@ -337,37 +331,34 @@ def test_a_softmax_of_a_slice_is_replayed(kernel_set, rng):
 class Pair(Layer):
     """Two layers that learn in turn, the second from what the first, by then updated, makes of the same input."""
 
-    def __init__(self, parts=2):
+    def __init__(self, returns=2):
         super().__init__()
-        self.second, self.parts = BatchNormDense(3, 2, np.random.default_rng(1), "tanh"), parts
-        self.flats = self.flat, flatten(self.second.parameters())
-        self.recorded = Recorded(self.function, self.dense, self.second)
+        self.second, self.returns = BatchNormDense(3, 2, np.random.default_rng(1), "tanh"), returns
+        self.optimizers = Adam(self.dense, 0.1), SGD(self.second, 0.1, 0.9)
+        self.moments = [moment for optimizer in self.optimizers for moment in optimizer.moments.values()]
+        self.recorded = Recorded(self.function, [self.dense, self.second], self.moments)
 
-    def function(self, x):
+    def function(self, x, rates):
         self.calls += 1
-        out = self.dense(x)
-        out.sum().backward()
-        yield (out,)
-        for _ in range(self.parts - 1):
-            again = self.second(self.dense(x).detach())
-            again.sum().backward()
-            yield again, again * 2.0
+        first, second = self.optimizers
+        loss = self.dense(Tensor.wrap(x)).sum()
+        loss.backward()
+        first.update(rates[0], rates[0])
+        again = self.second(self.dense(Tensor.wrap(x)).detach())
+        again.sum().backward()
+        second.update(rates[1], rates[1])
+        return (loss._data, again._data)[: self.returns]
 
     def __call__(self, x):
-        """What is yielded, the gradients after each part, the running averages; parameters are updated in between."""
-        found = []
-        for flat in self.flats:
-            flat.clear_gradients()
-        for results in self.recorded(x):
-            found += [np.array(result) for result in results]
-            found += [np.array(p.grad) for flat in self.flats for p in flat.parameters if p.grad is not None]
-            self.flat.data[:] *= 0.9
-        return [*found, *(np.array(buffer) for buffer in self.recorded.buffers)]
+        """The results of a call, and all that it leaves behind."""
+        rates = np.array([optimizer.next_rates() for optimizer in self.optimizers], np.float32)
+        found = [np.array(result) for result in self.recorded(x, rates)]
+        tensors = [*self.dense.named_tensors().values(), *self.second.named_tensors().values()]
+        return found + [np.array(array) for array in [tensor._data for tensor in tensors] + self.moments]
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3])  # with three, gradients add up and running averages move twice
-def test_parts_between_which_the_caller_updates(kernel_set, rng, parts):
-    pair, engine = Pair(parts), Pair(parts)
+def test_updates_are_replayed_too(kernel_set, rng):
+    pair, engine = Pair(), Pair()
     for x in rng.random((6, 5, 4), np.float32):
         engine.recorded.known.clear()
         assert_equal(pair(x), engine(x))
@@ -375,20 +366,33 @@ def test_parts_between_which_the_caller_updates(kernel_set, rng, parts):
     assert (pair.calls, engine.calls) == (3, 6)
 
 
-@pytest.mark.parametrize("parts", [1, 3])
-def test_other_parts_than_those_recorded(rng, parts):
-    pair, engine = Pair(2), Pair(2)
+@pytest.mark.parametrize("forgotten", ["a tensor", "a moment"])
+def test_what_the_function_writes_unsaid_does_not_pass(rng, forgotten):
+    """The comparison finds an array changed twice that it does not know of."""
+    pair = Pair()
+    if forgotten == "a tensor":
+        pair.recorded = Recorded(pair.function, [pair.dense], pair.moments)
+    else:
+        pair.recorded = Recorded(pair.function, [pair.dense, pair.second], [])
+    for x in rng.random((4, 5, 4), np.float32):
+        pair(x)
+    assert trusted(pair.recorded) == [UNFIT]
+
+
+def test_another_number_of_results_than_recorded(rng):
+    pair, engine = Pair(), Pair()
     for number, x in enumerate(rng.random((6, 5, 4), np.float32)):
-        pair.parts = engine.parts = parts if number == 2 else 2
+        pair.returns = engine.returns = 1 if number == 2 else 2
         engine.recorded.known.clear()
         assert_equal(pair(x), engine(x))
     assert trusted(pair.recorded) == [UNFIT]
 
 
-def test_a_call_that_is_not_run_to_its_end_counts_for_nothing(rng):
+def test_graphs_of_before_a_replay_are_told(rng):
     pair = Pair()
     for x in rng.random((4, 5, 4), np.float32):
-        for flat in pair.flats:
-            flat.clear_gradients()
-        next(pair.recorded(x))
-    assert pair.recorded.known == {}
+        pair(x)
+    stale = pair.dense(Tensor(x)).sum()
+    pair(x)
+    with pytest.raises(RuntimeError, match="written"):
+        stale.backward()

@@ -1,6 +1,7 @@
 """Training: what is reported is true, the same seed gives the same bits, and no way to stop a run changes them."""
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -18,8 +19,9 @@ from scratchgen.errors import UserError
 from scratchgen.evaluation import likelihood
 from scratchgen.models import vae
 from scratchgen.models.vae import VAETask
+from scratchgen.noise import turns
 from scratchgen.recipes import RECIPES
-from scratchgen.training import STREAMS, Interrupted, NotFinite, Trainer, readable, require_finite, stream
+from scratchgen.training import STREAMS, UNREAD, Interrupted, NotFinite, Trainer, readable, require_finite, stream
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,8 @@ class Counting:
     def step(self, images, labels, rng):
         self.seen.append((images, labels))
         self.drawn += rng.random()
-        return {"label": float(labels.mean()), "ink": float(images.mean(dtype=np.float64))}
+        metrics = {"label": float(labels.mean()), "ink": float(images.mean(dtype=np.float64))}
+        return lambda: metrics
 
     def evaluate(self, dataset, rng):
         return {"label": float(dataset.test.labels.mean()), "draw": rng.random()}
@@ -104,8 +107,10 @@ def test_train_metrics_are_means_over_all_images(tmp_path):
 def test_a_metric_that_not_every_step_gives_is_a_mean_over_the_images_of_those_that_do(tmp_path):
     class Seldom(Counting):
         def step(self, images, labels, rng):
-            metrics = super().step(images, labels, rng)
-            return metrics if len(self.seen) % 2 else {"ink": metrics["ink"]}
+            metrics = super().step(images, labels, rng)()
+            if len(self.seen) % 2 == 0:
+                del metrics["label"]
+            return lambda: metrics
 
     trainer = counting_trainer(tmp_path)
     trainer.task = Seldom()
@@ -237,7 +242,9 @@ def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
     runs.start(replace(TINY, epochs=2, training=replace(TINY.training, binarize="static")), tmp_path)
     first, second = np.concatenate(seen[:STEPS]), np.concatenate(seen[STEPS:])
     assert sorted(map(bytes, first)) == sorted(map(bytes, second))
-    assert sorted(map(bytes, first)) == sorted(map(bytes, binarized(tiny_data().train.images, stream(0, "pixels", 0))))
+    assert sorted(map(bytes, first)) == sorted(
+        map(bytes, binarized(tiny_data().train.images, turns(stream(0, "pixels", 0))))
+    )
 
 
 def test_static_test_pixels_are_drawn_once(tmp_path, monkeypatch):
@@ -251,7 +258,7 @@ def test_static_test_pixels_are_drawn_once(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "mean_bound", bound)
     config = replace(TINY, epochs=2, training=replace(TINY.training, binarize="static"))
     runs.start(config, tmp_path)
-    expected = binarized(tiny_data().test.images, stream(0, "pixels", 1))
+    expected = binarized(tiny_data().test.images, turns(stream(0, "pixels", 1)))
     assert len(measured) == 3  # two epochs and the summary
     assert all(np.array_equal(images, expected) for images in measured)
     assert np.array_equal(RECIPES["vae"].test_images(config, tiny_data()), expected)
@@ -398,13 +405,52 @@ def test_resume_refuses_the_checkpoint_of_another_task(tmp_path):
         (arrays, {**progress, "noise": {}}),
         (arrays, {"epoch": 1}),
         (arrays, {**progress, "fingerprint": "b"}),
+        (arrays, {name: value for name, value in progress.items() if name != "revision"}),  # seeds meant other numbers
     ]:
         save_checkpoint(tmp_path / "checkpoint.safetensors", wrong_arrays, wrong_progress)
         with pytest.raises(UserError, match=r"checkpoint.safetensors does not fit the run's config.json"):
             counting_trainer(tmp_path, resume=True)
 
 
+def test_metrics_are_read_twenty_steps_late_at_most(tmp_path):
+    class Lazy(Counting):
+        unread, most, read = 0, 0, 0
+
+        def step(self, images, labels, rng):
+            metrics = super().step(images, labels, rng)
+            self.unread += 1
+            self.most = max(self.most, self.unread)
+
+            def reading():
+                self.unread, self.read = self.unread - 1, self.read + 1
+                return metrics()
+
+            return reading
+
+    trainer = counting_trainer(tmp_path)
+    trainer.task, trainer.batch_size = Lazy(), 8
+    history = trainer.run()
+    assert (trainer.task.most, trainer.task.unread, trainer.task.read) == (UNREAD, 0, 2 * 75)
+    assert history[1]["train"]["label"] == pytest.approx(tiny_data().train.labels.mean(), rel=1e-12)
+
+
 # ---- metrics that are not finite ----
+
+
+def test_ctrl_c_saves_nothing_where_a_step_still_unread_went_wrong(tmp_path):
+    class Broken(Counting):
+        def step(self, images, labels, rng):
+            super().step(images, labels, rng)
+            if len(self.seen) == 4:
+                press_ctrl_c()
+            value = math.nan if len(self.seen) == 2 else 1.0
+            return lambda: {"label": value}
+
+    trainer = counting_trainer(tmp_path)
+    trainer.task = Broken()
+    with pytest.raises(NotFinite, match="epoch 1, step 2: label is nan"):
+        trainer.run()
+    assert not trainer.checkpoint.exists()
 
 
 @pytest.mark.parametrize(

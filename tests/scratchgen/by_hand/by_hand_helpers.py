@@ -17,16 +17,33 @@ def randomize(model, rng):
         parameter.write(spread * rng.standard_normal(parameter.shape))
 
 
-def assert_the_engine_s(gradients, model):
-    """The same parameters have gradients, and the same ones. Clears those of the engine."""
-    reached = {name: p for name, p in model.named_parameters().items() if p.grad is not None}
-    assert gradients.keys() == reached.keys()
-    for name, parameter in reached.items():
-        assert gradients[name].shape == parameter.shape
-        difference = np.linalg.norm(gradients[name] - np.asarray(parameter.grad))
+def gradients_of(parameters):
+    """Copies of the gradients that there are of these parameters, by name."""
+    return {name: np.array(p.grad) for name, p in parameters.items() if p.grad is not None}
+
+
+def before_updates(task, optimizers):
+    """Have a task change no parameter; returns a list that grows by the gradients of each update it would make."""
+    found, named = [], task.model.named_parameters()
+
+    def instead(optimizer):
+        mine = {id(p) for p in optimizer.flat.parameters}
+        own = {name: p for name, p in named.items() if id(p) in mine}
+        return lambda rates, guard: found.append(gradients_of(own))
+
+    for optimizer in optimizers:
+        optimizer.update = instead(optimizer)
+    return found
+
+
+def assert_the_engine_s(gradients, engine):
+    """The same parameters have gradients, and the same ones."""
+    assert gradients.keys() == engine.keys()
+    for name, gradient in engine.items():
+        assert gradients[name].shape == gradient.shape
         # sums cancel: rounding is relative to what is added up, of which the largest gradient is a measure
-        assert difference <= 1e-12 * max(np.linalg.norm(g) for g in gradients.values()), name
-        parameter.grad = None
+        largest = max(np.linalg.norm(g) for g in gradients.values())
+        assert np.linalg.norm(gradients[name] - gradient) <= 1e-12 * largest, name
 
 
 def assert_finite_differences(loss_and_gradients, parameters, rng):

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from by_hand_helpers import assert_finite_differences, assert_the_engine_s, far_from_kinks, randomize
+from by_hand_helpers import assert_finite_differences, assert_the_engine_s, before_updates, far_from_kinks, randomize
 from hypothesis import given
 from hypothesis import strategies as st
 
 import kernels
 from scratchgen.by_hand import aae
-from scratchgen.models.aae import AAE, CLASSES, LABELS_FOR, POSTERIORS, AAEConfig, AAETask, AAETraining
+from scratchgen.data.dataset import CLASSES
+from scratchgen.models.aae import AAE, LABELS_FOR, POSTERIORS, AAEConfig, AAETask, AAETraining, one_hot
+from scratchgen.noise import normal, turns
 
 sizes = st.integers(1, 5)
 hidden = st.lists(sizes, max_size=2).map(tuple)
@@ -34,53 +36,58 @@ def problems(draw):
 
 
 def made(problem):
-    """A model in float64, images, what the encoder sees of them, labels of which some are not given."""
+    """A model in float64, images, labels of which some are not given."""
     config, b, seed = problem
     rng = np.random.default_rng(seed)
     model = AAE(config, rng, np.float64)
     randomize(model, rng)
-    return model, rng.random((b, config.input_dim)), rng.random((b, config.input_dim)), rng.integers(-1, CLASSES, b)
+    return model, rng.random((b, config.input_dim)), rng.integers(-1, CLASSES, b)
 
 
-class WithoutUpdates(AAETask):
-    """Its steps leave gradients and change nothing."""
-
-    def __init__(self, model):
-        super().__init__(model, AAETraining(), 1, 1, None, None)
-
-    def _update(self, event, metrics):
-        return metrics
+INPUT_NOISE = 0.3
+TRAINING = AAETraining(input_noise=INPUT_NOISE)
 
 
 def draws(model, labels, seed):
-    """What the engine draws in an event: noise, and after it what ``turns`` draws of the priors."""
+    """What events draw: turns of random numbers, and draws of the priors."""
     rng, b = np.random.default_rng(seed), len(labels)
-    noise = model.draw_noise(b, rng)
     prior = model.prior.sample(b, rng, labels if model.regional else None)
     classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
-    return None if noise is None else noise.data, prior, classes
+    return turns(rng, 2), prior, classes
+
+
+def read_by_encoder(images, model, turn):
+    """Images with the noise of training, and the noise of the posterior."""
+    noise = model.draw_noise(len(images), turn)
+    x = images + INPUT_NOISE * np.asarray(normal(images.shape, np.dtype(np.float64), turn, draw=1))
+    return x, None if noise is None else noise.data
 
 
 def assert_by_hand_is_the_engine(kernel_set, problem, seed):
-    def check(metrics, loss, gradients):
-        np.testing.assert_allclose(loss, *metrics.values(), rtol=1e-12)
-        assert_the_engine_s(gradients, model)
-
     with kernels.use(kernel_set):
-        model, images, x, labels = made(problem)
-        state, config, task = model.state_dict(), model.config, WithoutUpdates(model)
-        noise, prior, classes = draws(model, labels, seed)
-        metrics = task.reconstruction_step(images, x, labels, np.random.default_rng(seed))
-        check(metrics, *aae.reconstruction_gradients(state, config, images, x, labels, noise))
-        turns = task.turns(x, labels, np.random.default_rng(seed))
-        metrics = next(turns)
-        check(metrics, *aae.discriminator_gradients(state, config, x, labels, noise, prior, classes))
-        metrics = next(turns)
-        check(metrics, *aae.encoder_gradients(state, config, x, labels, noise))
+        model, images, labels = made(problem)
+        state, config, task = model.state_dict(), model.config, AAETask(model, TRAINING, 1, 1, None, None)
+        found = before_updates(task, task.optimizers.values())
+        turn, prior, classes = draws(model, labels, seed)
+        given = [None if rows is None else rows._data for rows in (model.labels_given(labels), rows_of(classes))]
+        losses = task._recorded(images, turn, np.ones((3, 2)), prior, *given)
+        x, noise = read_by_encoder(images, model, turn[:1])
+        again, other_noise = read_by_encoder(images, model, turn[1:])
+        expected = [
+            aae.reconstruction_gradients(state, config, images, x, labels, noise),
+            aae.discriminator_gradients(state, config, again, labels, other_noise, prior, classes),
+            aae.encoder_gradients(state, config, again, labels, other_noise),
+        ]
         if config.labels_for == "encoder":
-            given_labels = np.abs(labels)
-            metrics = task.classification_step(x, given_labels, np.random.default_rng(seed))
-            check(metrics, *aae.classification_gradients(state, config, x, given_labels, noise))
+            losses += (task.classify(images, np.abs(labels), turn[:1], np.ones(2)),)
+            expected.append(aae.classification_gradients(state, config, x, np.abs(labels), noise))
+    for parts, engine, (loss, gradients) in zip(losses, found, expected, strict=True):
+        np.testing.assert_allclose(loss, np.asarray(parts).sum(), rtol=1e-12)
+        assert_the_engine_s(gradients, engine)
+
+
+def rows_of(classes):
+    return None if classes is None else one_hot(classes, CLASSES, np.float64)
 
 
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
@@ -101,7 +108,8 @@ def test_by_hand_is_finite_differences(posterior, event, labels_for):
         model = AAE(config, rng, np.float64)
         randomize(model, rng)
         (images, x), labels = rng.random((2, 3, 4)), np.array([3, -1, 0])
-        noise, *of_priors = draws(model, labels, rng.integers(2**32))
+        turn, *of_priors = draws(model, labels, rng.integers(2**32))
+        noise = read_by_encoder(images, model, turn[:1])[1]
 
         def loss_and_gradients(p):
             if event == "reconstruction":

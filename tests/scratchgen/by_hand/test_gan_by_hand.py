@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from by_hand_helpers import assert_finite_differences, assert_the_engine_s, far_from_kinks, randomize
+from by_hand_helpers import assert_finite_differences, assert_the_engine_s, before_updates, far_from_kinks, randomize
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +10,7 @@ import kernels
 from scratchgen import Tensor
 from scratchgen.by_hand.gan import OBJECTIVES, discriminator_gradients, draw_masks, generate, generator_gradients
 from scratchgen.models.gan import DISCRIMINATORS, GAN, GENERATOR_OBJECTIVES, GANConfig, GANTask, GANTraining
+from scratchgen.noise import turns
 
 sizes = st.integers(1, 5)
 hidden = st.lists(sizes, max_size=2).map(tuple)
@@ -39,44 +40,49 @@ def problems(draw):
 
 
 def made(problem):
-    """A task in float64, a batch, and noise, on the kernel set in use."""
+    """A task in float64 and a batch, on the set in use; and the gradients of the updates that it does not make."""
     config, training, b, seed = problem
     rng = np.random.default_rng(seed)
     model = GAN(config, rng, np.float64)
     randomize(model, rng)
     task = GANTask(model, training, 1, 1, lambda *_: {})
-    return task, rng.random((b, config.input_dim)), rng.standard_normal((b, config.latent_dim))
+    found = before_updates(task, [task.discriminator_optimizer, task.generator_optimizer])
+    return task, rng.random((b, config.input_dim)), found
+
+
+def draws(model, b, seed):
+    """What a step draws: noise, and the masks of its three passes through D."""
+    rng = np.random.default_rng(seed)
+    z = model.draw_noise(b, turns(rng)).data
+    return z, [draw_masks(model.config, b, rng, np.float64) for _ in range(3)]
 
 
 def assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
     with kernels.use(kernel_set):
-        task, real, z = made(problem)
-        model, rng = task.model, np.random.default_rng(seed)
-        fake = model.generate(Tensor(z)).data
-        np.testing.assert_allclose(generate(model.state_dict(), model.config, z)[0], fake, rtol=1e-12)
-        masks = tuple(draw_masks(model.config, len(z), rng, np.float64) for _ in range(2))
-        step = discriminator_gradients(
-            model.state_dict(), model.config, real, fake, real_label=task.training.real_label, masks=masks
-        )
-        model.draw_from(np.random.default_rng(seed))  # the same numbers: the masks are drawn in the same order
-        metrics = next(task.turns(real, Tensor(z)))
-    found = [step.loss_real + step.loss_fake, step.d_real, step.d_fake]
-    np.testing.assert_allclose(found, [metrics[name] for name in ("d_loss", "d_real", "d_fake")], rtol=1e-12)
-    assert_the_engine_s(step.gradients, model)
+        task, real, found = made(problem)
+        model, state = task.model, task.model.state_dict()
+        z, (*masks, _) = draws(model, len(real), seed)
+        fake, _ = generate(state, model.config, z)
+        np.testing.assert_allclose(fake, model.generate(Tensor(z)).data, rtol=1e-12)
+        step = discriminator_gradients(state, model.config, real, fake, task.training.real_label, tuple(masks))
+        metrics = task.step(real, None, np.random.default_rng(seed))()
+    losses = [step.loss_real + step.loss_fake, step.d_real, step.d_fake]
+    np.testing.assert_allclose(losses, [metrics[name] for name in ("d_loss", "d_real", "d_fake")], rtol=1e-12)
+    assert_the_engine_s(step.gradients, found[0])
 
 
 def assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
     with kernels.use(kernel_set):
-        task, real, z = made(problem)
-        model, objective, rng = task.model, task.training.objective, np.random.default_rng(seed)
-        *_, masks = (draw_masks(model.config, len(z), rng, np.float64) for _ in range(3))  # after those of D's turn
-        loss, gradients = generator_gradients(model.state_dict(), model.config, z, objective, masks)
-        _, averages = generate(model.state_dict(), model.config, z)
-        model.draw_from(np.random.default_rng(seed))
-        _, metrics = task.turns(real, Tensor(z))
-        task.discriminator_optimizer.zero_grad()
+        task, real, found = made(problem)
+        model, state = task.model, task.model.state_dict()
+        z, (*_, masks) = draws(model, len(real), seed)
+        loss, gradients = generator_gradients(state, model.config, z, task.training.objective, masks)
+        _, averages = generate(state, model.config, z)
+        metrics = task.step(real, None, np.random.default_rng(seed))()
     np.testing.assert_allclose(loss, metrics["g_loss"], rtol=1e-12)
-    assert_the_engine_s(gradients, model)
+    norm = np.sqrt(sum(np.vdot(gradient, gradient) for gradient in gradients.values()))
+    np.testing.assert_allclose(metrics["g_gradient"], norm, rtol=1e-12)
+    assert_the_engine_s(gradients, found[1])
     state = model.state_dict()
     assert averages.keys() == state.keys() - model.named_parameters().keys()
     for name, average in averages.items():  # after one forward of each

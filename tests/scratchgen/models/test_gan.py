@@ -18,9 +18,10 @@ from scratchgen.models.gan import (
     generator_loss,
     load_averaged,
 )
+from scratchgen.noise import normal, turns
 from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import no_grad
-from scratchgen.training import NotFinite
+from scratchgen.training import NotFinite, require_finite
 
 BATCH, PIXELS = 8, 6
 LABELS = np.zeros(BATCH, np.int64)
@@ -115,11 +116,11 @@ def test_a_step_is_the_algorithm():
     generator, discriminator = (Adam(network, 1e-3, beta1=0.5) for network in (model.generator, model.discriminator))
     rng, same_rng = np.random.default_rng(1), np.random.default_rng(1)
     for step, images in enumerate(batches(12)):
-        metrics = task.step(images, LABELS, rng)
+        metrics = task.step(images, LABELS, rng)()
 
         generator.lr = discriminator.lr = 1e-3 * (1 + math.cos(math.pi * step / 12)) / 2
         model.draw_from(same_rng)
-        fake = model.generate(Tensor(same_rng.standard_normal((BATCH, 3), dtype=np.float32)))
+        fake = model.generate(Tensor(normal((BATCH, 3), np.dtype(np.float32), turns(same_rng))))
         discriminator.zero_grad()
         real_logits = model.discriminate(Tensor(images))
         fake_logits = model.discriminate(fake.detach())
@@ -143,37 +144,38 @@ def test_a_step_is_the_algorithm():
 
 @every_discriminator
 def test_each_step_changes_only_its_own_parameters(discriminator, rng):
-    task = task_of(discriminator=discriminator)
-    model = task.model
-    turns = task.turns(batches(1)[0], model.draw_noise(BATCH, rng))
-    next(turns)
-    before = bits(model)
-    task.discriminator_optimizer.step()
-    middle = bits(model)
-    next(turns)
-    task.generator_optimizer.step()
-    after = bits(model)
-    own = {name for name in before if name.startswith("discriminator.")}
-    assert {name for name in before if before[name] != middle[name]} == own
-    changed = {name for name in before if middle[name] != after[name]}
-    assert changed == {name for name in model.named_parameters() if name.startswith("generator.")}
+    task, changed = task_of(discriminator=discriminator), []
+    for optimizer in (task.discriminator_optimizer, task.generator_optimizer):
+
+        def watched(rates, guard, update=optimizer.update):
+            before = bits(task.model)
+            update(rates, guard)
+            changed.append({name for name, now in bits(task.model).items() if now != before[name]})
+
+        optimizer.update = watched
+    task.step(batches(1)[0], LABELS, rng)
+    names = task.model.named_parameters()
+    players = ("discriminator.", "generator.")
+    assert changed == [{name for name in names if name.startswith(player)} for player in players]
 
 
 def test_the_gradient_of_the_shared_discriminator_is_the_sum_of_both_passes_exactly():
     """L24: D1 on data and D2 on samples are one network."""
     model = small_gan(np.float64)
-    images, z = batches(1)[0].astype(np.float64), model.draw_noise(BATCH, np.random.default_rng(0))
-    real, fake = Tensor(images), model.generate(z).detach()
-    network, found = model.discriminator, []
+    images, rng = batches(1)[0].astype(np.float64), np.random.default_rng(0)
+    real, fake = Tensor(images), model.generate(model.draw_noise(BATCH, turns(rng))).detach()
+    network, found, masks = model.discriminator, [], rng.bit_generator.state
     task = GANTask(model, GANTraining(real_label=1.0), 1, 1, lambda *_: {})
+    task.discriminator_optimizer.update = lambda rates, guard: None
     passes = (
         lambda: discriminator_loss(model.discriminate(real), 1.0).backward(),
         # the masks of D2 are those that it has after D1
         lambda: model.discriminate(real) and discriminator_loss(model.discriminate(fake), 0.0).backward(),
-        lambda: next(task.turns(images, z)),
+        lambda: task.step(images, LABELS, np.random.default_rng(0)),
     )
     for backward in passes:
-        model.draw_from(np.random.default_rng(0))
+        rng.bit_generator.state = masks  # those of the step, which draws its noise before
+        model.draw_from(rng)
         task.discriminator_optimizer.zero_grad()
         backward()
         found.append([p.grad.copy() for p in network.parameters()])
@@ -187,7 +189,7 @@ def test_the_generator_steps_after_every_kth_step_of_the_discriminator(rng):
     task, changed = task_of(GANTraining(discriminator_steps=3)), []
     for images in batches(7):
         before = task.model.generator.named_parameters()["layers.0.weight"].data.tobytes()
-        metrics = task.step(images, LABELS, rng)
+        metrics = task.step(images, LABELS, rng)()
         changed.append(task.model.generator.named_parameters()["layers.0.weight"].data.tobytes() != before)
         assert ("g_loss" in metrics) == changed[-1]
     assert changed == [False, False, True, False, False, True, False]
@@ -213,8 +215,9 @@ def test_what_is_not_finite_stops_before_harm_is_done(broken, rng):
     getattr(task.model, broken).parameters()[-1].write(np.float32(np.nan))
     whole = {"generator": "discriminator", "discriminator": "generator"}[broken]
     before = bits(getattr(task.model, whole))
+    metrics = task.step(batches(1)[0], LABELS, rng)()
     with pytest.raises(NotFinite, match="is nan"):
-        task.step(batches(1)[0], LABELS, rng)
+        require_finite(metrics)
     parameters = getattr(task.model, whole).named_parameters()
     assert all(bits(getattr(task.model, whole))[name] == before[name] for name in parameters)
 
@@ -231,7 +234,7 @@ def test_a_loaded_task_continues_with_the_same_bits(training, rng):
     again = np.random.default_rng(0)
     again.bit_generator.state = noise.bit_generator.state
     for images in batches(3):
-        assert task.step(images, LABELS, noise) == other.step(images, LABELS, again)
+        assert task.step(images, LABELS, noise)() == other.step(images, LABELS, again)()
     assert {k: v.tobytes() for k, v in task.state().items()} == {k: v.tobytes() for k, v in other.state().items()}
 
 
@@ -273,7 +276,7 @@ def test_a_copy_of_a_task_goes_on_as_it_would_have(rng):
 def test_noise_has_the_moments_it_is_told():
     rng, n = np.random.default_rng(0), 20_000
     for noise, variance in (("normal", 1), ("uniform", 1)):
-        z = small_gan(noise=noise).draw_noise(n, rng).data
+        z = small_gan(noise=noise).draw_noise(n, turns(rng)).data
         assert z.shape == (n, 3)
         assert z.dtype == np.float32
         assert np.abs(z.mean(axis=0)).max() < 4 * math.sqrt(variance / n)
@@ -282,9 +285,9 @@ def test_noise_has_the_moments_it_is_told():
 
 def test_pictures_are_in_the_unit_interval_and_evaluation_is_a_function(rng):
     model = small_gan()
-    z = model.draw_noise(50, rng)
+    z = model.draw_noise(50, turns(rng))
     for _ in range(5):
-        model.generate(model.draw_noise(50, rng))
+        model.generate(model.draw_noise(50, turns(rng)))
     model.eval()
     with no_grad():
         pictures = model.generate(z).data
