@@ -34,8 +34,8 @@ class Optimizer:
 
     def step(self) -> None:
         """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero."""
-        rates = kernels.active().memory.to_device(np.array(self.next_rates(), self.flat.data.dtype))
-        self.update(rates, rates)
+        arrays = np.array(self.next_rates(), self.flat.data.dtype), np.zeros(1, self.flat.data.dtype)  # no guard
+        self.update(*map(kernels.active().memory.to_device, arrays))
 
     def next_rates(self) -> tuple[float, ...]:
         """Count a step. Returns what changes from step to step, for ``update``."""

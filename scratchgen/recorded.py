@@ -77,7 +77,8 @@ class Recorded:
         self.known: dict[Hashable, Recording | str] = {}  # what was used last comes last
 
     def __reduce__(self) -> tuple:
-        return Recorded, (self.function, self.modules, self.moments)  # a copy has other arrays, and records anew
+        arguments = self.function, self.modules, self.moments
+        return Recorded, arguments, {"replays": self.replays}  # a copy has other arrays, and records anew
 
     def __call__(self, *inputs: Any, **constants: Hashable) -> Arrays:
         for tensor in self.tensors:

@@ -41,8 +41,8 @@ class Task(Protocol):
     def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """Take one training step on a batch; returns a function that says its metrics, means over the batch.
 
-        Where kernels compute on a device, the images lie there, and only that function waits for it. A loss that is not
-        finite updates no parameters.
+        Where kernels compute on a device, the images lie there, and only that function waits for it. No parameters are
+        updated from a loss that is not finite.
         """
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
@@ -167,6 +167,7 @@ class Trainer:
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.checkpoint = folder / "checkpoint.safetensors"
         self.shuffle, self.noise = stream(seed, "shuffle"), stream(seed, "noise")
+        self.unread: list[tuple[int, Reading]] = []  # of the last steps, the number of images and the metrics
         shuffle, noise = self.shuffle.bit_generator.state, self.noise.bit_generator.state
         self.progress = Progress(fingerprint, shuffle, noise, revision=REVISION)
         if resume and self.checkpoint.exists():
@@ -180,7 +181,6 @@ class Trainer:
         finite: the last checkpoint, and the good parameters in it, stay.
         """
         self.images = kernels.active().memory.to_device(self.data.train.images)  # once: a device keeps them
-        self.unread: list[tuple[int, Reading]] = []  # of the last steps, the number of images and the metrics
         with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
             while self.progress.epoch < self.epochs:
                 for images, labels in self._batches():
@@ -210,7 +210,7 @@ class Trainer:
         self.bar.update()
 
     def _read(self) -> Metrics:
-        """Add up the metrics of the steps whose are still to be read; returns those of the last one."""
+        """Add up the metrics that are still to be read; returns those of the last step."""
         progress, metrics, unread = self.progress, Metrics(), self.unread
         self.unread = []
         for number, (images, step) in enumerate(unread, start=progress.batch + 1 - len(unread)):
