@@ -13,10 +13,10 @@ from kernels.cpu.vector_math import JIT, cast
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
-@njit(parallel=True, **JIT)
+@njit(**JIT)
 def bce_with_logits(out, logits, targets):
     """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits))."""
-    for r in prange(logits.shape[0]):
+    for r in range(logits.shape[0]):
         a, t = logits[r], targets[r]
         total = cast(0.0, out[r])
         for i in range(a.size):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernels.test_sets import CASES
+
 PROGRAM = "import numpy as np; from scratchgen import Tensor, ops; print(ops.exp(Tensor([0.0])).item())"
 
 
-def run(home: Path | None, **variables: str) -> subprocess.CompletedProcess:
+def run(home: Path | None, program: str = PROGRAM, **variables: str) -> subprocess.CompletedProcess:
     kept = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR")}
     environment = kept | ({"HOME": str(home)} if home else {}) | variables
-    return subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
 
 
 def test_compiled_kernels_are_kept_below_the_users_cache(tmp_path):
@@ -35,3 +37,26 @@ def test_without_a_home_that_can_be_written_to_they_run_all_the_same(tmp_path, k
     done = run(home, TMPDIR=str(tmp_path))
     assert (done.stdout, done.stderr) == ("1.0\n", "")
     assert not list(tmp_path.glob("scratchgen-kernels-*"))  # it cleans up behind itself
+
+
+EVERY_KERNEL = """
+import numpy as np
+from kernels import cpu
+from tests.kernels.test_sets import CASES, Array, kernel
+
+for name, *specs in CASES:
+    rng = np.random.default_rng(0)
+    sizes = dict(zip("bdikmnorN", rng.integers(100, 200, 9)))
+    arguments = [s.draw(rng, sizes, np.float32, False) if isinstance(s, Array) else s for s in specs]
+    kernel(cpu, name)(*arguments)
+    written = [a for a, s in zip(arguments, specs) if isinstance(s, Array) and s.role != "input"]
+    print(name, *map(hash, map(bytes, written)))
+"""
+
+
+def test_a_kernel_from_the_cache_gives_the_bits_of_one_just_compiled(tmp_path):
+    """Numba compiles the body of a ``prange`` again for the cache: sums in any order would come out in another one."""
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
+    compiled, cached = (run(None, EVERY_KERNEL, **variables).stdout.splitlines() for _ in range(2))
+    assert len(compiled) == len(CASES)
+    assert compiled == cached
