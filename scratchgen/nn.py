@@ -85,7 +85,8 @@ class FlatParameters:
     def complete_gradient(self) -> np.ndarray:
         """``grad``, with zeros for the parameters that no backward has reached."""
         for parameter in self.parameters:
-            if parameter.grad is None and parameter._place is not None:
+            if parameter.grad is None:
+                assert parameter._place is not None  # flatten gave it one
                 parameter.grad = parameter._place.array
                 kernels.active().memory.write(parameter.grad, 0.0)
         return self.grad

@@ -1,8 +1,9 @@
 """Random numbers for training, drawn where kernels compute, on a device too.
 
 One whole number of the run's generator, a *turn*, tells a kernel which numbers of the counted stream
-(``kernels.random``) are meant; ``draw`` tells those of one turn apart. So a step draws the same on every kernel set, up
-to rounding, a replayed one draws anew, and a checkpoint need know no more than the generator's state.
+(``kernels.random``, whose ``step`` it is) are meant; ``draw`` tells those of one turn apart. So a step draws the same
+on every kernel set, up to rounding, a replayed one draws anew, and a checkpoint need know no more than the generator's
+state.
 """
 
 from typing import Any

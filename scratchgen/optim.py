@@ -34,7 +34,7 @@ class Optimizer:
 
     def step(self) -> None:
         """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero."""
-        arrays = np.array(self.next_rates(), self.flat.data.dtype), np.zeros(1, self.flat.data.dtype)  # no guard
+        arrays = np.array(self.next_rates(), self.flat.data.dtype), np.zeros(1)  # a guard that lets all pass
         self.update(*map(kernels.active().memory.to_device, arrays))
 
     def next_rates(self) -> tuple[float, ...]:
@@ -45,7 +45,7 @@ class Optimizer:
     def update(self, rates: Any, guard: Any) -> None:
         """Update the parameters from their gradients, by ``rates``, if all numbers of ``guard`` (k) are finite.
 
-        Both lie where kernels compute, and are of the parameters' float type.
+        Both lie where kernels compute; rates are of the parameters' float type, a guard is float64.
         """
         self._update(self.flat.data, self.flat.complete_gradient(), rates, guard)
         self.flat.mark_written()

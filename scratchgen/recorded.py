@@ -29,10 +29,11 @@ class Recording:
     """The kernels of a computation, the arrays that its inputs lie in, its results, and the gradients it leaves.
 
     A replay has been found equal to the computation for other numbers in those inputs that are ``tried``, and for the
-    same as ever in the others.
+    same as ever in the others: those that they were ``given`` first.
     """
 
     inputs: list[Any]
+    given: list[Any]
     run: Callable[[], None]
     results: Arrays
     gradients: list[Any]
@@ -40,8 +41,8 @@ class Recording:
 
     def untried(self, inputs: list[Any]) -> set[int]:
         """The inputs that are for the first time not what they were."""
-        pairs = enumerate(zip(self.inputs, inputs, strict=True))
-        return {i for i, (mine, new) in pairs if i not in self.tried and not _same(mine, new)}
+        pairs = enumerate(zip(self.given, inputs, strict=True))
+        return {i for i, (first, new) in pairs if i not in self.tried and not _same(first, new)}
 
     def replay(self, inputs: list[Any], tensors: list[Tensor]) -> Arrays:
         """The computation once more, from these inputs and what ``tensors`` hold now."""
@@ -65,20 +66,19 @@ class Recorded:
     is run each time and never replayed.
 
     A recording serves for one kernel set, inputs of the same shapes and types, equal ``constants`` and the same
-    parameters frozen; those used last are kept. Results hold until the next call. With ``replays`` set to False the
-    function is run each time.
+    parameters frozen; those used last are kept. Results hold until the next call. Without ``replays`` the function is
+    run each time.
     """
 
-    replays = True
-
-    def __init__(self, function: Callable[..., Arrays], modules: list[Module], moments: list[Any]) -> None:
-        self.function, self.modules, self.moments = function, modules, moments
+    def __init__(
+        self, function: Callable[..., Arrays], modules: list[Module], moments: list[Any], replays: bool = True
+    ) -> None:
+        self.function, self.modules, self.moments, self.replays = function, modules, moments, replays
         self.tensors: list[Tensor] = [tensor for module in modules for tensor in module.named_tensors().values()]
         self.known: dict[Hashable, Recording | str] = {}  # what was used last comes last
 
     def __reduce__(self) -> tuple:
-        arguments = self.function, self.modules, self.moments
-        return Recorded, arguments, {"replays": self.replays}  # a copy has other arrays, and records anew
+        return Recorded, (self.function, self.modules, self.moments, self.replays)  # a copy records anew
 
     def __call__(self, *inputs: Any, **constants: Hashable) -> Arrays:
         for tensor in self.tensors:
@@ -109,10 +109,12 @@ class Recorded:
     def _record(self, inputs: list[Any], constants: dict[str, Any]) -> tuple[Recording, Arrays]:
         memory, calls = kernels.active().memory, Calls()
         own = [None if x is None else memory.copied(memory.to_device(x)) for x in inputs]
+        # What comes from the host is compared there: to read from a device is to wait for it.
+        given = [x.copy() if isinstance(x, np.ndarray) else mine for x, mine in zip(inputs, own, strict=True)]
         with kernels.use(noted(kernels.active(), calls)):
             results = self._run(*own, **constants)
         run = partial(_call_all, calls)
-        return Recording(own, run, results, [tensor.grad for tensor in self.tensors]), results
+        return Recording(own, given, run, results, [tensor.grad for tensor in self.tensors]), results
 
     def _compare(
         self, known: Recording, inputs: list[Any], constants: dict[str, Any]

@@ -67,9 +67,9 @@ def require_finite(metrics: Mapping[str, float]) -> None:
 
 
 def side_by_side(*numbers: Tensor) -> Any:
-    """Numbers, of one element each, as an array (k,) where kernels compute."""
+    """Numbers, of one element each, as an array (k,) where kernels compute, float64."""
     memory = kernels.active().memory
-    out = memory.empty((len(numbers),), numbers[0].dtype)
+    out = memory.empty((len(numbers),), np.dtype(np.float64))
     memory.concatenate(out, [number._data.reshape(1) for number in numbers], 0)
     return out
 
@@ -186,7 +186,7 @@ class Trainer:
                 for images, labels in self._batches():
                     self._step(images, labels)
                     if interrupted():
-                        self._save()
+                        self._save(self._finite_state())
                         raise Interrupted
                 self._finish_epoch()
                 if interrupted():  # while it measured
@@ -213,15 +213,15 @@ class Trainer:
         """Add up the metrics that are still to be read; returns those of the last step."""
         progress, metrics, unread = self.progress, Metrics(), self.unread
         self.unread = []
-        for number, (images, step) in enumerate(unread, start=progress.batch + 1 - len(unread)):
-            metrics = step()
+        for number, (count, read) in enumerate(unread, start=progress.batch + 1 - len(unread)):
+            metrics = read()
             try:
                 require_finite(metrics)
             except NotFinite as error:
                 raise self._stopped(f"step {number}", error) from None
             for name, value in metrics.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value * images
-                progress.images[name] = progress.images.get(name, 0) + images
+                progress.sums[name] = progress.sums.get(name, 0.0) + value * count
+                progress.images[name] = progress.images.get(name, 0) + count
         return metrics
 
     def _finish_epoch(self) -> None:
@@ -240,9 +240,10 @@ class Trainer:
             "test": test,
         }
         progress.history.append(entry)
+        state = self._finite_state()
         progress.epoch, progress.batch, progress.sums, progress.images = progress.epoch + 1, 0, {}, {}
         progress.shuffle = self.shuffle.bit_generator.state
-        self._save()
+        self._save(state)
         write_metrics(self.folder, progress.history)
         tqdm.write(describe(entry, self.epochs))
 
@@ -252,12 +253,16 @@ class Trainer:
             f"training stopped in epoch {self.progress.epoch + 1}, {where}: {error}{kept}; try a lower learning rate"
         )
 
-    def _save(self) -> None:
+    def _finite_state(self) -> dict[str, np.ndarray]:
+        """The task's state, all steps having been read. NotFinite if any of it is not finite."""
         self._read()
         state = self.task.state()
         broken = [name for name, array in state.items() if not np.isfinite(array).all()]
         if broken:  # an update may break what a finite loss did not show
             raise self._stopped(f"step {self.progress.batch}", NotFinite(f"{broken[0]} is not finite"))
+        return state
+
+    def _save(self, state: dict[str, np.ndarray]) -> None:
         self.progress.noise = self.noise.bit_generator.state
         self.progress.seconds = time.perf_counter() - self.started
         save_checkpoint(self.checkpoint, state, vars(self.progress))

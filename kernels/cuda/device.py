@@ -19,6 +19,7 @@ WARP = 4 if SIMULATED else 32  # threads that run together
 BLOCKS_EACH = 2 if SIMULATED else 16  # enough for a multiprocessor; beyond that, a thread does several numbers
 FEWEST = 4  # numbers for a thread, or a sum is not worth another block
 _queue: Any = 0  # what kernels are launched into: the default stream, or a graph in the making
+_in_graph = False  # whether what is launched is to be a graph, or is run through once before that
 cuda.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # of grids below 128 blocks: a layer of a small model needs no more
 
 
@@ -52,10 +53,10 @@ def shares(blocks: int, size: int, threads: int) -> int:
 
 
 def upload(numbers: Any, values: np.ndarray) -> None:
-    """Copy flat numbers of the host into an array on the device.
+    """Copy flat numbers of the host, which are not in pinned memory, into an array on the device.
 
-    It does not wait for what was launched before, as a copy without a stream would: the driver takes the values over,
-    and what is launched next finds them there.
+    What is launched next finds them there. The driver takes the values over before it returns; a few, up to 64 KB, in
+    practice without waiting for what was launched before, as a copy without a stream would.
     """
     numbers.copy_to_device(values, stream=cuda.legacy_default_stream())
 
@@ -100,11 +101,11 @@ def captured(run: Callable[[], None]) -> Callable[[], None]:
     It launches kernels on arrays that are there, and nothing else: nothing is copied to or from the host. Memory that
     kernels ask for in passing is the graph's own from then on. Where no graph can be made, a warning, and ``run``.
     """
-    global _queue
+    global _queue, _in_graph
     if SIMULATED:
         return run
     shared, own = Block.free, defaultdict[tuple[int, str], list[Any]](list)
-    Block.free = own
+    Block.free, _in_graph = own, True
     try:
         run()  # now its kernels are compiled, and what memory they ask for is there
         _queue, stream = _new_graph()
@@ -118,7 +119,7 @@ def captured(run: Callable[[], None]) -> Callable[[], None]:
         warnings.warn(f"without a CUDA graph, kernels are launched one by one: {error}", RuntimeWarning, stacklevel=2)
         return run
     finally:
-        Block.free = shared
+        Block.free, _in_graph = shared, False
 
     def launch(held: Any = (run, own)) -> None:  # its arrays stay as long as the graph does
         graph.launch(stream)
@@ -136,8 +137,8 @@ def _new_graph() -> tuple[Any, Any]:
 
 
 def in_graph() -> bool:
-    """Whether a graph is in the making."""
-    return bool(_queue)
+    """Whether a graph is in the making, or about to be."""
+    return _in_graph
 
 
 def refuse_in_graph() -> None:

@@ -55,10 +55,17 @@ def write(out: DeviceArray, values: Any) -> None:
     """out = values, repeated along the axes that ``out`` has more of; they may lie on the host."""
     if isinstance(values, Real):
         launch_over(out.size, _fill, out.reshape(-1), out.dtype.type(values))
-    elif values.shape == out.shape and not in_graph() and getattr(values, "_block", None) is not out._block:
+    elif not in_graph() and _alike(out, values):
         out.copy_to_device(values)
     else:
         out[...] = values
+
+
+def _alike(out: DeviceArray, values: Any) -> bool:
+    """Whether the numbers can be copied as they are: the same shape, from the host or of the same type elsewhere."""
+    if isinstance(values, DeviceArray):
+        return (values.shape, values.dtype) == (out.shape, out.dtype) and values._block is not out._block
+    return np.shape(values) == out.shape
 
 
 @cuda.jit

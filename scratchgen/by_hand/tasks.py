@@ -33,9 +33,9 @@ def receive(model: Module, gradients: Arrays) -> None:
         p._receive(gradient)
 
 
-def on_device(numbers: list[float], dtype: Any) -> Any:
+def on_device(*numbers: float) -> Any:
     """Numbers as an array (k,) where kernels compute."""
-    return kernels.active().memory.to_device(np.array(numbers, dtype))
+    return kernels.active().memory.to_device(np.array(numbers))
 
 
 class ByHandVAETask(VAETask):
@@ -44,18 +44,19 @@ class ByHandVAETask(VAETask):
     Parameters as in ``VAETask``.
     """
 
+    replays = False  # what NumPy computes is in no recording
+
     def __init__(self, model: VAE, training: VAETraining, steps_per_epoch: int, epochs: int) -> None:
         require_one_of("activation", model.config.activation, ACTIVATIONS)
         if training.monte_carlo_kl:
             raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
         super().__init__(model, training, steps_per_epoch, epochs)
-        self._recorded.replays = False  # what NumPy computes is in no recording
 
-    def backward(self, x: Tensor, noise: Tensor, beta: float) -> Any:
+    def backward(self, x: Tensor, noise: Tensor, beta: Tensor) -> Any:
         state, config = self.model.state_dict(), self.model.config
-        reconstruction, kl, gradients = vae_gradients(state, config, x.data, noise.data, beta)
+        reconstruction, kl, gradients = vae_gradients(state, config, x.data, noise.data, beta.item())
         receive(self.model, gradients)
-        return on_device([reconstruction, kl], self.model.dtype)
+        return on_device(reconstruction, kl)
 
 
 class ByHandGANTask(GANTask):
@@ -64,18 +65,15 @@ class ByHandGANTask(GANTask):
     ``rng`` is what this step draws masks from.
     """
 
+    replays = False
     rng: np.random.Generator
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._recorded.replays = False
 
     def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         self.rng = rng
         return super().step(images, labels, rng)
 
-    def _step(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
-        """G's turn sends the noise through G once more, where the engine has kept the graph."""
+    def play(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
+        """G's step sends the noise through G once more, where the engine has kept the graph."""
         config, images, z = self.model.config, np.asarray(images), self.model.draw_noise(len(images), turn).data
         samples, averages = gan.generate(self.model.state_dict(), config, z)
         for number, layer in enumerate(self.model.generator.layers):
@@ -98,7 +96,7 @@ class ByHandGANTask(GANTask):
         optimizer.zero_grad()
         receive(self.model, gradients)
         squares = sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients.values())
-        found = on_device([*losses, squares], self.model.dtype)
+        found = on_device(*losses, squares)
         optimizer.update(rates, found)
         return found
 
@@ -112,11 +110,8 @@ class ByHandAAETask(AAETask):
     ``labels`` are those of this step.
     """
 
+    replays = False
     labels: np.ndarray
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._recorded.replays = False
 
     def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         self.labels = labels
@@ -148,7 +143,7 @@ class ByHandAAETask(AAETask):
     def _update(self, event: str, loss: float, gradients: Arrays, rates: Any) -> Any:
         self.optimizers[event].zero_grad()
         receive(self.model, gradients)
-        found = on_device([loss], self.model.dtype)
+        found = on_device(loss)
         self.optimizers[event].update(rates, found)
         return found
 

@@ -80,14 +80,14 @@ class AAEConfig:
         make_prior(self.prior, self.latent_dim)
 
 
-def one_hot(labels: np.ndarray, classes: int, dtype: Any) -> Tensor:
+def one_hot(labels: np.ndarray, classes: int, dtype: Any) -> np.ndarray:
     """Rows (n, classes) with a 1 at labels (n,); ``UNLABELLED`` is the last class where there are more than ten."""
     rows = np.zeros((len(labels), classes), dtype)
     known = labels != UNLABELLED
     rows[np.flatnonzero(known), labels[known]] = 1
     if classes > CLASSES:
         rows[~known, CLASSES] = 1
-    return Tensor.wrap(rows)
+    return rows
 
 
 class Encoder(Module):
@@ -147,7 +147,7 @@ class AAE(Module):
         """The logits (n, D) of the pixels of codes z (n, J), and classes y (n, 10) where the decoder takes them."""
         return self.decoder(z if y is None else ops.concatenate([z, y], axis=1))
 
-    def labels_given(self, labels: np.ndarray) -> Tensor | None:
+    def labels_given(self, labels: np.ndarray) -> np.ndarray | None:
         """The labels (n,) as rows for who is given them: (n, 10) for the decoder, (n, 11) for D, or None."""
         if self.config.labels_for == "decoder":
             return one_hot(labels, CLASSES, self.dtype)
@@ -215,6 +215,11 @@ class AAETraining:
         )
 
 
+def _wrapped(rows: Any) -> Tensor | None:
+    """An array as a tensor, if there is one."""
+    return None if rows is None else Tensor.wrap(rows)
+
+
 class Game(NamedTuple):
     """A discriminator, the codes (b, ·) that it judges, and as many draws of their prior."""
 
@@ -223,17 +228,14 @@ class Game(NamedTuple):
     draws: Tensor
 
 
-def wrapped(rows: Any) -> Tensor | None:
-    """An array as a tensor, if there is one."""
-    return None if rows is None else Tensor.wrap(rows)
-
-
 class AAETask:
     """An adversarial autoencoder in training: the model, an optimizer for each event, and the step of the trainer.
 
     Training labels are ``UNLABELLED`` where they are not given. ``labelled`` are the images that event 4 draws from.
     ``measure(model, dataset, rng)`` gives the metrics of an epoch's end.
     """
+
+    replays = True  # steps, see ``recorded``
 
     def __init__(
         self,
@@ -260,7 +262,7 @@ class AAETask:
         if model.config.labels_for == "encoder":
             self.optimizers["classification"] = Adam(encoder, training.classification_lr)
         moments = [moment for optimizer in self.optimizers.values() for moment in optimizer.moments.values()]
-        self._recorded = Recorded(self.events, [model], moments)
+        self._recorded = Recorded(self.events, [model], moments, self.replays)
         self.schedules = {
             name: SCHEDULES[training.schedule](optimizer.lr, steps_per_epoch * epochs)
             for name, optimizer in self.optimizers.items()
@@ -276,8 +278,7 @@ class AAETask:
         prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
         classifies, y = model.config.labels_for == "encoder", model.labels_given(labels)
         classes = one_hot(rng.integers(CLASSES, size=b), CLASSES, model.dtype) if classifies else None
-        given = [None if rows is None else rows._data for rows in (y, classes)]
-        losses = self._recorded(images, turns(rng, 2), rates[:3], prior, *given)
+        losses = self._recorded(images, turns(rng, 2), rates[:3], prior, y, classes)
         if "classification" in events:
             chosen = rng.integers(len(self.labelled), size=b)
             losses += (self.classify(self.labelled.images[chosen], self.labelled.labels[chosen], turns(rng), rates[3]),)
@@ -305,7 +306,7 @@ class AAETask:
         """Event 1: encoder and decoder lower -log p(images|z), in nats an image."""
         self.optimizers["reconstruction"].zero_grad()
         z, class_logits = self.encode(images, turn)
-        logits = self.model.decode(z, self.model.decoder_classes(class_logits, wrapped(y)))
+        logits = self.model.decode(z, self.model.decoder_classes(class_logits, _wrapped(y)))
         loss = ops.bce_with_logits(logits, Tensor.wrap(images)).mean()
         loss.backward()
         return self._updated("reconstruction", rates, loss)
@@ -313,7 +314,7 @@ class AAETask:
     def games(self, images: Any, turn: Any, prior: Any, y: Any, classes: Any) -> list[Game]:
         """What is played for in events 2 and 3: the code, and where the encoder classifies, the class too."""
         z, class_logits = self.encode(images, turn)
-        beside_labels, labels = self.model.beside_labels, wrapped(y)
+        beside_labels, labels = self.model.beside_labels, _wrapped(y)
         codes = Game(self.model.discriminator, beside_labels(z, labels), beside_labels(Tensor.wrap(prior), labels))
         if class_logits is None:
             return [codes]

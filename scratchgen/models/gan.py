@@ -219,6 +219,8 @@ class GANTask:
     epoch's end.
     """
 
+    replays = True  # steps, see ``recorded``
+
     def __init__(
         self,
         model: GAN,
@@ -232,7 +234,7 @@ class GANTask:
         self.discriminator_optimizer = self._optimizer(model.discriminator, training.discriminator_lr)
         self.average = RunningAverage(model.generator)
         moments = [*self.generator_optimizer.moments.values(), *self.discriminator_optimizer.moments.values()]
-        self._recorded = Recorded(self._step, [model, self.average.module], moments)
+        self._recorded = Recorded(self.play, [model, self.average.module], moments, self.replays)
         schedule, total = SCHEDULES[training.schedule], steps_per_epoch * epochs
         self.schedules = schedule(training.generator_lr, total), schedule(training.discriminator_lr, total)
 
@@ -247,7 +249,7 @@ class GANTask:
         self._set_rates()
         d_rates = self.discriminator_optimizer.next_rates()
         both = self.discriminator_optimizer.steps % self.training.discriminator_steps == 0
-        g_rates = self.generator_optimizer.next_rates() if both else d_rates
+        g_rates = self.generator_optimizer.next_rates() if both else d_rates  # which nobody reads
         n = self.generator_optimizer.steps
         decay = min(self.training.average, (1 + n) / (10 + n))
         rates = np.array([d_rates, g_rates, (decay, decay)], self.model.dtype)
@@ -263,8 +265,12 @@ class GANTask:
                 rise = min(1.0, step / ramp if ramp else 1.0)
                 optimizer.momentum = training.momentum + rise * (training.final_momentum - training.momentum)
 
-    def _step(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
-        """What ``_metrics`` takes, where kernels compute. ``rates`` (3, 2) are D's, G's, and the average's decay."""
+    def play(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
+        """D's step on data (b, D) and on samples, and, if both play, G's through D as it is then (L22 to L24).
+
+        All arrays lie where kernels compute. ``turn`` tells the noise, ``rates`` (3, 2) are those of D, of G, and the
+        decay of G's average. Returns what ``_metrics`` takes.
+        """
         fake = self.model.generate(self.model.draw_noise(len(images), turn))
         self.discriminator_optimizer.zero_grad()
         losses, certainty = [], []

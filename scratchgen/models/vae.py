@@ -226,11 +226,13 @@ class VAETraining:
 class VAETask:
     """A VAE in training: the model, its optimizer, and the step that the trainer repeats."""
 
+    replays = True  # steps, see ``recorded``
+
     def __init__(self, model: VAE, training: VAETraining, steps_per_epoch: int, epochs: int) -> None:
         self.model, self.training, self.steps_per_epoch = model, training, steps_per_epoch
         self.optimizer = Adam(model, training.lr)
         self.schedule = SCHEDULES[training.schedule](training.lr, steps_per_epoch * epochs)
-        self._recorded = Recorded(self._step, [model], list(self.optimizer.moments.values()))
+        self._recorded = Recorded(self.learn, [model], list(self.optimizer.moments.values()), self.replays)
 
     def beta(self) -> float:
         """The weight of the KL term now."""
@@ -240,27 +242,30 @@ class VAETask:
     def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """One step of stochastic gradient variational Bayes on a batch (b, D) (L19)."""
         beta, self.optimizer.lr = self.beta(), self.schedule(self.optimizer.steps)
-        rates = np.array(self.optimizer.next_rates(), self.model.dtype)
-        (terms,) = self._recorded(images, turns(rng), rates, beta=beta)
-        return reading(lambda terms: _metrics(*terms), terms)
+        rates = np.array([*self.optimizer.next_rates(), beta], self.model.dtype)
+        return reading(lambda terms: _metrics(*terms), *self._recorded(images, turns(rng), rates))
 
-    def _step(self, images: Any, turn: Any, rates: Any, beta: float) -> tuple[Any]:
+    def learn(self, images: Any, turn: Any, rates: Any) -> tuple[Any]:
+        """The step from what is new in it: the images, whose random numbers, Adam's rates and beta. Returns its terms.
+
+        All arrays lie where kernels compute; reconstruction and kl (2,) are means over the batch.
+        """
         if self.training.binarize == "dynamic":
             images = binarized(images, turn, draw=1)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
         noise = Tensor.wrap(normal(shape, self.model.dtype, turn))
         self.optimizer.zero_grad()
-        terms = self.backward(Tensor.wrap(images), noise, beta)
-        self.optimizer.update(rates, terms)
+        terms = self.backward(Tensor.wrap(images), noise, Tensor.wrap(rates[2:]))
+        self.optimizer.update(rates[:2], terms)
         return (terms,)
 
-    def backward(self, x: Tensor, noise: Tensor, beta: float) -> Any:
+    def backward(self, x: Tensor, noise: Tensor, beta: Tensor) -> Any:
         """Give each parameter d(reconstruction + beta kl) / d(parameter), of images x (b, D) and ``noise`` (M, b, J).
 
-        Returns reconstruction and kl, means over the images, as an array (2,) where kernels compute.
+        Returns reconstruction and kl, means over the images, as an array (2,) where kernels compute. ``beta`` is (1,).
         """
         terms = [term.mean() for term in self.model.negative_elbo(x, noise, self.training.monte_carlo_kl)]
-        (terms[0] + beta * terms[1]).backward()
+        (terms[0] + beta * terms[1]).sum().backward()
         return side_by_side(*terms)
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:

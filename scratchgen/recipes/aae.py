@@ -229,6 +229,8 @@ def decode(model: AAE, codes: np.ndarray, labels: np.ndarray | None = None) -> n
     with no_grad():
         for start in range(0, len(codes), ROWS):
             rows = slice(start, start + ROWS)
-            y = one_hot(labels[rows], CLASSES, model.dtype) if takes_labels and labels is not None else None
+            y = None
+            if takes_labels and labels is not None:
+                y = Tensor.wrap(one_hot(labels[rows], CLASSES, model.dtype))
             pictures.append(model.mean(Tensor(codes[rows], dtype=model.dtype), y).data)
     return np.concatenate(pictures)

@@ -26,7 +26,7 @@ from kernels.cuda import dense, elementwise, losses, optimizers, products, rando
 from kernels.cuda.device import cuda
 from kernels.cuda.memory import to_device, to_host
 from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
-from scratchgen.training import batches
+from scratchgen.training import UNREAD, Reading, batches
 
 PARTS = ("products", "bandwidth", "steps", "epochs")
 ROUNDS, ROUND_MS = 11, 20.0
@@ -127,7 +127,7 @@ def bounds(rows: int, columns: int) -> list[Bound]:
         Bound(dense, "dense_activation_backward", (matrix, row, matrix, matrix, "relu"), 3),
         Bound(reductions, "sum_axis", ((1, columns), (1, rows, columns)), 1),
         Bound(reductions, "sum_squares", ((1,), flat), 1),
-        Bound(optimizers, "adam_step", (flat, flat, flat, flat, (2,), (2,), 0.9, 0.999, 1e-8), 7),
+        Bound(optimizers, "adam_step", (flat, flat, flat, flat, (2,), np.ones(2), 0.9, 0.999, 1e-8), 7),
         Bound(random, "uniform", (flat, 5, 3), 1),
         Bound(random, "normal", (flat, 5, 3), 1),
     ]
@@ -180,8 +180,12 @@ def epoch_table(images: np.ndarray, network: VAEConfig, batch_size: int, epochs:
         for epoch in range(epochs):
             start = time.perf_counter()
             coming = batches(data, labels, rng.permutation(len(images)), batch_size)
-            readings = [task.step(x, y, rng) for x, y in coming]
-            losses = [metrics()["neg_elbo"] for metrics in readings]  # once the steps are done
+            losses, unread = [], list[Reading]()
+            for x, y in coming:
+                unread.append(task.step(x, y, rng))
+                if len(unread) == UNREAD or len(losses) + len(unread) == steps:  # as a trainer does
+                    losses += [metrics()["neg_elbo"] for metrics in unread]
+                    unread.clear()
             seconds = time.perf_counter() - start
             pace = f"{seconds:8.3f} s, {1e3 * seconds / steps:.3f} ms a step"
             yield f"epoch {epoch + 1}: {pace}, loss {np.mean(losses):.2f}"

@@ -34,6 +34,7 @@ class StepByHand:
         self.of_pixels = arrays(2, config.input_dim)
         self.of_examples = arrays(3)
         self.terms = np.empty(2, self.param.dtype)
+        self.guard = np.empty(2)
 
     def step(self, x: np.ndarray, rng: np.random.Generator) -> Metrics:
         """One training step on a batch x (b, D); the metrics are means over it, in nats."""
@@ -90,7 +91,8 @@ class StepByHand:
             k.elementwise.scale(mean, mean, 1 / b)
         self.steps += 1
         rates = np.array([self.lr / (1 - 0.9**self.steps), 1 / (1 - 0.999**self.steps)], self.param.dtype)
-        k.optimizers.adam_step(self.param, self.m, self.v, self.grad, rates, self.terms, 0.9, 0.999, 1e-8)
+        self.guard[:] = self.terms
+        k.optimizers.adam_step(self.param, self.m, self.v, self.grad, rates, self.guard, 0.9, 0.999, 1e-8)
         terms = self.terms.tolist()
         return {"neg_elbo": sum(terms), "reconstruction": terms[0], "kl": terms[1]}
 

@@ -190,8 +190,16 @@ def aae(posterior="deterministic", prior="gaussian", labels_for="discriminator",
     return AAETask(AAE(config, np.random.default_rng(1), np.float64), training, 3, 2, labelled, lambda *_: {})
 
 
+def late_vae():
+    """Adam's corrections are 1 by now: no rate changes."""
+    task = vae()
+    task.optimizer.steps = 10**6
+    return task
+
+
 TASKS = {
     "vae": vae,
+    "vae-late": late_vae,
     "vae-samples": lambda: vae(samples=2, monte_carlo_kl=True),
     "vae-gaussian": lambda: vae(likelihood="gaussian"),
     "vae-gaussian-fixed": lambda: vae(likelihood="gaussian-fixed", beta=0.5),
@@ -243,11 +251,12 @@ REPLAYED = ["vae", "vae-samples", "vae-gaussian", "gan", "aae", "aae-gaussian-ad
 
 
 def steps(make, count):
-    """A task after so many steps, and a function that takes another, on images that lie on the device."""
+    """A function that takes another step of a task, after so many, on images that lie on the device."""
     task, rng = TASKS[make](), np.random.default_rng(2)
+    labels = rng.integers(0, 10, 6)
 
     def step():
-        return task.step(to_device(rng.random((6, 11))), rng.integers(0, 10, 6), rng)
+        return task.step(to_device(rng.random((6, 11))), labels, rng)
 
     for _ in range(count):
         step()
@@ -275,10 +284,20 @@ def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("make", "written"), [("vae", [1, 2]), ("gan", [1, 6]), ("aae", [2, 6, 12]), ("aae-mixture", [2, 6, 12, 66])]
+    ("make", "written"),
+    [
+        ("vae", [1, 3]),
+        ("vae-late", [1, 3]),
+        ("gan", [1, 6]),
+        ("aae", [2, 6, 12]),
+        ("aae-mixture", [2, 6, 12, 66]),
+    ],
 )
 def test_a_replayed_step_brings_nothing_back(make, written, monkeypatch):
-    """Of the host it needs a few numbers: turns and rates, draws of the prior, labels."""
+    """Of the host it needs a few numbers: turns, rates and beta, draws of the prior, labels.
+
+    Labels, and a late VAE's rates, are the same at each step; to see that, nothing is read either.
+    """
     uploads = []
 
     def refuse(*_):
@@ -305,7 +324,8 @@ def test_numbers_are_written_where_they_are(rng):
     x = rng.random((3, 4))
     out, other = to_device(np.zeros((3, 4))), to_device(x)
     place = out._numbers
-    for values in (x, x.astype(np.float32), x[:1], np.asfortranarray(x), other, other[1:2], 2.5):
+    narrow = to_device(x.astype(np.float32))
+    for values in (x, x.astype(np.float32), x[:1], np.asfortranarray(x), other, other[1:2], narrow, 2.5):
         memory.write(out, values)
         expected = to_host(values) if isinstance(values, DeviceArray) else np.asarray(values)
         np.testing.assert_array_equal(to_host(out), np.broadcast_to(expected, (3, 4)))

@@ -178,7 +178,10 @@ LOOPS = {  # kernel: the dimensions of its float32 arrays
 def test_loops_vectorise(loop):
     fresh = loop if loop in FUNCTIONS else njit(**JIT)(loop.py_func)
     scalars = (0.9, 0.999, 1e-8) if loop is optimizers.adam_step else ()
-    arguments = (*(np.ones((9,) * ndim, np.float32) for ndim in LOOPS[loop]), *scalars)
+    arrays = [np.ones((9,) * ndim, np.float32) for ndim in LOOPS[loop]]
+    if loop is optimizers.adam_step:
+        arrays[-1] = np.ones(9)  # a guard
+    arguments = (*arrays, *scalars)
     fresh(*arguments)
     assembly = fresh.inspect_asm(tuple(map(typeof, arguments)))
     assert PACKED.search(assembly), "one number at a time"

@@ -437,6 +437,56 @@ def test_metrics_are_read_twenty_steps_late_at_most(tmp_path):
 # ---- metrics that are not finite ----
 
 
+def test_the_step_that_went_wrong_is_named_though_it_is_read_later(tmp_path):
+    class Broken(Counting):
+        def step(self, images, labels, rng):
+            super().step(images, labels, rng)
+            value = math.nan if len(self.seen) == 27 else 1.0
+            if len(self.seen) == 3:
+                press_ctrl_c()
+            return lambda: {"label": value}
+
+    trainer = counting_trainer(tmp_path)
+    trainer.task, trainer.batch_size = Broken(), 8
+    with pytest.raises(Interrupted):
+        trainer.run()
+    trainer = counting_trainer(tmp_path, resume=True)
+    trainer.task, trainer.batch_size = Broken(), 8
+    trainer.task.seen = [None] * 3
+    with pytest.raises(NotFinite, match="epoch 1, step 27: label is nan"):
+        trainer.run()
+
+
+def test_metrics_still_unread_outlive_an_exception(tmp_path):
+    class Stopped(Counting):
+        def step(self, images, labels, rng):
+            super().step(images, labels, rng)
+            if len(self.seen) == 3:
+                raise KeyboardInterrupt
+            value = math.nan if len(self.seen) == 2 else 1.0
+            return lambda: {"label": value}
+
+    trainer = counting_trainer(tmp_path)
+    trainer.task = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    with pytest.raises(NotFinite, match="label is nan"):
+        trainer.run()
+
+
+def test_damage_at_the_end_of_an_epoch_is_of_that_epoch(tmp_path):
+    class Damaged(Counting):
+        def step(self, images, labels, rng):
+            metrics = super().step(images, labels, rng)
+            self.drawn[:] = math.inf if len(self.seen) == 5 else 0.0
+            return metrics
+
+    trainer = counting_trainer(tmp_path)
+    trainer.task = Damaged()
+    with pytest.raises(NotFinite, match="epoch 1, step 5: drawn is not finite"):
+        trainer.run()
+
+
 def test_ctrl_c_saves_nothing_where_a_step_still_unread_went_wrong(tmp_path):
     class Broken(Counting):
         def step(self, images, labels, rng):

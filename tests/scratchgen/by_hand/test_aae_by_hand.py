@@ -69,8 +69,8 @@ def assert_by_hand_is_the_engine(kernel_set, problem, seed):
         state, config, task = model.state_dict(), model.config, AAETask(model, TRAINING, 1, 1, None, None)
         found = before_updates(task, task.optimizers.values())
         turn, prior, classes = draws(model, labels, seed)
-        given = [None if rows is None else rows._data for rows in (model.labels_given(labels), rows_of(classes))]
-        losses = task._recorded(images, turn, np.ones((3, 2)), prior, *given)
+        rows = None if classes is None else one_hot(classes, CLASSES, np.float64)
+        losses = task._recorded(images, turn, np.ones((3, 2)), prior, model.labels_given(labels), rows)
         x, noise = read_by_encoder(images, model, turn[:1])
         again, other_noise = read_by_encoder(images, model, turn[1:])
         expected = [
@@ -84,10 +84,6 @@ def assert_by_hand_is_the_engine(kernel_set, problem, seed):
     for parts, engine, (loss, gradients) in zip(losses, found, expected, strict=True):
         np.testing.assert_allclose(loss, np.asarray(parts).sum(), rtol=1e-12)
         assert_the_engine_s(gradients, engine)
-
-
-def rows_of(classes):
-    return None if classes is None else one_hot(classes, CLASSES, np.float64)
 
 
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
