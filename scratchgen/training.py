@@ -274,12 +274,12 @@ class Trainer:
             fingerprint, self.progress = self.progress.fingerprint, Progress(**saved)
             if self.progress.fingerprint != fingerprint:
                 raise ValueError("it was made with other settings")
-            if self.progress.revision != REVISION:
-                raise ValueError("it was begun by a version whose seeds meant other random numbers; train anew")
             self.shuffle.bit_generator.state = self.progress.shuffle
             self.noise.bit_generator.state = self.progress.noise
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self.checkpoint} does not fit the run's config.json: {error}") from None
+        if self.progress.revision != REVISION:
+            raise UserError(f"{self.checkpoint} was begun by a version whose seeds meant other numbers; train anew")
         write_metrics(self.folder, self.progress.history)  # a kill may have come between checkpoint and metrics
 
 

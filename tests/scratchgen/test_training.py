@@ -405,11 +405,19 @@ def test_resume_refuses_the_checkpoint_of_another_task(tmp_path):
         (arrays, {**progress, "noise": {}}),
         (arrays, {"epoch": 1}),
         (arrays, {**progress, "fingerprint": "b"}),
-        (arrays, {name: value for name, value in progress.items() if name != "revision"}),  # seeds meant other numbers
     ]:
         save_checkpoint(tmp_path / "checkpoint.safetensors", wrong_arrays, wrong_progress)
         with pytest.raises(UserError, match=r"checkpoint.safetensors does not fit the run's config.json"):
             counting_trainer(tmp_path, resume=True)
+
+
+def test_resume_refuses_the_checkpoint_of_another_revision(tmp_path):
+    counting_trainer(tmp_path).run()
+    arrays, progress = load_checkpoint(tmp_path / "checkpoint.safetensors")
+    del progress["revision"]
+    save_checkpoint(tmp_path / "checkpoint.safetensors", arrays, progress)
+    with pytest.raises(UserError, match=r"checkpoint.safetensors was begun by a version whose seeds meant other num"):
+        counting_trainer(tmp_path, resume=True)
 
 
 def test_metrics_are_read_twenty_steps_late_at_most(tmp_path):
