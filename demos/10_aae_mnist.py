@@ -103,7 +103,7 @@ show_changes("3. confusion", lambda: task.confuse(games, rates[2]))
 class Autoencoder(AAETask):
     """Event 1 alone."""
 
-    def events(self, images, turn, rates, prior, y, classes):
+    def events(self, images, turn, rates, prior, y, *of_others):
         return (self.reconstruct(images, turn[:1], rates[0], y),)
 
 

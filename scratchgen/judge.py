@@ -11,7 +11,7 @@ from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.models.classifier import Classifier, accuracy, class_probabilities, train_classifier
 
-VERSION = 1  # of how the judge is built and trained; counted up whenever that makes another one
+VERSION = 2  # of how the judge is built and trained; counted up whenever that makes another one
 
 
 class Judge:

@@ -10,6 +10,7 @@ import numpy as np
 
 import kernels
 from scratchgen import init, ops
+from scratchgen.noise import Masks
 from scratchgen.op import Place
 from scratchgen.tensor import Tensor, no_grad
 
@@ -195,11 +196,11 @@ class Module:
         """Switch to evaluation."""
         self.train(False)
 
-    def draw_from(self, rng: np.random.Generator) -> None:
-        """Have every layer that draws random numbers in training, such as dropout, draw them from ``rng``."""
+    def draw_from(self, masks: Masks) -> None:
+        """Have every dropout take its masks from these, from now on."""
         for _, child in _children(vars(self)):
             if isinstance(child, Module):
-                child.draw_from(rng)
+                child.draw_from(masks)
 
 
 @contextmanager
@@ -343,21 +344,26 @@ class BatchNormDense(Module):
 
 
 class Dropout(Module):
-    """In training, drops each number with probability ``rate`` and scales the rest by 1 / (1 - rate)."""
+    """In training, drops each number with probability ``rate`` and scales the rest by 1 / (1 - rate).
 
-    def __init__(self, rate: float, rng: np.random.Generator) -> None:
+    Which ones, the masks say that ``draw_from`` was last told; RuntimeError where it never was.
+    """
+
+    def __init__(self, rate: float) -> None:
         if not 0 <= rate < 1:
             raise ValueError(f"the dropout rate lies in [0, 1), not {rate}")
-        self.rate, self.rng = rate, rng
+        self.rate = rate
+        self.masks: Masks | None = None
 
-    def draw_from(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def draw_from(self, masks: Masks) -> None:
+        self.masks = masks
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        kept = self.rng.random(x.shape) >= self.rate
-        return ops.dropout(x, Tensor.wrap((kept / (1 - self.rate)).astype(x.dtype)))
+        if self.masks is None:
+            raise RuntimeError("dropout in training takes its masks from somewhere: model.draw_from(Masks(turn))")
+        return ops.dropout(x, Tensor.wrap(self.masks(x.shape, x.dtype, self.rate)))
 
 
 class Sequential(Module):

@@ -13,7 +13,7 @@ import numpy as np
 import kernels
 from scratchgen.signature import Shape
 
-REVISION = 2  # counted up when a seed comes to mean other numbers: a run begun before cannot go on the same
+REVISION = 3  # counted up when a seed comes to mean other numbers: a run begun before cannot go on the same
 
 
 def turns(rng: np.random.Generator, count: int = 1) -> np.ndarray:
@@ -29,6 +29,21 @@ def uniform(shape: Shape, dtype: np.dtype, turn: Any, draw: int = 0) -> Any:
 def normal(shape: Shape, dtype: np.dtype, turn: Any, draw: int = 0) -> Any:
     """An array of the set in use, of numbers from N(0, 1); ``turn`` (1,)."""
     return _drawn("normal", shape, dtype, turn, draw)
+
+
+class Masks:
+    """The masks of dropout in a turn (1,), one after the other: draws 1, 2, ... of it."""
+
+    def __init__(self, turn: Any) -> None:
+        self.turn, self.drawn = turn, 0
+
+    def __call__(self, shape: Shape, dtype: np.dtype, rate: float) -> Any:
+        """An array of the set in use: 0 with probability ``rate``, else 1 / (1 - rate)."""
+        self.drawn += 1
+        numbers = uniform(shape, dtype, self.turn, self.drawn)
+        out = kernels.active().memory.empty_like(numbers)
+        kernels.active().elementwise.dropout_mask(out.reshape(-1), numbers.reshape(-1), rate)
+        return out
 
 
 def _drawn(kernel: str, shape: Shape, dtype: np.dtype, turn: Any, draw: int) -> Any:

@@ -281,7 +281,7 @@ def _are_tensors(op: Op, inputs: tuple) -> bool:
 
 def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     """The inputs as tensors of one float type, which numbers and lists take on; labels as int64."""
-    found = {x.dtype for x in inputs if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")}
+    found = {x.dtype for x in inputs if isinstance(x, Tensor | np.ndarray) and x.dtype.kind == "f"}
     if len(found) > 1:
         types = " and ".join(sorted(map(str, found)))
         raise TypeError(f"{op.name}: inputs are {types}; convert one with Tensor(x, dtype=...)")
@@ -290,10 +290,10 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     def convert(position: int, value: Any) -> Tensor:
         domain = op.domain(position)
         if domain.whole:
-            labels = np.asarray(value)
+            labels = value._data if isinstance(value, Tensor) else np.asarray(value)
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
-            return Tensor.wrap(np.array(labels, np.int64, order="C"))
+            return value if isinstance(value, Tensor) else Tensor.wrap(np.array(labels, np.int64, order="C"))
         if not isinstance(value, Tensor):
             return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
         if value.requires_grad and _recording and not domain.differentiable:

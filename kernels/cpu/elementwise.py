@@ -228,6 +228,13 @@ def reparameterize_backward(dmu, dlogvar, dout, logvar, noise):
 
 
 @njit(**JIT)
+def dropout_mask(out, uniform, rate):
+    """out = 0 where uniform < rate, else 1 / (1 - rate)."""
+    for i in range(out.size):
+        out[i] = cast(0.0, out[i]) if uniform[i] < cast(rate, out[i]) else cast(1.0 / (1.0 - rate), out[i])
+
+
+@njit(**JIT)
 def bernoulli(out, probability, uniform):
     """out = 1 where uniform < probability, else 0; uniform in [0, 1)."""
     for i in range(out.size):

@@ -7,6 +7,7 @@ thread runs as Python, one after the other.
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from typing import Any, ClassVar
 
@@ -109,12 +110,13 @@ def captured(run: Callable[[], None]) -> Callable[[], None]:
     try:
         run()  # now its kernels are compiled, and what memory they ask for is there
         _queue, stream = _new_graph()
-        try:
-            run()
-        finally:
-            builder, _queue = _queue, 0
-            builder.end_building()
-        graph = builder.complete()
+        with closing(_queue) as builder:
+            try:
+                run()
+            finally:
+                _queue = 0
+                builder.end_building()
+            graph = builder.complete()
     except Exception as error:  # of whichever library: what it was to speed up still works
         warnings.warn(f"without a CUDA graph, kernels are launched one by one: {error}", RuntimeWarning, stacklevel=2)
         return run

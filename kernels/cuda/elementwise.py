@@ -289,6 +289,18 @@ def _reparameterize_backward(dmu, dlogvar, dout, logvar, noise):
         dlogvar[i] = half * math.exp(half * logvar[i]) * noise[i] * dout[i]
 
 
+def dropout_mask(out, uniform, rate):
+    """out = 0 where uniform < rate, else 1 / (1 - rate)."""
+    real = out.dtype.type
+    launch_over(out.size, _dropout_mask, out, uniform, real(rate), real(1 / (1 - rate)))
+
+
+@cuda.jit
+def _dropout_mask(out, uniform, rate, kept):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = out.dtype.type(0) if uniform[i] < rate else kept
+
+
 def bernoulli(out, probability, uniform):
     """out = 1 where uniform < probability, else 0; uniform in [0, 1)."""
     launch_over(out.size, _bernoulli, out, probability, uniform)

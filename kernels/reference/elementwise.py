@@ -161,6 +161,11 @@ def reparameterize_backward(dmu, dlogvar, dout, logvar, noise):
     dlogvar[...] = np.exp(logvar / 2) * noise * dout / 2
 
 
+def dropout_mask(out, uniform, rate):
+    """out = 0 where uniform < rate, else 1 / (1 - rate)."""
+    out[...] = (uniform >= out.dtype.type(rate)) / (1 - rate)
+
+
 def bernoulli(out, probability, uniform):
     """out = 1 where uniform < probability, else 0; uniform in [0, 1)."""
     out[...] = uniform < probability

@@ -53,6 +53,7 @@ from scratchgen.by_hand.layers import (
     softplus,
 )
 from scratchgen.models.gan import GANConfig
+from scratchgen.noise import Masks
 
 # What G lowers, and its derivative, as functions of the logits a (b, 1): (3), (4), (5).
 OBJECTIVES = {
@@ -72,13 +73,13 @@ class DiscriminatorStep(NamedTuple):
     gradients: Arrays
 
 
-def draw_masks(config: GANConfig, n: int, rng: np.random.Generator, dtype: Any) -> list[Mask]:
-    """The masks of one pass of n pictures through D, from the input to the last hidden layer."""
-    masks: list[Mask] = []
+def draw_masks(config: GANConfig, n: int, masks: Masks, dtype: Any) -> list[Mask]:
+    """The masks of one pass of n pictures through D, from the input to the last hidden layer: the next of ``masks``."""
+    drawn: list[Mask] = []
     for layer, width in enumerate((config.pack * config.input_dim, *config.discriminator_hidden)):
         rate = config.hidden_dropout if layer else config.input_dropout
-        masks.append(((rng.random((n // config.pack, width)) >= rate) / (1 - rate)).astype(dtype) if rate else 1.0)
-    return masks
+        drawn.append(np.asarray(masks((n // config.pack, width), np.dtype(dtype), rate)) if rate else 1.0)
+    return drawn
 
 
 def discriminator_gradients(

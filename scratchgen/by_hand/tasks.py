@@ -5,6 +5,7 @@ with the same parameters and the same seed draw the same numbers and follow the 
 engine's own here is bookkeeping: no tensor that these tasks make has a graph.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from scratchgen.models.aae import AAETask
 from scratchgen.models.gan import GANTask
 from scratchgen.models.vae import VAE, VAETask, VAETraining
 from scratchgen.nn import BatchNormDense, Module
+from scratchgen.noise import Masks
 from scratchgen.optim import Optimizer
 from scratchgen.tensor import Tensor
 from scratchgen.training import Metrics, Reading, Task, stream
@@ -60,17 +62,9 @@ class ByHandVAETask(VAETask):
 
 
 class ByHandGANTask(GANTask):
-    """A GAN trained with ``gan.discriminator_gradients`` and ``gan.generator_gradients``. Parameters as in ``GANTask``.
-
-    ``rng`` is what this step draws masks from.
-    """
+    """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``. Parameters as in ``GANTask``."""
 
     replays = False
-    rng: np.random.Generator
-
-    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
-        self.rng = rng
-        return super().step(images, labels, rng)
 
     def play(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
         """G's step sends the noise through G once more, where the engine has kept the graph."""
@@ -80,14 +74,15 @@ class ByHandGANTask(GANTask):
             if isinstance(layer, BatchNormDense):
                 layer.mean.write(averages[f"generator.layers.{number}.mean"])
                 layer.variance.write(averages[f"generator.layers.{number}.variance"])
-        masks, label = (self._masks(len(images)), self._masks(len(samples))), self.training.real_label
+        next_masks = partial(gan.draw_masks, config, len(images), Masks(turn), self.model.dtype)  # of a pass through D
+        masks, label = (next_masks(), next_masks()), self.training.real_label
         found = gan.discriminator_gradients(self.model.state_dict(), config, images, samples, label, masks)
         losses = [found.loss_real, found.loss_fake, found.d_real, found.d_fake]
         of_d = self._update(self.discriminator_optimizer, losses, found.gradients, rates[0])
         if not both:
             return (of_d,)
         state, objective = self.model.state_dict(), self.training.objective
-        loss, gradients = gan.generator_gradients(state, config, z, objective, self._masks(len(samples)))
+        loss, gradients = gan.generator_gradients(state, config, z, objective, next_masks())
         of_g = self._update(self.generator_optimizer, [loss], gradients, rates[1])
         self.average.step(rates[2][:1])
         return of_d, of_g
@@ -99,9 +94,6 @@ class ByHandGANTask(GANTask):
         found = on_device(*losses, squares)
         optimizer.update(rates, found)
         return found
-
-    def _masks(self, n: int) -> list[gan.Mask]:
-        return gan.draw_masks(self.model.config, n, self.rng, self.model.dtype)
 
 
 class ByHandAAETask(AAETask):
@@ -117,23 +109,26 @@ class ByHandAAETask(AAETask):
         self.labels = labels
         return super().step(images, labels, rng)
 
-    def events(self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any) -> tuple[Any, ...]:
+    def events(
+        self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any, known: Any, labels_known: Any
+    ) -> tuple[Any, ...]:
         """The encoder computes its codes anew in event 3, where the engine has kept the graph."""
         model, labels, drawn = self.model, self.labels, None if classes is None else np.asarray(classes).argmax(axis=1)
         x, noise = self._read_by_encoder(images, turn[:1])
         found = aae.reconstruction_gradients(model.state_dict(), model.config, np.asarray(images), x, labels, noise)
         of_reconstruction = self._update("reconstruction", *found, rates[0])
-        x, noise = self._read_by_encoder(images, turn[1:])
+        x, noise = self._read_by_encoder(images, turn[1:2])
         arguments = x, labels, noise
         found = aae.discriminator_gradients(model.state_dict(), model.config, *arguments, np.asarray(prior), drawn)
         of_discriminators = self._update("discriminator", *found, rates[1])
         found = aae.encoder_gradients(model.state_dict(), model.config, *arguments)
-        return of_reconstruction, of_discriminators, self._update("encoder", *found, rates[2])
+        losses = of_reconstruction, of_discriminators, self._update("encoder", *found, rates[2])
+        return losses if known is None else (*losses, self.classify(known, labels_known, turn[2:], rates[3]))
 
-    def classify(self, images: np.ndarray, labels: np.ndarray, turn: np.ndarray, rates: np.ndarray) -> Any:
+    def classify(self, images: Any, labels: Any, turn: Any, rates: Any) -> Any:
         x, noise = self._read_by_encoder(images, turn)
-        found = aae.classification_gradients(self.model.state_dict(), self.model.config, x, labels, noise)
-        return self._update("classification", *found, kernels.active().memory.to_device(rates))
+        found = aae.classification_gradients(self.model.state_dict(), self.model.config, x, np.asarray(labels), noise)
+        return self._update("classification", *found, rates)
 
     def _read_by_encoder(self, images: Any, turn: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Images (b, D) with the noise of training, and the noise of the posterior."""

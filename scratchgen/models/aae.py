@@ -248,6 +248,7 @@ class AAETask:
     ) -> None:
         self.model, self.training, self.labelled, self.measure = model, training, labelled, measure
         self.steps_per_epoch = steps_per_epoch
+        self._known = kernels.active().memory.to_device(labelled.images)  # once
         flatten(model.parameters())  # encoder, decoder and discriminators side by side: each event takes its slice
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
         discriminators = model.parameters()[len(encoder) + len(decoder) :]
@@ -270,7 +271,7 @@ class AAETask:
 
     def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """The events of a batch (b, D), one after the other (L26)."""
-        model, b = self.model, len(labels)
+        model, b, memory = self.model, len(labels), kernels.active().memory
         events = [name for name in self.optimizers if name != "classification" or len(self.labelled)]
         for name in events:
             self.optimizers[name].lr = self.schedules[name](self.optimizers[name].steps)
@@ -278,10 +279,12 @@ class AAETask:
         prior = model.prior.sample(b, rng, labels if model.regional else None).astype(model.dtype)
         classifies, y = model.config.labels_for == "encoder", model.labels_given(labels)
         classes = one_hot(rng.integers(CLASSES, size=b), CLASSES, model.dtype) if classifies else None
-        losses = self._recorded(images, turns(rng, 2), rates[:3], prior, y, classes)
+        turn, known, labels_known = turns(rng, 2), None, None
         if "classification" in events:
             chosen = rng.integers(len(self.labelled), size=b)
-            losses += (self.classify(self.labelled.images[chosen], self.labelled.labels[chosen], turns(rng), rates[3]),)
+            known, labels_known = memory.rows(self._known, memory.to_device(chosen)), self.labelled.labels[chosen]
+            turn = np.concatenate([turn, turns(rng)])
+        losses = self._recorded(images, turn, rates, prior, y, classes, known, labels_known)
         names = METRICS[: len(losses)]
         return reading(lambda *found: {name: sum(parts) for name, parts in zip(names, found, strict=True)}, *losses)
 
@@ -292,15 +295,19 @@ class AAETask:
             return x
         return x + self.training.input_noise * Tensor.wrap(normal(x.shape, x.dtype, turn, draw=1))
 
-    def events(self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any) -> tuple[Any, ...]:
-        """Events 1 to 3 of images (b, D); the parts of the loss of each, (k,), where kernels compute.
+    def events(
+        self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any, known: Any, labels: Any
+    ) -> tuple[Any, ...]:
+        """The events of images (b, D); the parts of the loss of each, (k,), where kernels compute.
 
-        ``turn`` (2,) tells the random numbers of event 1, and of 2 and 3; ``rates`` (3, 2) are those of the optimizers,
-        ``prior`` (b, J) draws of it, y what ``labels_given`` gives, and ``classes`` (b, 10) draws of classes.
+        ``turn`` (3,) tells the random numbers of event 1, of 2 and 3, and of 4; ``rates`` (4, 2) are those of the
+        optimizers, ``prior`` (b, J) draws of it, y what ``labels_given`` gives, and ``classes`` (b, 10) draws of
+        classes. ``known`` (b, D) are images whose ``labels`` (b,) are known, or there are none and no event 4.
         """
         reconstruction = self.reconstruct(images, turn[:1], rates[0], y)
-        games = self.games(images, turn[1:], prior, y, classes)
-        return reconstruction, self.discriminate(games, rates[1]), self.confuse(games, rates[2])
+        games = self.games(images, turn[1:2], prior, y, classes)
+        losses = reconstruction, self.discriminate(games, rates[1]), self.confuse(games, rates[2])
+        return losses if known is None else (*losses, self.classify(known, labels, turn[2:], rates[3]))
 
     def reconstruct(self, images: Any, turn: Any, rates: Any, y: Any) -> Any:
         """Event 1: encoder and decoder lower -log p(images|z), in nats an image."""
@@ -340,14 +347,14 @@ class AAETask:
         sum(losses[1:], losses[0]).backward()  # once, for the codes share the encoder
         return self._updated("encoder", rates, *losses)
 
-    def classify(self, images: np.ndarray, labels: np.ndarray, turn: np.ndarray, rates: np.ndarray) -> Any:
+    def classify(self, images: Any, labels: Any, turn: Any, rates: Any) -> Any:
         """Event 4: the encoder lowers -log q(labels|x) of labelled images (b, D)."""
         self.optimizers["classification"].zero_grad()
         _, class_logits = self.encode(images, turn)
         assert class_logits is not None
-        loss = ops.softmax_cross_entropy(class_logits, labels).mean()
+        loss = ops.softmax_cross_entropy(class_logits, Tensor.wrap(labels)).mean()
         loss.backward()
-        return self._updated("classification", kernels.active().memory.to_device(rates), loss)
+        return self._updated("classification", rates, loss)
 
     def encode(self, images: Any, turn: Any) -> tuple[Tensor, Tensor | None]:
         """What ``AAE.encode`` makes of images (b, D) in training, where they may have noise."""

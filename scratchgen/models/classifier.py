@@ -8,6 +8,7 @@ from tqdm import tqdm
 from scratchgen import ops
 from scratchgen.data.dataset import CLASSES
 from scratchgen.nn import Dense, Dropout, Module, Sequential
+from scratchgen.noise import Masks, turns
 from scratchgen.optim import Adam, cosine
 from scratchgen.tensor import Tensor, no_grad
 
@@ -20,9 +21,9 @@ class Classifier(Module):
     def __init__(self, input_dim: int, rng: np.random.Generator) -> None:
         self.network = Sequential(
             Dense(input_dim, 512, rng, "relu"),
-            Dropout(0.3, rng),
+            Dropout(0.3),
             Dense(512, 256, rng, "relu"),
-            Dropout(0.3, rng),
+            Dropout(0.3),
             Dense(256, CLASSES, rng),
         )
 
@@ -46,6 +47,7 @@ def train_classifier(
             for start in range(0, len(images), batch_size):
                 chosen = order[start : start + batch_size]
                 optimizer.lr = rate(optimizer.steps)
+                model.draw_from(Masks(turns(rng)))
                 optimizer.zero_grad()
                 ops.softmax_cross_entropy(model(Tensor.wrap(images[chosen])), labels[chosen]).mean().backward()
                 optimizer.step()

@@ -23,7 +23,7 @@ from scratchgen.data.dataset import Dataset
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen
-from scratchgen.noise import normal, turns, uniform
+from scratchgen.noise import Masks, normal, turns, uniform
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, RunningAverage
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor
@@ -127,14 +127,14 @@ class GAN(Module):
         )
         weights = INITIALIZERS.get(config.discriminator_initializer)
         sizes = (config.pack * config.input_dim, *config.discriminator_hidden)
-        layers: list[Module] = [Dropout(config.input_dropout, rng)]
+        layers: list[Module] = [Dropout(config.input_dropout)]
         for i, o in pairwise(sizes):
             hidden = (
                 Maxout(i, o, config.pieces, rng, weights, dtype)
                 if config.discriminator == "maxout"
                 else Dense(i, o, rng, "leaky_relu", weights, dtype)
             )
-            layers += [hidden, Dropout(config.hidden_dropout, rng)]
+            layers += [hidden, Dropout(config.hidden_dropout)]
         self.discriminator = Sequential(*layers, Dense(sizes[-1], 1, rng, "identity", weights, dtype))
 
     def draw_noise(self, n: int, turn: Any) -> Tensor:
@@ -245,7 +245,6 @@ class GANTask:
 
     def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
         """A step of D on a batch (b, D) of data and one of samples, and after every k-th a step of G (L23)."""
-        self.model.draw_from(rng)
         self._set_rates()
         d_rates = self.discriminator_optimizer.next_rates()
         both = self.discriminator_optimizer.steps % self.training.discriminator_steps == 0
@@ -268,9 +267,10 @@ class GANTask:
     def play(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
         """D's step on data (b, D) and on samples, and, if both play, G's through D as it is then (L22 to L24).
 
-        All arrays lie where kernels compute. ``turn`` tells the noise, ``rates`` (3, 2) are those of D, of G, and the
-        decay of G's average. Returns what ``_metrics`` takes.
+        All arrays lie where kernels compute. ``turn`` tells the noise and the masks, ``rates`` (3, 2) are those of D,
+        of G, and the decay of G's average. Returns what ``_metrics`` takes.
         """
+        self.model.draw_from(Masks(turn))
         fake = self.model.generate(self.model.draw_noise(len(images), turn))
         self.discriminator_optimizer.zero_grad()
         losses, certainty = [], []

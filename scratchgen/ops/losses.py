@@ -41,9 +41,6 @@ _register("kl_standard_normal", PAIR, (REAL, REAL))
 
 
 def _cross_entropy(kernels, logits, labels):
-    classes = logits.shape[-1]
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {labels.min()}..{labels.max()}")
     out = kernels.memory.empty(labels.shape, logits.dtype)
     kernels.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
     return out, (logits, labels)
@@ -84,8 +81,17 @@ def squared_error(prediction: Tensor, target: Any) -> Tensor:
     return apply("squared_error", prediction, target)
 
 
-def softmax_cross_entropy(logits: Tensor, labels: np.ndarray) -> Tensor:
-    """-log softmax(logits)[label], with logits (..., c) and whole labels (...) in 0..c-1."""
+def softmax_cross_entropy(logits: Tensor, labels: Any) -> Tensor:
+    """-log softmax(logits)[label], with logits (..., c) and whole labels (...) in 0..c-1.
+
+    ValueError if they lie elsewhere; a tensor of labels, which may be on a device, is taken at its word.
+    """
+    classes = logits.shape[-1]
+    if not isinstance(labels, Tensor):
+        labels = np.asarray(labels)
+        if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+            given = f"{labels.min()}..{labels.max()}"
+            raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {given}")
     return apply("softmax_cross_entropy", logits, labels)
 
 

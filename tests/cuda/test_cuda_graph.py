@@ -30,6 +30,9 @@ class Graph:
         self.events.append("complete")
         return self
 
+    def close(self):
+        self.events.append("close")
+
     def launch(self, stream):
         self.events.append(f"launch into {stream}")
         self.run()
@@ -67,13 +70,13 @@ def test_a_graph_does_what_its_launches_do(graph_of):
         warnings.simplefilter("error")
         launch, graph = graph_of(run)
     if graph:
-        assert graph.events == ["end", "complete"]
+        assert graph.events == ["end", "complete", "close"]
     for factor in (1, 3, 5):
         kernels.find("cuda").memory.write(x, of_host(factor * np.arange(100)))
         launch()
         assert total.item() == 2 * factor * 4950
     if graph:
-        assert graph.events[2:] == 3 * ["launch into stream"]
+        assert graph.events[3:] == 3 * ["launch into stream"]
 
 
 def test_memory_in_passing_is_the_graphs_own(graph_of):

@@ -234,7 +234,7 @@ def test_training_is_the_references(make):
         np.testing.assert_allclose(state[name], array, rtol=0, atol=1e-10 * max(1.0, np.abs(array).max(initial=0)))
 
 
-@pytest.mark.parametrize("make", ["vae", "vae-samples", "gan", "aae", "aae-gaussian-adam", "aae-mixture", "aae-labels"])
+@pytest.mark.parametrize("make", TASKS)
 def test_a_step_is_replayed(make):
     (state, _), (expected, _) = (trained(TASKS[make], kernel_set, 5) for kernel_set in ("cuda", "reference"))
     for name, array in expected.items():
@@ -245,9 +245,6 @@ def test_a_step_is_replayed(make):
             task.step(rng.random((6, 11)), rng.integers(0, 10, 6), rng)
     found = [value for value in vars(task).values() if isinstance(value, Recorded)]
     assert all(known.tried for each in found for known in each.known.values())
-
-
-REPLAYED = ["vae", "vae-samples", "vae-gaussian", "gan", "aae", "aae-gaussian-adam", "aae-mixture"]
 
 
 def steps(make, count):
@@ -263,7 +260,7 @@ def steps(make, count):
     return step
 
 
-@pytest.mark.parametrize("make", REPLAYED)
+@pytest.mark.parametrize("make", TASKS)
 def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
     """Updates included: nothing that it launches copies from or to the host."""
     graphs = []
@@ -280,7 +277,9 @@ def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
         if SIMULATED:
             monkeypatch.setattr(memory, "captured", captured)
         steps(make, 5)()
-    assert not SIMULATED or [graph.events for graph in graphs] == [["end", "complete"] + 4 * ["launch into stream"]]
+    assert not SIMULATED or [graph.events for graph in graphs] == [
+        ["end", "complete", "close"] + 4 * ["launch into stream"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -291,6 +290,8 @@ def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
         ("gan", [1, 6]),
         ("aae", [2, 6, 12]),
         ("aae-mixture", [2, 6, 12, 66]),
+        ("gan-maxout", [1, 6]),
+        ("aae-labels", [3, 6, 6, 8, 12, 60]),
     ],
 )
 def test_a_replayed_step_brings_nothing_back(make, written, monkeypatch):
@@ -318,6 +319,23 @@ def test_a_replayed_step_brings_nothing_back(make, written, monkeypatch):
         assert np.isfinite(list(metrics().values())).all()
     assert uploads.pop(0) == 66  # the images, which a trainer has there already
     assert sorted(uploads) == written
+
+
+@pytest.mark.parametrize("size", [3, 2**14 + 1, 2**22], ids=["few", "more than 64 KB", "16 MB"])
+def test_an_upload_keeps_its_place_and_what_it_was_given(size):
+    """It comes after what was launched before it, and takes its values over before the host may change them."""
+    if SIMULATED:
+        size = min(size, 2**14 + 1)
+    x, total = to_device(np.ones(size, np.float32)), to_device(np.zeros((1, 1), np.float32))
+    busy = to_device(np.ones(64 if SIMULATED else 2**26, np.float32))
+    values = np.full(size, 2, np.float32)
+    for _ in range(20):  # on a GPU some milliseconds
+        kernels.find("cuda").elementwise.scale(busy, busy, 1.0)
+    kernels.find("cuda").reductions.sum_axis(total, x.reshape(1, size, 1))
+    memory.write(x, values)
+    values[:] = 3
+    np.testing.assert_array_equal(to_host(x), 2)
+    assert total.item() == size
 
 
 def test_numbers_are_written_where_they_are(rng):

@@ -10,6 +10,7 @@ import pytest
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
 from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, mlp
+from scratchgen.noise import Masks
 from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import Tensor, apply
 
@@ -33,7 +34,7 @@ class Zoo(Module):
 
     def __init__(self, rng, dtype=np.float32):
         self.scale = Parameter(np.ones(2), dtype)
-        self.body = Sequential(Dense(3, 2, rng, "tanh", dtype=dtype), Dropout(0.5, rng))
+        self.body = Sequential(Dense(3, 2, rng, "tanh", dtype=dtype), Dropout(0.5))
         self.note = "no parameter"
         self.heads = [Dense(2, 1, rng, dtype=dtype), Parameter(np.zeros((2, 2)), dtype)]
 
@@ -204,7 +205,7 @@ def test_sequential_and_mlp_apply_layer_after_layer(rng, dtype):
 def test_dropout_in_training(rng, dtype, rate):
     n = 20_000
     x = Tensor(rng.uniform(0.5, 1.5, n), requires_grad=True, dtype=dtype)
-    out = Dropout(rate, rng)(x)
+    out = dropout(rate, 1)(x)
     assert out.dtype == dtype
     kept = out.data != 0
     np.testing.assert_allclose(out.data[kept], x.data[kept] / (1 - rate), rtol=1e-6)
@@ -217,39 +218,47 @@ def test_dropout_in_training(rng, dtype, rate):
     np.testing.assert_allclose(x.grad, np.where(kept, 3 / (1 - rate), 0), rtol=1e-6)
 
 
-def test_dropout_draws_anew_and_repeats_from_its_seed():
+def dropout(rate, turn):
+    layer = Dropout(rate)
+    layer.draw_from(Masks(np.array([turn])))
+    return layer
+
+
+def test_dropout_draws_anew_and_repeats_from_its_turn():
     x = Tensor(np.ones(100))
-    layer, again = Dropout(0.5, np.random.default_rng(1)), Dropout(0.5, np.random.default_rng(1))
+    layer, again = dropout(0.5, 1), dropout(0.5, 1)
     first, second = layer(x).data, layer(x).data
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(again(x).data, first)
 
 
-def test_dropout_leaves_evaluation_alone(rng):
+def test_dropout_leaves_evaluation_alone():
     x = Tensor(np.ones(5))
-    layer, never = Dropout(0.5, rng), Dropout(0, rng)
+    layer, never = Dropout(0.5), Dropout(0)
     layer.eval()
-    before = rng.bit_generator.state
     assert layer(x) is x
     assert never(x) is x
-    assert rng.bit_generator.state == before
+
+
+def test_dropout_that_knows_no_masks_says_so():
+    with pytest.raises(RuntimeError, match=r"takes its masks from somewhere: model.draw_from\(Masks\(turn\)\)"):
+        Dropout(0.5)(Tensor(np.ones(5)))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
-def test_impossible_dropout_rates_are_refused(rng, rate):
+def test_impossible_dropout_rates_are_refused(rate):
     with pytest.raises(ValueError, match=r"the dropout rate lies in \[0, 1\)"):
-        Dropout(rate, rng)
+        Dropout(rate)
 
 
-def test_a_module_tells_every_dropout_where_to_draw_from(rng):
-    net = Sequential(Dropout(0.5, rng), Sequential(Dropout(0.5, rng)))
+def test_a_module_tells_every_dropout_where_to_draw_from():
+    net = Sequential(Dropout(0.5), Sequential(Dropout(0.5)))
     x = Tensor(np.ones(50))
-    before = rng.bit_generator.state
-    net.draw_from(np.random.default_rng(1))
-    first = net(x).data
-    net.draw_from(np.random.default_rng(1))
-    np.testing.assert_array_equal(net(x).data, first)
-    assert rng.bit_generator.state == before
+    first, again, other = (net.draw_from(Masks(np.array([turn]))) or net(x).data for turn in (1, 1, 2))
+    np.testing.assert_array_equal(again, first)
+    assert not np.array_equal(other, first)
+    assert set(first) == {0, 4}
+    assert 4 < (first == 4).sum() < 22  # each of both has masks of its own: a quarter is left
 
 
 # ---- maxout ----

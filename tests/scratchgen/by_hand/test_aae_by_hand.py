@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import kernels
 from scratchgen.by_hand import aae
-from scratchgen.data.dataset import CLASSES
+from scratchgen.data.dataset import CLASSES, Split
 from scratchgen.models.aae import AAE, LABELS_FOR, POSTERIORS, AAEConfig, AAETask, AAETraining, one_hot
 from scratchgen.noise import normal, turns
 
@@ -53,7 +53,7 @@ def draws(model, labels, seed):
     rng, b = np.random.default_rng(seed), len(labels)
     prior = model.prior.sample(b, rng, labels if model.regional else None)
     classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
-    return turns(rng, 2), prior, classes
+    return turns(rng, 3), prior, classes
 
 
 def read_by_encoder(images, model, turn):
@@ -66,20 +66,22 @@ def read_by_encoder(images, model, turn):
 def assert_by_hand_is_the_engine(kernel_set, problem, seed):
     with kernels.use(kernel_set):
         model, images, labels = made(problem)
-        state, config, task = model.state_dict(), model.config, AAETask(model, TRAINING, 1, 1, None, None)
+        state, config = model.state_dict(), model.config
+        task = AAETask(model, TRAINING, 1, 1, Split(np.empty((0, config.input_dim), np.float32), labels[:0]), None)
         found = before_updates(task, task.optimizers.values())
         turn, prior, classes = draws(model, labels, seed)
         rows = None if classes is None else one_hot(classes, CLASSES, np.float64)
-        losses = task._recorded(images, turn, np.ones((3, 2)), prior, model.labels_given(labels), rows)
+        known = (images, np.abs(labels)) if config.labels_for == "encoder" else (None, None)
+        losses = task._recorded(images, turn, np.ones((4, 2)), prior, model.labels_given(labels), rows, *known)
         x, noise = read_by_encoder(images, model, turn[:1])
-        again, other_noise = read_by_encoder(images, model, turn[1:])
+        again, other_noise = read_by_encoder(images, model, turn[1:2])
         expected = [
             aae.reconstruction_gradients(state, config, images, x, labels, noise),
             aae.discriminator_gradients(state, config, again, labels, other_noise, prior, classes),
             aae.encoder_gradients(state, config, again, labels, other_noise),
         ]
         if config.labels_for == "encoder":
-            losses += (task.classify(images, np.abs(labels), turn[:1], np.ones(2)),)
+            x, noise = read_by_encoder(images, model, turn[2:])
             expected.append(aae.classification_gradients(state, config, x, np.abs(labels), noise))
     for parts, engine, (loss, gradients) in zip(losses, found, expected, strict=True):
         np.testing.assert_allclose(loss, np.asarray(parts).sum(), rtol=1e-12)

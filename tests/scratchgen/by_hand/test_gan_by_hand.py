@@ -10,7 +10,7 @@ import kernels
 from scratchgen import Tensor
 from scratchgen.by_hand.gan import OBJECTIVES, discriminator_gradients, draw_masks, generate, generator_gradients
 from scratchgen.models.gan import DISCRIMINATORS, GAN, GENERATOR_OBJECTIVES, GANConfig, GANTask, GANTraining
-from scratchgen.noise import turns
+from scratchgen.noise import Masks, turns
 
 sizes = st.integers(1, 5)
 hidden = st.lists(sizes, max_size=2).map(tuple)
@@ -52,9 +52,9 @@ def made(problem):
 
 def draws(model, b, seed):
     """What a step draws: noise, and the masks of its three passes through D."""
-    rng = np.random.default_rng(seed)
-    z = model.draw_noise(b, turns(rng)).data
-    return z, [draw_masks(model.config, b, rng, np.float64) for _ in range(3)]
+    turn = turns(np.random.default_rng(seed))
+    masks = Masks(turn)
+    return model.draw_noise(b, turn).data, [draw_masks(model.config, b, masks, np.float64) for _ in range(3)]
 
 
 def assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed):
@@ -117,7 +117,8 @@ def test_the_discriminator_s_step_is_finite_differences(discriminator, real_labe
         model = GAN(config, rng, np.float64)
         randomize(model, rng)
         real, fake = rng.random((2, 4, 4))
-        masks = tuple(draw_masks(config, 4, rng, np.float64) for _ in range(2))
+        of_both = Masks(turns(rng))
+        masks = tuple(draw_masks(config, 4, of_both, np.float64) for _ in range(2))
 
         def loss_and_gradients(parameters):
             step = discriminator_gradients(parameters, config, real, fake, real_label, masks)
@@ -138,7 +139,7 @@ def test_the_generator_s_step_is_finite_differences(objective, discriminator, ba
         )
         model = GAN(config, rng, np.float64)
         randomize(model, rng)
-        z, masks = rng.standard_normal((4, 2)), draw_masks(config, 4, rng, np.float64)
+        z, masks = rng.standard_normal((4, 2)), draw_masks(config, 4, Masks(turns(rng)), np.float64)
         return lambda parameters: generator_gradients(parameters, config, z, objective, masks), model.state_dict()
 
     assert_finite_differences(*far_from_kinks(problem))
@@ -150,10 +151,11 @@ def test_there_is_a_derivation_of_every_objective():
 
 def test_masks_drop_at_their_rates_and_keep_the_mean(rng):
     config = GANConfig(500, 3, discriminator_hidden=(400, 300), pack=1, input_dropout=0.2, hidden_dropout=0.5)
-    masks = draw_masks(config, 200, rng, np.float32)
+    masks = draw_masks(config, 200, Masks(turns(rng)), np.float32)
     assert [mask.shape for mask in masks] == [(200, 500), (200, 400), (200, 300)]
     for mask, rate in zip(masks, (0.2, 0.5, 0.5), strict=True):
         assert mask.dtype == np.float32
         np.testing.assert_allclose(np.unique(mask), [0, 1 / (1 - rate)], rtol=1e-7)
         assert mask.mean(dtype=np.float64) == pytest.approx(1, abs=5 * (rate / (1 - rate) / mask.size) ** 0.5)
-    assert draw_masks(GANConfig(hidden_dropout=0.0, discriminator_hidden=(5,)), 3, rng, np.float32) == [1.0, 1.0]
+    config = GANConfig(hidden_dropout=0.0, discriminator_hidden=(5,))
+    assert draw_masks(config, 3, Masks(turns(rng)), np.float32) == [1.0, 1.0]

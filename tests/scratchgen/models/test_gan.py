@@ -18,7 +18,7 @@ from scratchgen.models.gan import (
     generator_loss,
     load_averaged,
 )
-from scratchgen.noise import normal, turns
+from scratchgen.noise import Masks, normal, turns
 from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import no_grad
 from scratchgen.training import NotFinite, require_finite
@@ -100,7 +100,7 @@ def test_gradients_of_both_networks(discriminator, objective, batch_norm):
     z, real = Tensor(rng.standard_normal((4, 3))), Tensor(rng.random((4, PIXELS)))
 
     def losses(*_):
-        model.draw_from(np.random.default_rng(1))  # the same masks each time
+        model.draw_from(Masks(np.array([1])))  # the same masks each time
         fake = model.discriminate(model.generate(z))
         return discriminator_loss(model.discriminate(real), 0.9) + 0.5 * generator_loss(fake, objective)
 
@@ -119,8 +119,9 @@ def test_a_step_is_the_algorithm():
         metrics = task.step(images, LABELS, rng)()
 
         generator.lr = discriminator.lr = 1e-3 * (1 + math.cos(math.pi * step / 12)) / 2
-        model.draw_from(same_rng)
-        fake = model.generate(Tensor(normal((BATCH, 3), np.dtype(np.float32), turns(same_rng))))
+        turn = turns(same_rng)
+        model.draw_from(Masks(turn))
+        fake = model.generate(Tensor(normal((BATCH, 3), np.dtype(np.float32), turn)))
         discriminator.zero_grad()
         real_logits = model.discriminate(Tensor(images))
         fake_logits = model.discriminate(fake.detach())
@@ -162,9 +163,9 @@ def test_each_step_changes_only_its_own_parameters(discriminator, rng):
 def test_the_gradient_of_the_shared_discriminator_is_the_sum_of_both_passes_exactly():
     """L24: D1 on data and D2 on samples are one network."""
     model = small_gan(np.float64)
-    images, rng = batches(1)[0].astype(np.float64), np.random.default_rng(0)
-    real, fake = Tensor(images), model.generate(model.draw_noise(BATCH, turns(rng))).detach()
-    network, found, masks = model.discriminator, [], rng.bit_generator.state
+    images, turn = batches(1)[0].astype(np.float64), turns(np.random.default_rng(0))  # that of the step
+    real, fake = Tensor(images), model.generate(model.draw_noise(BATCH, turn)).detach()
+    network, found = model.discriminator, []
     task = GANTask(model, GANTraining(real_label=1.0), 1, 1, lambda *_: {})
     task.discriminator_optimizer.update = lambda rates, guard: None
     passes = (
@@ -174,8 +175,7 @@ def test_the_gradient_of_the_shared_discriminator_is_the_sum_of_both_passes_exac
         lambda: task.step(images, LABELS, np.random.default_rng(0)),
     )
     for backward in passes:
-        rng.bit_generator.state = masks  # those of the step, which draws its noise before
-        model.draw_from(rng)
+        model.draw_from(Masks(turn))
         task.discriminator_optimizer.zero_grad()
         backward()
         found.append([p.grad.copy() for p in network.parameters()])
