@@ -196,8 +196,8 @@ class Module:
         """Switch to evaluation."""
         self.train(False)
 
-    def draw_from(self, masks: Masks) -> None:
-        """Have every dropout take its masks from these, from now on."""
+    def draw_from(self, masks: Masks | None) -> None:
+        """Have every dropout take its masks from these; see ``masked``."""
         for _, child in _children(vars(self)):
             if isinstance(child, Module):
                 child.draw_from(masks)
@@ -217,6 +217,16 @@ def frozen(module: Module) -> Iterator[None]:
     finally:
         for p in needed:
             p.requires_grad = True
+
+
+@contextmanager
+def masked(module: Module, masks: Masks) -> Iterator[None]:
+    """Inside the ``with`` block, every dropout of the module takes its masks from these."""
+    module.draw_from(masks)
+    try:
+        yield
+    finally:
+        module.draw_from(None)
 
 
 @contextmanager
@@ -346,7 +356,7 @@ class BatchNormDense(Module):
 class Dropout(Module):
     """In training, drops each number with probability ``rate`` and scales the rest by 1 / (1 - rate).
 
-    Which ones, the masks say that ``draw_from`` was last told; RuntimeError where it never was.
+    Which ones, the masks of ``masked`` say; RuntimeError outside of it.
     """
 
     def __init__(self, rate: float) -> None:
@@ -355,14 +365,14 @@ class Dropout(Module):
         self.rate = rate
         self.masks: Masks | None = None
 
-    def draw_from(self, masks: Masks) -> None:
+    def draw_from(self, masks: Masks | None) -> None:
         self.masks = masks
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
         if self.masks is None:
-            raise RuntimeError("dropout in training takes its masks from somewhere: model.draw_from(Masks(turn))")
+            raise RuntimeError("dropout in training takes masks from somewhere: with masked(model, Masks(turn)): ...")
         return ops.dropout(x, Tensor.wrap(self.masks(x.shape, x.dtype, self.rate)))
 
 

@@ -29,7 +29,8 @@ class Recording:
     """The kernels of a computation, the arrays that its inputs lie in, its results, and the gradients it leaves.
 
     A replay has been found equal to the computation for other numbers in those inputs that are ``tried``, and for the
-    same as ever in the others: those that they were ``given`` first.
+    same as ever in the others: those that they were ``given`` first. What is given on a device counts as tried once the
+    two were compared: to see whether it has changed would be to wait for the device at each step.
     """
 
     inputs: list[Any]
@@ -131,7 +132,7 @@ class Recorded:
         for tensor in self.tensors:
             tensor.grad = None
         results = self._run(*inputs, **constants)
-        known.tried |= changed
+        known.tried |= changed | {i for i, x in enumerate(inputs) if not isinstance(x, np.ndarray | None)}
         found = _numbers(results) + self._state() + self._gradients()
         fits = len(found) == len(replayed) and all(map(_equal, replayed, found))
         return known if fits else UNFIT, results

@@ -91,7 +91,9 @@ class Tensor:
 
     @classmethod
     def wrap(cls, array: np.ndarray) -> "Tensor":
-        """A tensor around a C-contiguous float array, without a copy: the caller promises not to write into it.
+        """A tensor around a C-contiguous array of floats, or of labels as int64, which it does not copy.
+
+        The caller promises not to write into it.
 
         Where kernels compute on a device, an array of the host is copied there.
         """
@@ -281,7 +283,8 @@ def _are_tensors(op: Op, inputs: tuple) -> bool:
 
 def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     """The inputs as tensors of one float type, which numbers and lists take on; labels as int64."""
-    found = {x.dtype for x in inputs if isinstance(x, Tensor | np.ndarray) and x.dtype.kind == "f"}
+    floats = [x for i, x in enumerate(inputs) if not op.domain(i).whole]
+    found = {x.dtype for x in floats if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")}
     if len(found) > 1:
         types = " and ".join(sorted(map(str, found)))
         raise TypeError(f"{op.name}: inputs are {types}; convert one with Tensor(x, dtype=...)")
@@ -290,10 +293,12 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     def convert(position: int, value: Any) -> Tensor:
         domain = op.domain(position)
         if domain.whole:
-            labels = value._data if isinstance(value, Tensor) else np.asarray(value)
+            if isinstance(value, Tensor) and value.dtype == np.int64:
+                return value
+            labels = np.asarray(value)
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
-            return value if isinstance(value, Tensor) else Tensor.wrap(np.array(labels, np.int64, order="C"))
+            return Tensor.wrap(np.array(labels, np.int64, order="C"))
         if not isinstance(value, Tensor):
             return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
         if value.requires_grad and _recording and not domain.differentiable:

@@ -125,9 +125,9 @@ class ByHandAAETask(AAETask):
         losses = of_reconstruction, of_discriminators, self._update("encoder", *found, rates[2])
         return losses if known is None else (*losses, self.classify(known, labels_known, turn[2:], rates[3]))
 
-    def classify(self, images: Any, labels: Any, turn: Any, rates: Any) -> Any:
-        x, noise = self._read_by_encoder(images, turn)
-        found = aae.classification_gradients(self.model.state_dict(), self.model.config, x, np.asarray(labels), noise)
+    def classify(self, known: Any, labels_known: Any, turn: Any, rates: Any) -> Any:
+        (x, noise), labels = self._read_by_encoder(known, turn), np.asarray(labels_known)
+        found = aae.classification_gradients(self.model.state_dict(), self.model.config, x, labels, noise)
         return self._update("classification", *found, rates)
 
     def _read_by_encoder(self, images: Any, turn: Any) -> tuple[np.ndarray, np.ndarray | None]:

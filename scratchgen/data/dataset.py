@@ -35,12 +35,12 @@ CLASSES, UNLABELLED = 10, -1
 
 def keep_labels(split: Split, count: int, rng: np.random.Generator) -> Split:
     """The split, all labels but ``count`` of them ``UNLABELLED``: drawn at random, as many of each class as can be."""
-    turn = np.empty(len(split), np.int64)  # of each image among those of its class, in a random order
+    rank = np.empty(len(split), np.int64)  # of each image among those of its class, in a random order
     for label in np.unique(split.labels):
         places = np.flatnonzero(split.labels == label)
-        turn[places] = rng.permutation(len(places))
+        rank[places] = rng.permutation(len(places))
     labels = np.full_like(split.labels, UNLABELLED)
-    kept = np.lexsort((rng.permutation(len(split)), turn))[:count]
+    kept = np.lexsort((rng.permutation(len(split)), rank))[:count]
     labels[kept] = split.labels[kept]
     return Split(split.images, labels)
 

@@ -29,7 +29,7 @@ from scratchgen.data.dataset import CLASSES, UNLABELLED, Dataset, Split
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.nn import Dense, Module, Sequential, flatten, frozen, mlp
-from scratchgen.noise import normal, turns
+from scratchgen.noise import PIXELS, normal, turns
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
 from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.recorded import Recorded
@@ -248,7 +248,6 @@ class AAETask:
     ) -> None:
         self.model, self.training, self.labelled, self.measure = model, training, labelled, measure
         self.steps_per_epoch = steps_per_epoch
-        self._known = kernels.active().memory.to_device(labelled.images)  # once
         flatten(model.parameters())  # encoder, decoder and discriminators side by side: each event takes its slice
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
         discriminators = model.parameters()[len(encoder) + len(decoder) :]
@@ -262,6 +261,9 @@ class AAETask:
         }
         if model.config.labels_for == "encoder":
             self.optimizers["classification"] = Adam(encoder, training.classification_lr)
+            if not np.isin(labelled.labels, range(CLASSES)).all():
+                raise ValueError(f"the labels of labelled images lie in 0..{CLASSES - 1}")
+            self._known = kernels.active().memory.to_device(labelled.images)  # once
         moments = [moment for optimizer in self.optimizers.values() for moment in optimizer.moments.values()]
         self._recorded = Recorded(self.events, [model], moments, self.replays)
         self.schedules = {
@@ -293,21 +295,21 @@ class AAETask:
         x = Tensor.wrap(images)
         if self.training.input_noise == 0:
             return x
-        return x + self.training.input_noise * Tensor.wrap(normal(x.shape, x.dtype, turn, draw=1))
+        return x + self.training.input_noise * Tensor.wrap(normal(x.shape, x.dtype, turn, PIXELS))
 
     def events(
-        self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any, known: Any, labels: Any
+        self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any, known: Any, labels_known: Any
     ) -> tuple[Any, ...]:
         """The events of images (b, D); the parts of the loss of each, (k,), where kernels compute.
 
         ``turn`` (3,) tells the random numbers of event 1, of 2 and 3, and of 4; ``rates`` (4, 2) are those of the
         optimizers, ``prior`` (b, J) draws of it, y what ``labels_given`` gives, and ``classes`` (b, 10) draws of
-        classes. ``known`` (b, D) are images whose ``labels`` (b,) are known, or there are none and no event 4.
+        classes. ``known`` (b, D) are images whose labels (b,) are known, or there are none and no event 4.
         """
         reconstruction = self.reconstruct(images, turn[:1], rates[0], y)
         games = self.games(images, turn[1:2], prior, y, classes)
         losses = reconstruction, self.discriminate(games, rates[1]), self.confuse(games, rates[2])
-        return losses if known is None else (*losses, self.classify(known, labels, turn[2:], rates[3]))
+        return losses if known is None else (*losses, self.classify(known, labels_known, turn[2:], rates[3]))
 
     def reconstruct(self, images: Any, turn: Any, rates: Any, y: Any) -> Any:
         """Event 1: encoder and decoder lower -log p(images|z), in nats an image."""
@@ -347,12 +349,12 @@ class AAETask:
         sum(losses[1:], losses[0]).backward()  # once, for the codes share the encoder
         return self._updated("encoder", rates, *losses)
 
-    def classify(self, images: Any, labels: Any, turn: Any, rates: Any) -> Any:
-        """Event 4: the encoder lowers -log q(labels|x) of labelled images (b, D)."""
+    def classify(self, known: Any, labels_known: Any, turn: Any, rates: Any) -> Any:
+        """Event 4: the encoder lowers -log q(label|x) of images (b, D) whose labels (b,) are known."""
         self.optimizers["classification"].zero_grad()
-        _, class_logits = self.encode(images, turn)
+        _, class_logits = self.encode(known, turn)
         assert class_logits is not None
-        loss = ops.softmax_cross_entropy(class_logits, Tensor.wrap(labels)).mean()
+        loss = ops.softmax_cross_entropy(class_logits, Tensor.wrap(labels_known)).mean()
         loss.backward()
         return self._updated("classification", rates, loss)
 

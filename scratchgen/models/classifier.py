@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from scratchgen import ops
 from scratchgen.data.dataset import CLASSES
-from scratchgen.nn import Dense, Dropout, Module, Sequential
+from scratchgen.nn import Dense, Dropout, Module, Sequential, masked
 from scratchgen.noise import Masks, turns
 from scratchgen.optim import Adam, cosine
 from scratchgen.tensor import Tensor, no_grad
@@ -47,9 +47,10 @@ def train_classifier(
             for start in range(0, len(images), batch_size):
                 chosen = order[start : start + batch_size]
                 optimizer.lr = rate(optimizer.steps)
-                model.draw_from(Masks(turns(rng)))
                 optimizer.zero_grad()
-                ops.softmax_cross_entropy(model(Tensor.wrap(images[chosen])), labels[chosen]).mean().backward()
+                with masked(model, Masks(turns(rng))):
+                    logits = model(Tensor.wrap(images[chosen]))
+                ops.softmax_cross_entropy(logits, labels[chosen]).mean().backward()
                 optimizer.step()
                 bar.update()
     model.eval()

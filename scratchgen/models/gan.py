@@ -22,7 +22,7 @@ from scratchgen import ops
 from scratchgen.data.dataset import Dataset
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
-from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen
+from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential, frozen, masked
 from scratchgen.noise import Masks, normal, turns, uniform
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer, RunningAverage
 from scratchgen.recorded import Recorded
@@ -270,28 +270,28 @@ class GANTask:
         All arrays lie where kernels compute. ``turn`` tells the noise and the masks, ``rates`` (3, 2) are those of D,
         of G, and the decay of G's average. Returns what ``_metrics`` takes.
         """
-        self.model.draw_from(Masks(turn))
-        fake = self.model.generate(self.model.draw_noise(len(images), turn))
-        self.discriminator_optimizer.zero_grad()
-        losses, certainty = [], []
-        passes = (Tensor.wrap(images), self.training.real_label), (fake.detach(), 0.0)
-        for x, label in passes:  # D's, whose gradients add up
-            logits = self.model.discriminate(x)
-            losses.append(discriminator_loss(logits, label))
-            certainty.append(ops.sigmoid(logits.detach()).mean())
-            losses[-1].backward()
-        of_d = side_by_side(*losses, *certainty, Tensor.wrap(self.discriminator_optimizer.squared_norm()))
-        self.discriminator_optimizer.update(rates[0], of_d)
-        if not both:
-            return (of_d,)
-        self.generator_optimizer.zero_grad()
-        with frozen(self.model.discriminator):  # G: what D, updated and held fixed, says of the same samples (L22)
-            loss = generator_loss(self.model.discriminate(fake), self.training.objective)
-        loss.backward()
-        of_g = side_by_side(loss, Tensor.wrap(self.generator_optimizer.squared_norm()))
-        self.generator_optimizer.update(rates[1], of_g)
-        self.average.step(rates[2][:1])
-        return of_d, of_g
+        with masked(self.model, Masks(turn)):
+            fake = self.model.generate(self.model.draw_noise(len(images), turn))
+            self.discriminator_optimizer.zero_grad()
+            losses, certainty = [], []
+            passes = (Tensor.wrap(images), self.training.real_label), (fake.detach(), 0.0)
+            for x, label in passes:  # D's, whose gradients add up
+                logits = self.model.discriminate(x)
+                losses.append(discriminator_loss(logits, label))
+                certainty.append(ops.sigmoid(logits.detach()).mean())
+                losses[-1].backward()
+            of_d = side_by_side(*losses, *certainty, Tensor.wrap(self.discriminator_optimizer.squared_norm()))
+            self.discriminator_optimizer.update(rates[0], of_d)
+            if not both:
+                return (of_d,)
+            self.generator_optimizer.zero_grad()
+            with frozen(self.model.discriminator):  # G: what D, updated and held fixed, says of the same samples (L22)
+                loss = generator_loss(self.model.discriminate(fake), self.training.objective)
+            loss.backward()
+            of_g = side_by_side(loss, Tensor.wrap(self.generator_optimizer.squared_norm()))
+            self.generator_optimizer.update(rates[1], of_g)
+            self.average.step(rates[2][:1])
+            return of_d, of_g
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """What ``measure`` says of the model that samples are drawn from."""

@@ -22,7 +22,7 @@ from scratchgen.data.pixels import BINARIZE, binarized
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.nn import Dense, Module, mlp
-from scratchgen.noise import normal, turns
+from scratchgen.noise import PIXELS, normal, turns
 from scratchgen.optim import SCHEDULES, Adam
 from scratchgen.recorded import Recorded
 from scratchgen.tensor import Tensor, no_grad
@@ -251,7 +251,7 @@ class VAETask:
         All arrays lie where kernels compute; reconstruction and kl (2,) are means over the batch.
         """
         if self.training.binarize == "dynamic":
-            images = binarized(images, turn, draw=1)
+            images = binarized(images, turn, PIXELS)
         shape = (self.training.samples, len(images), self.model.config.latent_dim)
         noise = Tensor.wrap(normal(shape, self.model.dtype, turn))
         self.optimizer.zero_grad()

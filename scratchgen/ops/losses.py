@@ -40,7 +40,14 @@ _register("squared_error", PAIR, (REAL, CONSTANT))
 _register("kl_standard_normal", PAIR, (REAL, REAL))
 
 
+def _require_labels(labels: np.ndarray, classes: int) -> None:
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {labels.min()}..{labels.max()}")
+
+
 def _cross_entropy(kernels, logits, labels):
+    if isinstance(labels, np.ndarray):  # those on a device were seen before they went there
+        _require_labels(labels, logits.shape[-1])
     out = kernels.memory.empty(labels.shape, logits.dtype)
     kernels.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
     return out, (logits, labels)
@@ -84,14 +91,10 @@ def squared_error(prediction: Tensor, target: Any) -> Tensor:
 def softmax_cross_entropy(logits: Tensor, labels: Any) -> Tensor:
     """-log softmax(logits)[label], with logits (..., c) and whole labels (...) in 0..c-1.
 
-    ValueError if they lie elsewhere; a tensor of labels, which may be on a device, is taken at its word.
+    ValueError if they lie elsewhere; of a tensor of labels on a device, that is not seen.
     """
-    classes = logits.shape[-1]
     if not isinstance(labels, Tensor):
-        labels = np.asarray(labels)
-        if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-            given = f"{labels.min()}..{labels.max()}"
-            raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {given}")
+        _require_labels(np.asarray(labels), logits.shape[-1])
     return apply("softmax_cross_entropy", logits, labels)
 
 

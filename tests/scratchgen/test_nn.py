@@ -9,7 +9,7 @@ import pytest
 
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
-from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, mlp
+from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, masked, mlp
 from scratchgen.noise import Masks
 from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import Tensor, apply
@@ -199,13 +199,18 @@ def test_sequential_and_mlp_apply_layer_after_layer(rng, dtype):
 # ---- dropout ----
 
 
+def dropped(net, x, turn):
+    with masked(net, Masks(np.array([turn]))):
+        return net(x)
+
+
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
 @pytest.mark.parametrize("rate", [0.2, 0.5])
 def test_dropout_in_training(rng, dtype, rate):
     n = 20_000
     x = Tensor(rng.uniform(0.5, 1.5, n), requires_grad=True, dtype=dtype)
-    out = dropout(rate, 1)(x)
+    out = dropped(Dropout(rate), x, 1)
     assert out.dtype == dtype
     kept = out.data != 0
     np.testing.assert_allclose(out.data[kept], x.data[kept] / (1 - rate), rtol=1e-6)
@@ -218,18 +223,13 @@ def test_dropout_in_training(rng, dtype, rate):
     np.testing.assert_allclose(x.grad, np.where(kept, 3 / (1 - rate), 0), rtol=1e-6)
 
 
-def dropout(rate, turn):
-    layer = Dropout(rate)
-    layer.draw_from(Masks(np.array([turn])))
-    return layer
-
-
 def test_dropout_draws_anew_and_repeats_from_its_turn():
     x = Tensor(np.ones(100))
-    layer, again = dropout(0.5, 1), dropout(0.5, 1)
-    first, second = layer(x).data, layer(x).data
+    layer = Dropout(0.5)
+    with masked(layer, Masks(np.array([1]))):
+        first, second = layer(x).data, layer(x).data
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(again(x).data, first)
+    np.testing.assert_array_equal(dropped(layer, x, 1).data, first)
 
 
 def test_dropout_leaves_evaluation_alone():
@@ -240,9 +240,11 @@ def test_dropout_leaves_evaluation_alone():
     assert never(x) is x
 
 
-def test_dropout_that_knows_no_masks_says_so():
-    with pytest.raises(RuntimeError, match=r"takes its masks from somewhere: model.draw_from\(Masks\(turn\)\)"):
-        Dropout(0.5)(Tensor(np.ones(5)))
+def test_dropout_without_masks_says_so():
+    layer = Dropout(0.5)
+    dropped(layer, Tensor(np.ones(5)), 1)
+    with pytest.raises(RuntimeError, match=r"takes masks from somewhere: with masked\(model, Masks\(turn\)\)"):
+        layer(Tensor(np.ones(5)))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
@@ -251,10 +253,10 @@ def test_impossible_dropout_rates_are_refused(rate):
         Dropout(rate)
 
 
-def test_a_module_tells_every_dropout_where_to_draw_from():
+def test_every_dropout_of_a_module_has_masks_of_its_own():
     net = Sequential(Dropout(0.5), Sequential(Dropout(0.5)))
     x = Tensor(np.ones(50))
-    first, again, other = (net.draw_from(Masks(np.array([turn]))) or net(x).data for turn in (1, 1, 2))
+    first, again, other = (dropped(net, x, turn).data for turn in (1, 1, 2))
     np.testing.assert_array_equal(again, first)
     assert not np.array_equal(other, first)
     assert set(first) == {0, 4}

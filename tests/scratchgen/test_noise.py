@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kernels
-from scratchgen.noise import normal, turns, uniform
+from scratchgen.noise import MASKS, PIXELS, Masks, normal, turns, uniform
 
 N = 40_000
 
@@ -37,3 +37,14 @@ def test_the_generator_alone_tells_which_numbers(draw):
     np.testing.assert_allclose(found["cpu"], found["reference"], rtol=1e-5, atol=1e-6)
     plain = np.random.default_rng(5)
     assert turn.tolist() == [plain.integers(2**63) for _ in range(2)]  # one number of the generator each
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_masks_follow_one_another_and_share_nothing_with_other_noise(rng):
+    turn, kind = turns(rng), np.dtype(np.float32)
+    masks = Masks(turn)
+    found = [np.asarray(masks((9, 11), kind, rate)) for rate in (0.3, 0.5)]
+    for mask, rate, draw in zip(found, (0.3, 0.5), (MASKS, MASKS + 1), strict=True):
+        numbers = np.asarray(uniform((9, 11), kind, turn, draw))
+        np.testing.assert_allclose(mask, np.where(numbers < np.float32(rate), 0, 1 / (1 - rate)), rtol=1e-6)
+    assert 0 < PIXELS < MASKS  # no mask is another noise of its turn

@@ -482,8 +482,25 @@ def test_labels_are_whole_and_within_range():
     for labels in ([0.0, 1.0], np.ones(2), np.ones(2, np.float32), [True, False], leaf([0.0, 1.0]), Y[0]):
         with pytest.raises(TypeError, match="softmax_cross_entropy: "):
             ops.softmax_cross_entropy(X, labels)
+    for given in (np.array([0, 900]), Tensor.wrap(np.array([0, 3])), Tensor.wrap(np.array([-1, 0]))):
+        with pytest.raises(ValueError, match=r"labels lie in 0..2, not "):
+            apply("softmax_cross_entropy", X, given)
+    expected = ops.softmax_cross_entropy(X, [0, 2]).data
     for dtype in (np.uint8, np.int32, np.int64):
-        ops.softmax_cross_entropy(X, np.array([0, 2], dtype))
+        for given in (np.array([0, 2], dtype), Tensor.wrap(np.array([0, 2], dtype))):
+            np.testing.assert_array_equal(ops.softmax_cross_entropy(X, given).data, expected)
+
+
+@both_sets
+def test_labels_are_no_numbers_to_compute_with():
+    labels = Tensor.wrap(np.array([1, 2]))
+    for mistake in (lambda: labels + Y[0], lambda: Y[0] * labels, lambda: ops.squared_error(Y[0], labels)):
+        with pytest.raises(TypeError, match="inputs are float64 and int64"):
+            mistake()
+
+
+@both_sets
+def test_no_labels_have_no_loss():
     assert ops.softmax_cross_entropy(Tensor(np.ones((0, 3))), np.zeros(0, int)).shape == (0,)
 
 

@@ -414,10 +414,11 @@ def test_resume_refuses_the_checkpoint_of_another_task(tmp_path):
 def test_resume_refuses_the_checkpoint_of_another_revision(tmp_path):
     counting_trainer(tmp_path).run()
     arrays, progress = load_checkpoint(tmp_path / "checkpoint.safetensors")
-    del progress["revision"]
-    save_checkpoint(tmp_path / "checkpoint.safetensors", arrays, progress)
-    with pytest.raises(UserError, match=r"checkpoint.safetensors was begun by a version whose seeds meant other num"):
-        counting_trainer(tmp_path, resume=True)
+    now = progress.pop("revision")
+    for revision in ({}, {"revision": now - 1}, {"revision": now + 1}):
+        save_checkpoint(tmp_path / "checkpoint.safetensors", arrays, progress | revision)
+        with pytest.raises(UserError, match=r"checkpoint.safetensors was begun by a version whose seeds meant other"):
+            counting_trainer(tmp_path, resume=True)
 
 
 def test_metrics_are_read_twenty_steps_late_at_most(tmp_path):

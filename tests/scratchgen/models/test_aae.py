@@ -179,17 +179,22 @@ def test_each_event_changes_only_its_own_parameters(kind, rng):
         assert found["classification"] == {name for name in own["encoder."] if not name.startswith("encoder.code")}
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "regions", "supervised"])
+@pytest.mark.parametrize("kind", ["gaussian", "regions", "supervised", "semi-supervised"])
 def test_a_step_is_the_algorithm(kind):
     rates = {"reconstruction_lr": 0.01, "discriminator_lr": 0.005, "encoder_lr": 0.02, "schedule": "constant"}
     training = AAETraining(input_noise=0.2, **rates)
     task, model = task_of(kind, training), small_aae(kind)
-    adam, descend = (Adam(model.encoder, 0.01), Adam(model.decoder, 0.01)), Adam(model.discriminator, 0.005, beta1=0.5)
+    both, classifying = kind == "semi-supervised", Adam(model.encoder, 1e-3)
+    adam, discriminators = (Adam(model.encoder, 0.01), Adam(model.decoder, 0.01)), [model.discriminator]
+    if both:
+        discriminators.append(model.class_discriminator)
+    descents = [Adam(discriminator, 0.005, beta1=0.5) for discriminator in discriminators]
     velocity = [np.zeros(p.shape, np.float32) for p in model.encoder.parameters()]
     rng, same_rng = np.random.default_rng(1), np.random.default_rng(1)
     for images, labels in batches(8, np.random.default_rng(4)):
         metrics = task.step(images, labels, rng)()
         p = Tensor(model.prior.sample(BATCH, same_rng, labels if kind == "regions" else None), dtype=np.float32)
+        drawn = [p, Tensor(np.eye(CLASSES)[same_rng.integers(CLASSES, size=BATCH)], dtype=np.float32)] if both else [p]
         turn = turns(same_rng, 2)
 
         def noisy(turn, images=images):
@@ -197,33 +202,47 @@ def test_a_step_is_the_algorithm(kind):
 
         for optimizer in adam:
             optimizer.zero_grad()
-        z, _ = model.encode(noisy(turn[:1]), model.draw_noise(BATCH, turn[:1]))
+        z, logits = model.encode(noisy(turn[:1]), model.draw_noise(BATCH, turn[:1]))
         y = Tensor(one_hot(labels, CLASSES, np.float32)) if kind == "supervised" else None
+        y = ops.softmax(logits) if both else y
         reconstruction = ops.bce_with_logits(model.decode(z, y), images).mean()
         reconstruction.backward()
         for optimizer in adam:
             optimizer.step()
 
-        z, _ = model.encode(noisy(turn[1:]), model.draw_noise(BATCH, turn[1:]))
+        z, logits = model.encode(noisy(turn[1:]), model.draw_noise(BATCH, turn[1:]))
+        codes = [z, ops.softmax(logits)] if both else [z]
         if kind == "regions":
             eleven = Tensor(np.eye(11)[np.where(labels < 0, 10, labels)], dtype=np.float32)
-            z, p = (ops.concatenate([code, eleven], axis=1) for code in (z, p))
-        descend.zero_grad()
-        d_loss = discriminator_loss(model.discriminator(p), 1.0) + discriminator_loss(
-            model.discriminator(z.detach()), 0.0
-        )
+            codes, drawn = ([ops.concatenate([each, eleven], axis=1) for each in pair] for pair in (codes, drawn))
+        d_loss, e_loss = Tensor(0.0), Tensor(0.0)
+        for descend, discriminator, real, code in zip(descents, discriminators, drawn, codes, strict=True):
+            descend.zero_grad()
+            real_loss = discriminator_loss(discriminator(real), 1.0)
+            d_loss = d_loss + real_loss + discriminator_loss(discriminator(code.detach()), 0.0)
         d_loss.backward()
-        descend.step()
+        for descend in descents:
+            descend.step()
 
         for optimizer in adam:
             optimizer.zero_grad()
-        e_loss = generator_loss(model.discriminator(z), "non-saturating")
+        for discriminator, code in zip(discriminators, codes, strict=True):
+            e_loss = e_loss + generator_loss(discriminator(code), "non-saturating")
         e_loss.backward()
         for v, parameter in zip(velocity, model.encoder.parameters(), strict=True):
             v[...] = 0.1 * v + parameter.grad
             parameter.write(parameter.data - np.float32(0.02) * v)
 
         expected = {"reconstruction": reconstruction.item(), "d_loss": d_loss.item(), "e_loss": e_loss.item()}
+        if both:
+            known = same_rng.integers(len(task.labelled), size=BATCH)
+            last = turns(same_rng)
+            x = noisy(last, task.labelled.images[known])
+            classifying.zero_grad()
+            c_loss = ops.softmax_cross_entropy(model.encode(x, None)[1], task.labelled.labels[known]).mean()
+            c_loss.backward()
+            classifying.step()
+            expected["c_loss"] = c_loss.item()
         assert metrics == pytest.approx(expected, rel=1e-4)
     for name, array in task.model.state_dict().items():
         np.testing.assert_allclose(array, model.state_dict()[name], atol=1e-4, err_msg=name)
@@ -282,6 +301,12 @@ def test_without_labels_nothing_is_classified(rng):
         assert "c_loss" not in task.step(images, labels, rng)()
 
 
+def test_labels_that_are_none_are_refused():
+    labelled = Split(np.zeros((2, PIXELS), np.float32), np.array([UNLABELLED, 3]))
+    with pytest.raises(ValueError, match=r"the labels of labelled images lie in 0..9"):
+        AAETask(small_aae("semi-supervised"), AAETraining(), 4, 3, labelled, lambda *_: {})
+
+
 @every_kind
 def test_a_loaded_task_continues_with_the_same_bits(kind):
     training = AAETraining(schedule="cosine", input_noise=0.1, encoder_optimizer="adam", encoder_lr=1e-3)
@@ -298,8 +323,9 @@ def test_a_loaded_task_continues_with_the_same_bits(kind):
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "discriminator"])
-def test_what_is_not_finite_stops_before_harm_is_done(part, rng):
-    task = task_of()
+@pytest.mark.parametrize("kind", ["deterministic", "semi-supervised"])
+def test_what_is_not_finite_stops_before_harm_is_done(kind, part, rng):
+    task = task_of(kind)
     for images, labels in batches(5, rng):  # from the fourth on a step is replayed
         task.step(images, labels, rng)
     getattr(task.model, part).parameters()[-1].write(np.float32(np.nan))
@@ -310,7 +336,7 @@ def test_what_is_not_finite_stops_before_harm_is_done(part, rng):
         require_finite(metrics)
     others = {"encoder": set(), "decoder": {"encoder", "discriminator"}, "discriminator": {"encoder", "decoder"}}
     found = changed(before, task.model)
-    assert {name.split(".")[0] for name in found} == others[part]
+    assert {name.removeprefix("class_").split(".")[0] for name in found} == others[part]
     assert all(np.isfinite(task.model.state_dict()[name]).all() for name in found)
 
 

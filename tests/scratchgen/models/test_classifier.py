@@ -6,6 +6,7 @@ from helpers import tiny_data
 
 from scratchgen.models import classifier
 from scratchgen.models.classifier import Classifier, accuracy, class_probabilities, train_classifier
+from scratchgen.noise import Masks
 from scratchgen.tensor import Tensor
 
 
@@ -22,6 +23,23 @@ def test_the_same_seed_gives_the_same_bits():
     states = [train_classifier(train.images, train.labels, np.random.default_rng(3), 1).state_dict() for _ in range(2)]
     for name, array in states[0].items():
         np.testing.assert_array_equal(array, states[1][name])
+
+
+def test_it_drops_a_third_or_so_of_its_hidden_units_others_at_each_step(monkeypatch):
+    found = []
+
+    def masks(self, shape, dtype, rate, original=Masks.__call__):
+        found.append((shape, original(self, shape, dtype, rate)))
+        return found[-1][1]
+
+    monkeypatch.setattr(Masks, "__call__", masks)
+    train = tiny_data().train
+    train_classifier(train.images, train.labels, np.random.default_rng(0), 1, batch_size=len(train) // 2)
+    (first, a), (second, b), (_, c), (_, d), *_ = found
+    assert (first, second) == ((len(train) // 2, 512), (len(train) // 2, 256))
+    for mask, other in ((a, c), (b, d)):
+        assert (mask == 0).mean() == pytest.approx(0.3, abs=0.02)
+        assert (mask != other).mean() == pytest.approx(2 * 0.3 * 0.7, abs=0.02)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])

@@ -18,6 +18,7 @@ from scratchgen.models.gan import (
     generator_loss,
     load_averaged,
 )
+from scratchgen.nn import masked
 from scratchgen.noise import Masks, normal, turns
 from scratchgen.optim import SGD, Adam
 from scratchgen.tensor import no_grad
@@ -100,9 +101,9 @@ def test_gradients_of_both_networks(discriminator, objective, batch_norm):
     z, real = Tensor(rng.standard_normal((4, 3))), Tensor(rng.random((4, PIXELS)))
 
     def losses(*_):
-        model.draw_from(Masks(np.array([1])))  # the same masks each time
-        fake = model.discriminate(model.generate(z))
-        return discriminator_loss(model.discriminate(real), 0.9) + 0.5 * generator_loss(fake, objective)
+        with masked(model, Masks(np.array([1]))):  # the same masks each time
+            fake = model.discriminate(model.generate(z))
+            return discriminator_loss(model.discriminate(real), 0.9) + 0.5 * generator_loss(fake, objective)
 
     gradcheck(losses, *model.parameters())
 
