@@ -5,23 +5,50 @@ A backward takes ``dout`` (b), so the mean over the batch and any weighting of t
 
 import math
 
+import numpy as np
 from numba import njit, prange
 
 from kernels.cpu import vector_math as vm
-from kernels.cpu.vector_math import JIT, cast
+from kernels.cpu.simd import lanes, load, multiply_add, store, zeros
+from kernels.cpu.vector_math import EXACT, JIT, cast
 
+ROWS = 16  # for a thread at a time
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
-@njit(**JIT)
+@njit(parallel=True, **EXACT)
 def bce_with_logits(out, logits, targets):
-    """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits))."""
-    for r in range(logits.shape[0]):
-        a, t = logits[r], targets[r]
-        total = cast(0.0, out[r])
-        for i in range(a.size):
-            total += vm.softplus(a[i]) - a[i] * t[i]
-        out[r] = total
+    """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits)).
+
+    Numba compiles the body of a ``prange`` once for this process and anew for the cache. So the order of the sum is
+    said here: one that the compiler chooses would be another one the next time.
+    """
+    rows, size = logits.shape
+    step = 2 * lanes(logits)
+    for chunk in prange((rows + ROWS - 1) // ROWS):
+        terms = np.zeros((size + step - 1) // step * step + step, out.dtype)  # and room for ``_sum``
+        for r in range(ROWS * chunk, min(ROWS * (chunk + 1), rows)):
+            a, t = logits[r], targets[r]
+            for i in range(size):
+                terms[i] = vm.softplus(a[i]) - a[i] * t[i]
+            out[r] = _sum(terms)
+
+
+@njit(**EXACT)
+def _sum(terms):
+    """The sum of terms (n), but for two vectors at the end: room for the one to multiply by, and for sums of lanes."""
+    width = lanes(terms)
+    end = terms.size - 2 * width
+    terms[end] = 1
+    even, odd = zeros(terms), zeros(terms)
+    for i in range(0, end, 2 * width):
+        even = multiply_add(even, terms, end, load(terms, i))
+        odd = multiply_add(odd, terms, end, load(terms, i + width))
+    store(terms, end + width, multiply_add(even, terms, end, odd))
+    total = terms[end + width]
+    for i in range(end + width + 1, terms.size):
+        total += terms[i]
+    return total
 
 
 @njit(parallel=True, **JIT)

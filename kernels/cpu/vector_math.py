@@ -23,7 +23,7 @@ from numba.extending import intrinsic, overload
 JIT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc"}}
 # These functions cancel on purpose, so their additions keep their order. LLVM inlines them; Numba must not, for then
 # they would take the caller's flags.
-_EXACT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+EXACT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 LOG2E = np.float32(1.44269504088896341)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the high part has few bits: n high is exact
@@ -79,21 +79,21 @@ def _cast(value, like):
 # ---- float32 -----------------------------------------------------------------------------------------------------
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _exp_less_one_near_zero(r):
     """exp(r) - 1 for |r| <= ln 2 / 2."""
     p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
     return p * (r * r) + r
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _log_one_plus_near_zero(t):
     """log(1 + t) for sqrt(1/2) <= 1 + t < sqrt(2), to be added to e ln 2."""
     p = (((((((L0 * t + L1) * t + L2) * t + L3) * t + L4) * t + L5) * t + L6) * t + L7) * t + L8
     return t * (ONE + t * (p * t - HALF))  # in this order a tiny t never makes a denormal t * t
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _exp32(x):
     inside = EXP_LOW if x < EXP_LOW else x  # comparisons, not min and max: NaN stays NaN
     inside = EXP_HIGH if inside > EXP_HIGH else inside
@@ -103,7 +103,7 @@ def _exp32(x):
     return ZERO if x < EXP_LOW else y
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _log32(x):
     tiny = x < SMALLEST_NORMAL
     bits = _bits_of_float(x * TWO_23 if tiny else x)
@@ -117,7 +117,7 @@ def _log32(x):
     return y if x < INF else x  # infinity and NaN pass through, but for what is negative
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _log1p_unit32(e):
     """log(1 + e) for 0 <= e <= 1, without losing a small e beside the 1."""
     near = e < SQRT_TWO_LESS_ONE
@@ -126,12 +126,12 @@ def _log1p_unit32(e):
     return y if near else y + LN2_LOW + LN2_HIGH
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _expm1_32(x):
     return _exp_less_one_near_zero(x) if abs(x) < EXPM1_SMALL else _exp32(x) - ONE
 
 
-@njit(**_EXACT)
+@njit(**EXACT)
 def _tanh32(x):
     z = x * x
     near = ((((T0 * z + T1) * z + T2) * z + T3) * z + T4) * z * x + x

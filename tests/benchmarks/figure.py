@@ -35,7 +35,8 @@ def save_figure(path: Path, entries: list[dict[str, Any]]) -> Path:
                 whiskers = [[e["median"] - e["low"]], [e["high"] - e["median"]]]
                 colour = BLUE if name == OURS else GREY
                 axis.barh(y, e["median"], 0.8, color=colour, xerr=whiskers, error_kw={"ecolor": DARK, "lw": 0.8})
-                axis.text(e["high"] + 0.015 * widest, y, f"{e['median']:.2f}", fontsize=8, va="center")
+                paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the dashed line
+                axis.text(e["high"] + 0.015 * widest, y, f"{e['median']:.2f}", fontsize=8, va="center", bbox=paper)
                 ticks.append(y)
                 labels.append(name)
             axis.plot([floor] * 2, [top - 0.5, top + len(names) - 0.5], "--", color="black", lw=1.2)
