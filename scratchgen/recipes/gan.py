@@ -37,7 +37,8 @@ class GANRecipe(Recipe):
         RunConfig("gan", "mlp", GANConfig(), GANTraining(), epochs=40, batch_size=128),
         # The net of Goodfellow et al. 2014 after their code: maxout and dropout, uniform noise, a momentum that rises
         # to 0.7 over 250 epochs, weights that begin within 0.05 in G and within 0.005 in D. Their code also bounds the
-        # norm of D's weights, which is not done here: D soon tells everything apart, and G draws one class.
+        # norm of D's weights, which is not done here: in the first epoch D tells everything apart, and G draws one
+        # class; after nine it draws all ten.
         RunConfig(
             "gan",
             "goodfellow",
