@@ -21,8 +21,8 @@ from numba.extending import intrinsic, overload
 # For every kernel of this set. NumPy's division by zero (Python's check stops vectorisation), sums in any order,
 # fused multiply-add. Never ``fastmath=True``: it assumes that there is no NaN.
 JIT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc"}}
-# These functions cancel on purpose, so their additions keep their order. LLVM inlines them; Numba must not, for then
-# they would take the caller's flags.
+# For additions that keep their order: those of the functions below cancel on purpose. LLVM inlines these; Numba must
+# not, for then they would take the caller's flags.
 EXACT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 LOG2E = np.float32(1.44269504088896341)

@@ -57,6 +57,9 @@ for name, *specs in CASES:
 def test_a_kernel_from_the_cache_gives_the_bits_of_one_just_compiled(tmp_path):
     """Numba compiles the body of a ``prange`` again for the cache: sums in any order would come out in another one."""
     variables = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
-    compiled, cached = (run(None, EVERY_KERNEL, **variables).stdout.splitlines() for _ in range(2))
+    compiled = run(None, EVERY_KERNEL, **variables).stdout.splitlines()
+    kept = set(tmp_path.rglob("*.nbc"))
+    cached = run(None, EVERY_KERNEL, **variables).stdout.splitlines()
     assert len(compiled) == len(CASES)
+    assert kept == set(tmp_path.rglob("*.nbc")) != set()  # the second run compiled nothing
     assert compiled == cached
