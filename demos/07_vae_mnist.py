@@ -26,9 +26,11 @@ import numpy as np
 from scratchgen import Tensor, UserError, runs
 from scratchgen.by_hand.tasks import ByHandVAETask, format_curves, learning_curves
 from scratchgen.data import SOURCES, load_dataset
-from scratchgen.models.vae import VAE, VAETask
+from scratchgen.models.vae import VAE
+from scratchgen.optim import Adam
+from scratchgen.random import RandomStream, stream
 from scratchgen.recipes import RECIPES
-from scratchgen.training import stream
+from scratchgen.tasks.vae import VAETask
 
 parser = argparse.ArgumentParser(description="A variational autoencoder on MNIST.")
 parser.add_argument("--data", choices=SOURCES, default="auto")
@@ -40,11 +42,11 @@ options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
-# ## One training step, by hand
+# ## One training step
 #
-# The trainer repeats these few lines. A batch x, noise, the two terms, backward, a step of Adam. The noise comes in
-# from outside: z = mu + sigma noise is then a function of the weights like any other and has a gradient (L18). Note
-# sigma = e^(logvar / 2), the standard deviation; with the variance in its place everything still trains, only wrongly.
+# A batch x, noise, the two terms, backward, a step of Adam. The noise comes in from outside: z = mu + sigma noise is
+# then a function of the weights like any other and has a gradient (L18). Note sigma = e^(logvar / 2), the standard
+# deviation; with the variance in its place everything still trains, only wrongly.
 
 # %%
 try:
@@ -53,18 +55,30 @@ except UserError as error:
     parser.error(str(error))
 config = replace(RECIPES["vae"].configs["pytorch-example"], data=data.name, data_dir=options.data_dir)
 model = VAE(config.network, stream(0, "parameters"))
-task = VAETask(model, config.training, steps_per_epoch=469, epochs=1)
-
-rng = np.random.default_rng(0)
+optimizer, random = Adam(model, lr=config.training.lr), RandomStream(0)
 x = Tensor(data.train.images[:128])
-noise = Tensor(rng.standard_normal((1, 128, config.network.latent_dim)), dtype=np.float32)
-reconstruction, kl = model.negative_elbo(x, noise)
-loss = reconstruction.mean() + kl.mean()
-task.optimizer.zero_grad()
-loss.backward()
-task.optimizer.step()
-print(f"before training, nats an image: reconstruction {reconstruction.mean().item():.0f}, kl {kl.mean().item():.0f}")
+
+noise = random.normal((1, 128, config.network.latent_dim))
+reconstruction, kl = (term.mean() for term in model.negative_elbo(x, noise))
+optimizer.zero_grad()
+(reconstruction + kl).backward()
+optimizer.step()
+print(f"before training, nats an image: reconstruction {reconstruction.item():.0f}, kl {kl.item():.0f}")
 print(f"(a coin toss for every pixel would cost 784 ln 2 = {784 * np.log(2):.0f})")
+
+# %% [markdown]
+# `VAETask.train_step` is these lines, and the trainer repeats it. Beside them it has what a configuration may ask for:
+# a learning rate that falls, a weight beta of the KL term, pixels that are binarised. From the same parameters and the
+# same random numbers it ends with the same bits.
+
+# %%
+task = VAETask(VAE(config.network, stream(0, "parameters")), config.training, RandomStream(0), 469, epochs=1)
+metrics = task.train_step(x)
+mine, its_own = model.state_dict(), task.model.state_dict()
+same = sum(np.array_equal(mine[name], its_own[name]) for name in mine)
+print(f"parameters with the same bits after task.train_step: {same} of {len(mine)}")
+assert same == len(mine)
+assert (metrics["reconstruction"].item(), metrics["kl"].item()) == (reconstruction.item(), kl.item())
 
 # %% [markdown]
 # ## By hand
@@ -75,7 +89,7 @@ print(f"(a coin toss for every pixel would cost 784 ln 2 = {784 * np.log(2):.0f}
 # %%
 if options.by_hand:
     pair = [
-        kind(VAE(config.network, stream(0, "parameters"), np.float64), config.training, 469, 1)
+        kind(VAE(config.network, stream(0, "parameters"), np.float64), config.training, RandomStream(0), 469, 1)
         for kind in (VAETask, ByHandVAETask)
     ]
     images = data.train.images[:5000].astype(np.float64)
@@ -93,13 +107,13 @@ bias = model.encoder_mu.bias
 one = Tensor(data.train.images[:1])
 draws: dict[str, list[np.ndarray]] = {"reparametrised": [], "score function": []}
 for _ in range(300):
-    noise = Tensor(rng.standard_normal((1, 1, config.network.latent_dim)), dtype=np.float32)
+    noise = random.normal((1, 1, config.network.latent_dim))
     estimators = {
         "reparametrised": lambda noise=noise: model.negative_elbo(one, noise)[0],
         "score function": lambda noise=noise: model.score_function_loss(one, noise),
     }
     for name, estimator in estimators.items():
-        task.optimizer.zero_grad()
+        optimizer.zero_grad()
         estimator().mean().backward()
         draws[name].append(bias.grad.copy())
 for name, gradients in draws.items():

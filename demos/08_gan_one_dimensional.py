@@ -218,12 +218,11 @@ class Game:
         self.rngs = [np.random.default_rng(seed) for seed in self.seeds]
         self.generators = MLPs(GENERATOR_HIDDEN, self.rngs)
         self.discriminators = MLPs(setup.discriminator_hidden, self.rngs)
-        self.generator_optimizer = self.optimizer(self.generators)
-        self.discriminator_optimizer = self.optimizer(self.discriminators)
-        self.schedule = SCHEDULES[setup.schedule](setup)
+        schedule = SCHEDULES[setup.schedule](setup)
+        self.generator_optimizer = self.optimizer(self.generators, schedule)
+        self.discriminator_optimizer = self.optimizer(self.discriminators, schedule)
 
-    def optimizer(self, networks):
-        lr = self.setup.lr
+    def optimizer(self, networks, lr):
         return Adam(networks, lr, beta1=0.5) if self.setup.optimizer == "adam" else SGD(networks, lr, momentum=0.6)
 
     def draw(self, distribution, n=BATCH):
@@ -251,7 +250,7 @@ class Game:
 
     def pretrain(self):
         """Least squares of D on the density of the data, with an optimizer of its own."""
-        optimizer = self.optimizer(self.discriminators)
+        optimizer = self.optimizer(self.discriminators, self.setup.lr)
         unclipped = ops.sigmoid if self.setup.output == "logit" else ops.tanh
         for _ in range(self.setup.pretraining):
             x = self.draw(lambda rng, n: rng.uniform(-5, 5, n))
@@ -260,9 +259,8 @@ class Game:
             ops.square(error).mean(axis=1).sum().backward()
             optimizer.step()
 
-    def step(self, number):
+    def step(self):
         """One step of D, on data and on samples (D1 and D2, L24), then one of G, which D, held fixed, teaches."""
-        self.generator_optimizer.lr = self.discriminator_optimizer.lr = self.schedule(number)
         with no_grad():
             fake = self.generate(self.noise())
         self.discriminator_optimizer.zero_grad()
@@ -280,7 +278,7 @@ class Game:
         self.pretrain()
         watch(self, 0)
         for number in range(self.setup.steps):
-            self.step(number)
+            self.step()
             watch(self, number + 1)
         return self
 
@@ -385,9 +383,8 @@ LESSON = replace(IMPROVED, output="logit")
 def train_discriminator(criterion, seed, steps, batch=1000):
     """D (n,) on ``GRID`` after learning with fixed G by a criterion."""
     game = Game(LESSON, [seed])
-    schedule = cosine(0.01, steps)
-    for step in range(steps):
-        game.discriminator_optimizer.lr = schedule(step)
+    game.discriminator_optimizer.lr = cosine(0.01, steps)
+    for _ in range(steps):
         real = game.draw(lambda rng, n: rng.normal(DATA_MEAN, DATA_SD, n), batch)
         fake = game.draw(lambda rng, n: rng.normal(RIVAL_MEAN, RIVAL_SD, n), batch)
         game.discriminator_optimizer.zero_grad()

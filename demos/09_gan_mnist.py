@@ -29,10 +29,10 @@ from scratchgen import Tensor, UserError, runs
 from scratchgen.by_hand.tasks import ByHandGANTask, format_curves, learning_curves
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.judge import load_judge
-from scratchgen.models.gan import GAN, GENERATOR_OBJECTIVES, GANTask, discriminator_loss, generator_loss
-from scratchgen.noise import turns
+from scratchgen.models.gan import GAN, GENERATOR_OBJECTIVES, discriminator_loss, generator_loss
+from scratchgen.random import RandomStream, stream
 from scratchgen.recipes import RECIPES
-from scratchgen.training import stream
+from scratchgen.tasks.gan import GANTask
 
 parser = argparse.ArgumentParser(description="A generative adversarial network on MNIST.")
 parser.add_argument("--data", choices=SOURCES, default="auto")
@@ -56,9 +56,8 @@ config = replace(RECIPES["gan"].configs["mlp"], data=data.name, data_dir=options
 # only the non-saturating -log s still teaches.
 
 # %%
-rng = np.random.default_rng(0)
 model = GAN(config.network, stream(0, "parameters"))
-real, fake = Tensor(data.train.images[:128]), model.generate(model.draw_noise(128, turns(rng))).detach()
+real, fake = Tensor(data.train.images[:128]), model.generate(model.draw_noise(128, RandomStream(0))).detach()
 losses = [discriminator_loss(model.discriminate(x), label).item() for x, label in ((real, 1.0), (fake, 0.0))]
 print(f"V before training: {-sum(losses):.3f}; of a D that is 1/2 everywhere: {-2 * math.log(2):.3f}")
 print(f"{'|d loss / d logit| where D(G(z)) is':<38}" + "".join(f"{s:>9.2f}" for s in (0.01, 0.5, 0.99)))
@@ -78,9 +77,10 @@ for objective in GENERATOR_OBJECTIVES:
 
 # %%
 if options.by_hand:
+    models = [GAN(config.network, stream(0, "parameters"), np.float64) for _ in range(2)]
     pair = [
-        kind(GAN(config.network, stream(0, "parameters"), np.float64), config.training, 469, 1, lambda *_: {})
-        for kind in (GANTask, ByHandGANTask)
+        kind(model, config.training, RandomStream(0), 469, 1, lambda *_: {})
+        for kind, model in zip((GANTask, ByHandGANTask), models, strict=True)
     ]
     images = data.train.images[:5000].astype(np.float64)
     print(format_curves(learning_curves(*pair, images, data.train.labels[:5000], 40, config.batch_size, seed=0)))

@@ -1,36 +1,40 @@
 # %% [markdown]
 # # An adversarial autoencoder on MNIST
 #
-# An autoencoder puts codes wherever it likes. An adversarial one (L25 of the ledger) sets a discriminator on the codes:
-# it learns to tell draws of a prior p(z) from codes, and the encoder learns to fool it, until the codes of all the data
-# together, q(z) = E_x q(z|x), are distributed as p(z). Any prior that can be sampled will do. Each batch has three
-# events, each an update of its own parameters (L26):
+# An autoencoder puts codes wherever it likes. An adversarial one (Makhzani et al. 2015; L25 of the ledger) sets a
+# discriminator D on the codes: it learns to tell draws of a prior p(z) from codes, and the encoder learns to fool it,
+# until the codes of all the data together, q(z) = E_x q(z|x), are distributed as p(z). Any prior that can be sampled
+# will do. Each batch goes through two phases with three updates, each of its own parameters (L26):
 #
-#     1. reconstruction   encoder and decoder lower the reconstruction error
-#     2. discrimination   D learns to tell p(z), which is 1, from q(z), which is 0
-#     3. confusion        the encoder learns to have its codes taken for draws of the prior
+#     reconstruction phase    encoder and decoder lower the reconstruction error
+#     regularisation phase    the discriminator learns to tell p(z), which is 1, from q(z), which is 0
+#                             the generator, which is the encoder, learns to have its codes taken for draws of p(z)
 #
-# (Which is 1 has to be said once and kept: the lecture's event 3 takes the prior for 1 and the code for 0.)
+# The lecture calls them events 1 to 3. Which is 1 has to be said once and kept: the lecture's event 3 takes the prior
+# for 1 and the code for 0.
 #
-# Run it as it is (about 20 minutes on two cores), or `--quick` for an epoch of each, or `--by-hand` for the events
+# Run it as it is (about 20 minutes on two cores), or `--quick` for an epoch of each, or `--by-hand` for the updates
 # derived on paper beside the engine's.
 
 # %%
 import argparse
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from scratchgen import UserError, runs
+from scratchgen import Tensor, UserError, runs
 from scratchgen.by_hand.tasks import ByHandAAETask, format_curves, learning_curves
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.dataset import Split
-from scratchgen.models.aae import AAE, AAETask
-from scratchgen.noise import turns
+from scratchgen.models.aae import AAE
+from scratchgen.random import RandomStream, stream
 from scratchgen.recipes import RECIPES
-from scratchgen.training import Trainer, stream
+from scratchgen.recipes.aae import health
+from scratchgen.tasks.aae import AAETask
+from scratchgen.training import Trainer
 
 parser = argparse.ArgumentParser(description="An adversarial autoencoder on MNIST.")
 parser.add_argument("--data", choices=SOURCES, default="auto")
@@ -46,49 +50,52 @@ except UserError as error:
     parser.error(str(error))
 recipe = RECIPES["aae"]
 config = replace(recipe.configs["gaussian"], data=data.name, data_dir=options.data_dir)
+unlabelled = Split(data.train.images[:0], data.train.labels[:0])  # no image has its label
 
 # %% [markdown]
 # ## By hand
 #
-# `scratchgen/by_hand/aae.py` derives every event on paper and writes it out in NumPy. From the same parameters, noise
+# `scratchgen/by_hand/aae.py` derives every update on paper and writes it out in NumPy. From the same parameters, noise
 # and batches it follows the engine's curve, here in float64, where rounding has no time to grow.
 
 # %%
 if options.by_hand:
-    nobody = Split(data.train.images[:0], data.train.labels[:0])
+    models = [AAE(config.network, stream(0, "parameters"), np.float64) for _ in range(2)]
     pair = [
-        kind(AAE(config.network, stream(0, "parameters"), np.float64), config.training, 600, 1, nobody, lambda *_: {})
-        for kind in (AAETask, ByHandAAETask)
+        kind(model, config.training, RandomStream(0), 600, 1, unlabelled, lambda *_: {})
+        for kind, model in zip((AAETask, ByHandAAETask), models, strict=True)
     ]
     images = data.train.images[:5000].astype(np.float64)
     print(format_curves(learning_curves(*pair, images, data.train.labels[:5000], 40, config.batch_size, seed=0)))
     raise SystemExit
 
 # %% [markdown]
-# ## Three events, three sets of parameters
+# ## Three updates, three sets of parameters
 #
-# One batch, event by event: which parts of the model each of them changes.
+# One batch, update by update: which parts of the model each of them changes. A game is a discriminator, the codes that
+# it judges, and as many draws of their prior; here there is one. No one is given labels in this model, so y is None.
+# `AAETask.train_step` is these lines, and the trainer repeats it.
 
 # %%
-task = recipe.task(config, recipe.build(config), recipe.seen(config, data))
-model, rng = task.model, np.random.default_rng(0)
-images = data.train.images[: config.batch_size]
-turn, prior = turns(rng, 2), model.prior.sample(len(images), rng).astype(np.float32)
-rates = np.array([optimizer.next_rates() for optimizer in task.optimizers.values()], np.float32)
+model = recipe.build(config)
+task = recipe.task(config, model, recipe.seen(config, data))
+x, labels = Tensor(data.train.images[: config.batch_size]), data.train.labels[: config.batch_size]
 
 
-def show_changes(event, happen):
-    """Which parts of the model an event changes."""
+def show_changes(update, take, expected):
+    """Which parts of the model an update changes."""
     before = model.state_dict()
-    happen()
+    take()
     changed = {key.split(".")[0] for key, array in model.state_dict().items() if not np.array_equal(array, before[key])}
-    print(f"{event:<18} changes: {', '.join(sorted(changed)) or 'nothing'}")
+    print(f"{update:<45} changes {' and '.join(sorted(changed))}")
+    assert changed == expected
 
 
-show_changes("1. reconstruction", lambda: task.reconstruct(images, turn[:1], rates[0], None))
-games = task.games(images, turn[1:], prior, None, None)
-show_changes("2. discrimination", lambda: task.discriminate(games, rates[1]))
-show_changes("3. confusion", lambda: task.confuse(games, rates[2]))
+y = task.label_rows(labels)
+show_changes("reconstruction phase", lambda: task.reconstruct(x, y), {"encoder", "decoder"})
+games = task.games(x, y, labels)
+show_changes("regularisation phase, discriminator", lambda: task.update_discriminators(games), {"discriminator"})
+show_changes("regularisation phase, generator (the encoder)", lambda: task.update_encoder(games), {"encoder"})
 
 # %% [markdown]
 # ## A normal distribution as the prior, with and without the adversary
@@ -96,15 +103,15 @@ show_changes("3. confusion", lambda: task.confuse(games, rates[2]))
 # How near do the codes of the test images come to the prior? Two measures: the squared maximum mean discrepancy
 # (unbiased, inverse multiquadric kernel), beside that of the prior with itself; and the cross-entropy of a
 # discriminator trained afresh on training codes, which is ln 2 = 0.693 nats where nothing can be told apart. The same
-# autoencoder without events 2 and 3 shows what the adversary does.
+# autoencoder, trained by the reconstruction phase alone, shows what the adversary does.
 
 
 # %%
 class Autoencoder(AAETask):
-    """Event 1 alone."""
+    """Trained by the reconstruction phase alone."""
 
-    def events(self, images, turn, rates, prior, y, *of_others):
-        return (self.reconstruct(images, turn[:1], rates[0], y),)
+    def train_step(self, x, labels):
+        return self.reconstruct(x, self.label_rows(labels))
 
 
 def train(name, **changes):
@@ -118,9 +125,9 @@ def train(name, **changes):
 epochs = 1 if options.quick else config.epochs
 normal, folder = train("gaussian")
 folders = [folder]
-plain = recipe.build(config)
-task = recipe.task(config, plain, data)
-plain_task = Autoencoder(plain, config.training, task.steps_per_epoch, epochs, task.labelled, task.measure)
+plain, random = recipe.build(config), RandomStream(stream(config.seed, "noise"))
+steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+plain_task = Autoencoder(plain, config.training, random, steps_per_epoch, epochs, unlabelled, health)
 plain_folder = Path(tempfile.mkdtemp(prefix="no-adversary-", dir=options.out))
 Trainer(plain_task, data, plain_folder, epochs=epochs, batch_size=config.batch_size, seed=0, fingerprint="").run()
 without = recipe.evaluate(config, plain, data)

@@ -8,9 +8,26 @@ array([2.7182817, 7.389056 ], dtype=float32)
 """
 
 from scratchgen import ops
+from scratchgen.data.strokes import draw_strokes
 from scratchgen.errors import UserError
 from scratchgen.gradcheck import gradcheck
+from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.optim import SGD, Adam
+from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.version import __version__
 
-__all__ = ["Tensor", "UserError", "__version__", "gradcheck", "no_grad", "ops"]
+__all__ = [
+    "SGD",
+    "VAE",
+    "Adam",
+    "RandomStream",
+    "Tensor",
+    "UserError",
+    "VAEConfig",
+    "__version__",
+    "draw_strokes",
+    "gradcheck",
+    "no_grad",
+    "ops",
+]

@@ -1,8 +1,8 @@
-"""A run's folder, and files that are either whole or not there.
+"""A run's folder, whose files are written atomically.
 
-``config.json``             all that made the run, versions too
+``config.json``             the configuration, with the versions of the software
 ``metrics.jsonl``           one line an epoch
-``checkpoint.safetensors``  parameters, moments, counters, random states: all that a resumed run needs
+``checkpoint.safetensors``  parameters, optimizer state, counters, random states: all that a resumed run needs
 ``summary.json``            the result
 """
 
@@ -24,13 +24,13 @@ from safetensors.numpy import save as to_safetensors
 from scratchgen.errors import UserError
 
 FILES = ("config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json")
-FORMAT = 2  # of the run's folder; counted up when an older one can no longer be read
+FORMAT = 2  # version of the folder's format; incremented when older folders can no longer be read
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment, whatever happens, the old or the new content is there, whole.
+    """Write a file atomically: after a crash it has either the old or the new content.
 
-    UserError if it cannot be written; nothing but a kill leaves a temporary file, which ``sweep`` removes.
+    UserError if it cannot be written. Only a kill leaves a temporary file, which ``sweep`` removes.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may be writing the same file
     try:
@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        if hasattr(os, "O_DIRECTORY"):  # the new name has to reach the disk too, where folders can be opened
+        if hasattr(os, "O_DIRECTORY"):  # where folders can be opened: sync the new name too
             folder = os.open(path.parent, os.O_DIRECTORY)
             try:
                 os.fsync(folder)
@@ -48,12 +48,12 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        with suppress(OSError):  # it has its new name
+        with suppress(OSError):  # after a success it has been renamed
             temporary.unlink()
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a kill left half-written in a run's folder: temporary files of a run's own, and of its pictures."""
+    """Remove the temporary files that a kill left in a run's folder."""
     for name in FILES:
         for temporary in folder.glob(f"{name}.[0-9]*.tmp"):
             temporary.unlink(missing_ok=True)
@@ -62,12 +62,12 @@ def sweep(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
-    """Write arrays and a JSON-able ``progress`` into one safetensors file."""
+    """Write arrays and a JSON-serialisable ``progress`` into one safetensors file."""
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     metadata = {"format": str(FORMAT), "progress": json.dumps(progress)}
     metadata["sha256"] = _digest(arrays, metadata["progress"])
@@ -75,7 +75,7 @@ def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], progress: Mapp
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and ``progress`` of a checkpoint. UserError if it is not there, broken, or of another version."""
+    """The arrays and ``progress`` of a checkpoint. UserError if it is missing, damaged, or of another format."""
     try:
         content = path.read_bytes()
         arrays = parse_safetensors(content)
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         metadata = json.loads(content[8 : 8 + size])["__metadata__"]
         _require_format(path, metadata["format"])
         if metadata["sha256"] != _digest(arrays, metadata["progress"]):
-            raise ValueError("its checksum is another")
+            raise ValueError("wrong checksum")
         return arrays, json.loads(metadata["progress"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train first") from None
@@ -92,7 +92,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _digest(arrays: Mapping[str, np.ndarray], progress: str) -> str:
-    """Of all that a checkpoint holds: a flipped bit in a parameter would train on, and nobody would know."""
+    """SHA-256 of a checkpoint's contents: without it, a flipped bit in a parameter would go unnoticed."""
     digest = hashlib.sha256(progress.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -101,7 +101,7 @@ def _digest(arrays: Mapping[str, np.ndarray], progress: str) -> str:
 
 
 def create_run(folder: Path, config: Mapping[str, Any]) -> None:
-    """Make a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written."""
+    """Create a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written."""
     try:
         if any((folder / name).exists() for name in FILES):
             raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
@@ -112,7 +112,7 @@ def create_run(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The ``config.json`` of a run. UserError if there is none, or it is broken or of another version."""
+    """The ``config.json`` of a run. UserError if it is missing, damaged, or of another format."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
@@ -127,4 +127,4 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _require_format(path: Path, found: Any) -> None:
     if str(found) != str(FORMAT):
-        raise UserError(f"{path}: written in format {found!r}, and this version reads {FORMAT}; train anew")
+        raise UserError(f"{path}: written in format {found!r}, but this version reads {FORMAT}; train again")

@@ -1,4 +1,4 @@
-"""The command line. A person's mistake is one line on standard error and exit status 2, never a traceback."""
+"""The command line. A user error prints one line on stderr and exits with status 2, never with a traceback."""
 
 import argparse
 import io
@@ -23,16 +23,17 @@ from scratchgen.errors import UserError
 from scratchgen.gradcheck import check_registry, format_table
 from scratchgen.options import DATA_DIR, add_config_options, add_train_options, configure, given, positive, whole
 from scratchgen.profile import measure, table
+from scratchgen.random import stream
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.recipes.vae import IW_SAMPLES, NLL_IMAGES
-from scratchgen.training import Interrupted, stream
+from scratchgen.training import Interrupted
 from scratchgen.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status.
 
-    0 done, 1 a check failed, 2 a mistake of the user's, 130 Ctrl-C, 141 nobody reads on (``| head``).
+    0 success, 1 a check failed, 2 user error, 130 Ctrl-C, 141 closed pipe (``| head``).
     """
     try:
         try:
@@ -41,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be caught
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left, which Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the rest at exit
         return 141
-    except (UserError, kernels.Unavailable, OSError, MemoryError) as error:  # a full disk, a network too large
+    except (UserError, kernels.Unavailable, OSError, MemoryError) as error:  # a full disk, too large a network
         print("scratchgen:", *str(error).splitlines(), file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt):
@@ -59,11 +60,9 @@ def train(options: argparse.Namespace) -> int:
     if options.resume:
         folder = options.resume
         if given(options, recipe).keys() - {"epochs", "data_dir"} or options.out or options.config:
-            raise UserError("--resume takes everything from the run but --epochs and --data-dir; leave the rest out")
+            raise UserError("--resume reads all settings from the run; only --epochs and --data-dir may be given")
         if (model := runs.load_config(folder).model) != recipe.model:
-            raise UserError(
-                f"{folder} is a run of {model.upper()}; continue it with: scratchgen train {model} --resume"
-            )
+            raise UserError(f"{folder} is a run of model {model}; continue it with: scratchgen train {model} --resume")
         with _saying_how_to_resume(folder, recipe.model):
             summary = runs.resume(folder, options.epochs, options.data_dir)
     else:
@@ -110,7 +109,7 @@ def reconstruct(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Print the table of a trained model as JSON."""
+    """Print the test metrics of a trained model as JSON."""
     config, model = runs.load_model(options.run)
     data = runs.load_data(config, options.run, options.data_dir)
     with kernels.use(config.kernels):
@@ -120,15 +119,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Say where the time of a training step goes, kernel by kernel."""
-    if options.json and options.json.suffix != ".json":  # before the measurement, not after it
+    """Show where the time of a training step goes, kernel by kernel."""
+    if options.json and options.json.suffix != ".json":  # checked before the measurement
         raise UserError(f"{options.json}: give a name that ends in .json")
     config = configure(options, RECIPES[options.model])
     if config.kernels == "cuda":
-        kernels.find("cuda")  # or what is missing
-        raise UserError(
-            "profile times kernels that are done when they return, as those for cuda are not: make bench-gpu"
-        )
+        kernels.find("cuda")  # or say what is missing
+        raise UserError("profile cannot time CUDA kernels, which run asynchronously; use make bench-gpu")
     task, data = runs.prepare(config, load_dataset(config.data, options.data_dir))
     report = measure(replace(config, data=data.name), task, data, options.steps)
     print(table(report))
@@ -151,7 +148,7 @@ def data_fetch(options: argparse.Namespace) -> int:
 
 
 def data_show(options: argparse.Namespace) -> int:
-    """Say what data there is, and draw some of it."""
+    """Describe the data, and draw some of it."""
     from scratchgen.figures import save_samples
 
     data = load_dataset(options.data or "auto", options.data_dir)
@@ -166,7 +163,7 @@ def data_show(options: argparse.Namespace) -> int:
 
 # ---- what the commands share ----
 
-MOST_PICTURED = 1000  # images in a picture: more take minutes to draw, and nobody sees them
+MOST_PICTURED = 1000  # images in a picture: more take minutes to draw and are too small to see
 
 
 def _new_folder(config: RunConfig) -> Path:
@@ -177,7 +174,7 @@ def _new_folder(config: RunConfig) -> Path:
 
 @contextmanager
 def _saying_how_to_resume(folder: Path, model: str) -> Iterator[None]:
-    """On Ctrl-C, say how the run goes on, if it has begun."""
+    """On Ctrl-C, print the command that continues the run, if it has begun."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
@@ -220,7 +217,7 @@ def _write(path: Path, write: Any, suffixes: tuple[str, ...] = (".png",)) -> Non
 # ---- options ----
 
 _RUN = "folder of a trained run"
-_RUN_DATA_DIR = "folder of the four MNIST files (the one that the run remembers)"
+_RUN_DATA_DIR = "folder of the four MNIST files (the one stored in the run)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -240,17 +237,17 @@ def _parser() -> argparse.ArgumentParser:
         model.set_defaults(command=train, model=recipe.model)
         add_train_options(model, recipe)
 
-    what = "say where the time of a training step goes"
+    what = "show where the time of a training step goes"
     models = commands.add_parser("profile", help=what).add_subparsers(required=True, metavar="model")
     for recipe in RECIPES.values():
-        what = f"Time the kernels in the training of {recipe.model.upper()}s. Nothing is kept."
+        what = f"Time the kernels in the training of {recipe.model.upper()}s. Nothing is saved."
         model = models.add_parser(recipe.model, help=what.partition(".")[0], description=what)
         model.set_defaults(command=profile, model=recipe.model)
         add_config_options(model, recipe)
         model.add_argument(
-            "--steps", type=positive, default=200, metavar="N", help="how many to time; more, less noise (200)"
+            "--steps", type=positive, default=200, metavar="N", help="how many to time; more steps, less noise (200)"
         )
-        model.add_argument("--json", type=Path, metavar="FILE", help="write the same numbers there too, .json (none)")
+        model.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE, .json (none)")
 
     command = _command(commands, "sample", sample)
     command.add_argument("run", type=Path, help=_RUN)
@@ -258,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, metavar="FILE", help=".png, or .npy for the numbers (samples.png in the run's folder)"
     )
-    command.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draws (0)")
+    command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
 
     command = _command(commands, "reconstruct", reconstruct)
     command.add_argument("run", type=Path, help=_RUN)
@@ -279,15 +276,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "gradcheck", gradcheck)
     command.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")
-    command.add_argument("--kernels", choices=kernels.NAMES, help="only this set (all)")
+    command.add_argument("--kernels", choices=kernels.NAMES, help="only this kernel set (all)")
 
-    data = commands.add_parser("data", help="MNIST and strokes", description="MNIST and strokes; without action: show.")
+    data = commands.add_parser("data", help="MNIST and strokes", description="MNIST and strokes; default action: show.")
     data.set_defaults(command=data_show, data=None, data_dir=None, out=None)
     actions = data.add_subparsers(metavar="action")
     command = _command(actions, "fetch", data_fetch)
-    command.add_argument("--data-dir", type=Path, metavar="DIR", help="where to (the user's cache)")
+    command.add_argument("--data-dir", type=Path, metavar="DIR", help="destination (the user's cache)")
     command = _command(actions, "show", data_show)
-    command.add_argument("--data", choices=SOURCES, help="auto: MNIST where it can be had, else strokes (auto)")
+    command.add_argument("--data", choices=SOURCES, help="auto: MNIST if available, else strokes (auto)")
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     command.add_argument("--out", type=Path, metavar="FILE", help="a picture, .png, of ten images a class (none)")
     return parser

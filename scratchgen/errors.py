@@ -1,4 +1,4 @@
-"""The error that a person can mend, and checks of the values in a configuration.
+"""The error that a user can fix, and checks of the values in a configuration.
 
 The command line prints a UserError as one line and exits with status 2."""
 
@@ -16,7 +16,7 @@ def require_one_of(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def require(needs: Mapping[str, bool]) -> None:
-    """ValueError naming the first need that is not met; write each so that a NaN does not meet it."""
+    """ValueError naming the first condition that is false; write each so that it is false for NaN."""
     for need, met in needs.items():
         if not met:
             raise ValueError(f"{need} is needed")

@@ -1,8 +1,8 @@
 """Figures: arrays in, PNG files out.
 
-Nothing here knows a model. The figures are drawn without pyplot, so they need no display and leave no state,
-and a file appears whole or not at all. Each function returns the path it wrote; it raises a ValueError if its
-arguments do not fit together, and an OSError if the file cannot be written, its folder being missing included.
+Independent of the models. The figures are drawn without pyplot, so they need no display and keep no global
+state, and files are written atomically. Each function returns the path it wrote; it raises ValueError for
+inconsistent arguments, and OSError if the file cannot be written (or its folder does not exist).
 
 Importing this module imports matplotlib, which is slow: import it only where a figure is drawn.
 """
@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-# Lengths are in pixels of the PNG, meant to be shown at half their size: 1600 of them 800 wide in a README.
-# As 192 = 2⁷ + 2⁶, pixels / _DPI * _DPI is exact in floating point: none is lost on the way through inches.
+# Lengths are in pixels of the PNG, which is meant to be shown at half size: 1600 are 800 wide in a README.
+# As 192 = 2⁷ + 2⁶, pixels / _DPI * _DPI is exact in floating point: the conversion to inches loses none.
 _DPI = 192
 _WIDTH = 1600
 _MARGIN = 16
@@ -43,7 +43,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
-# Ten colours that stay apart with the common kinds of colour blindness.
+# Ten colours that are distinguishable with the common kinds of colour blindness.
 # Source: Petroff, "Accessible Color Sequences for Data Visualization", 2021, https://arxiv.org/abs/2107.02270
 _BLUE, _ORANGE = "#3f90da", "#e76300"
 _COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", "#717581", "#92dadd"]
@@ -61,7 +61,7 @@ def save_samples(
     image_shape : tuple[int, int]
         (h, w), pixels.
     columns : int, optional
-        Images in a row; if not given, as many as make the grid near square.
+        Images in a row; by default the grid is nearly square.
     """
     images = _as_images("images", images, image_shape)
     columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
@@ -79,7 +79,7 @@ def save_reconstructions(
     image_shape: tuple[int, int] = (28, 28),
     title: str = "",
 ) -> Path:
-    """Draw each original above its reconstruction, up to ten pairs abreast; images as in `save_samples`."""
+    """Draw each original above its reconstruction, up to ten pairs in a row; images as in `save_samples`."""
     originals = _as_images("originals", originals, image_shape)
     reconstructions = _as_images("reconstructions", reconstructions, image_shape)
     if len(originals) != len(reconstructions):
@@ -98,10 +98,10 @@ def save_reconstructions(
 def save_manifold(
     path: Path, images: np.ndarray, rows: int, cols: int, image_shape: tuple[int, int] = (28, 28), title: str = ""
 ) -> Path:
-    """Draw edge to edge the images, as in `save_samples`, of two-dimensional codes.
+    """Draw images, as in `save_samples`, of a grid of two-dimensional codes edge to edge.
 
-    The axes are linear in the probability under N(0, 1) and show the code that it belongs to, as fits ``rows``
-    by ``cols`` codes placed as by `priors.Gaussian.walk`.
+    The axes are linear in the cumulative probability of N(0, 1) and labelled with the codes, for the ``rows`` by
+    ``cols`` codes of `priors.Gaussian.walk`.
     """
     images = _as_images("images", images, image_shape)
     if min(rows, cols) < 1 or len(images) != rows * cols:
@@ -125,7 +125,7 @@ def save_latent_scatter(
     prior_samples: np.ndarray | None = None,
     prior_labels: np.ndarray | None = None,
 ) -> Path:
-    """Draw codes in the colours of their classes, and the name of each class at its median.
+    """Draw codes coloured by class, with the label of each class at its median.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def save_latent_scatter(
     low, high = np.vstack(panels).min(axis=0), np.vstack(panels).max(axis=0)
     half = 0.53 * float((high - low).max()) or 1.0
     x_limits, y_limits = np.stack([(low + high) / 2 - half, (low + high) / 2 + half], axis=1)
-    shuffled = np.random.default_rng(0).permutation(len(codes))  # else the last class would hide the others
+    shuffled = np.random.default_rng(0).permutation(len(codes))  # so that the last class does not hide the others
     dots: dict[str, Any] = {"s": float(np.clip(2e4 / len(codes), 3, 20)), "alpha": 0.7, "linewidths": 0}
     with _figure(path, *((1200, 1120) if len(panels) == 1 else (_WIDTH, 820)), layout="compressed") as figure:
         left, *right = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
@@ -168,13 +168,13 @@ def save_latent_scatter(
 def save_loss_curves(
     path: Path, history: Sequence[Mapping[str, Any]], title: str = "", ylabel: str = "nats per image"
 ) -> Path:
-    """Draw every metric over the epochs in a panel of its own, one line for training and one for testing.
+    """Draw every metric over the epochs in its own panel, one line for training and one for testing.
 
     Parameters
     ----------
     history : Sequence[Mapping[str, Any]]
-        For each epoch its number, ``"epoch"``, and by name the metrics in ``"train"`` and in ``"test"``. A
-        metric, or all of them, may be missing from an epoch; other keys are ignored.
+        One entry an epoch: its number, ``"epoch"``, and dicts of metrics, ``"train"`` and ``"test"``, each of
+        which may be missing or incomplete. Other keys are ignored.
     ylabel : str
         Unit of the metrics.
     """
@@ -204,14 +204,14 @@ def save_loss_curves(
 
 
 def save_health(path: Path, real_logits: np.ndarray, fake_logits: np.ndarray, class_counts: np.ndarray) -> Path:
-    """Draw what a discriminator makes of images and of samples, and the classes that a judge sees in the samples.
+    """Draw the histograms of a discriminator's logits of images and samples, and the samples' classes by a judge.
 
     Parameters
     ----------
     real_logits, fake_logits : np.ndarray
         (n,) and (m,), finite: the logits of the probability that an image, or a sample, is real (L23).
     class_counts : np.ndarray
-        (c,) samples of each class.
+        (c,) number of samples of each class.
     """
     logits = {"test images": np.asarray(real_logits), "samples": np.asarray(fake_logits)}
     counts = np.asarray(class_counts)
@@ -229,12 +229,12 @@ def save_health(path: Path, real_logits: np.ndarray, fake_logits: np.ndarray, cl
             left.hist(inside, edges, density=True, color=colour, alpha=0.6, label=name)
         left.axvline(0, color="#444444", linewidth=0.8)
         left.set(title="discriminator", xlabel="logit; 0 is D = ½", yticks=[])
-        left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend, whose place is not searched for
+        left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         left.legend(loc="upper right")
         right.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)
         right.axhline(1 / len(counts), color="#444444", linestyle="--", linewidth=0.8, label="even")
         right.set(title="samples, by the judge", xlabel="class", ylabel="share", xticks=range(len(counts)))
-        right.set_ylim(top=1.25 * counts.max() / counts.sum())  # and here
+        right.set_ylim(top=1.25 * counts.max() / counts.sum())  # likewise
         right.grid(axis="x", visible=False)
         right.legend(loc="upper right")
     return path
@@ -270,7 +270,7 @@ def _as_labels(name: str, labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
-    """Lay images (n, h, w) out row by row on white, ``gap`` pixels apart."""
+    """Arrange images (n, h, w) row by row on white, ``gap`` pixels apart."""
     n, height, width = images.shape
     rows = math.ceil(n / columns)
     cells = np.ones((rows * columns, height + gap, width + gap))
@@ -283,9 +283,9 @@ def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:
 def _mosaic_figure(
     path: Path, mosaic: np.ndarray, title: str, left: int = _MARGIN, bottom: int = _MARGIN
 ) -> Iterator[Axes]:
-    """Write a mosaic with room for labels ``left`` of and below it; yield its axes, in pixels of its images.
+    """Write a mosaic with margins ``left`` and ``bottom`` for labels; yield its axes, in pixels of its images.
 
-    Each of those covers the same square of whole pixels of the file, so nothing is interpolated.
+    Each image pixel covers the same whole number of pixels of the file, so nothing is interpolated.
     """
     zoom = min(max((_WIDTH - left - _MARGIN) // mosaic.shape[1], 1), 12)
     height, width = zoom * mosaic.shape[0], zoom * mosaic.shape[1]
@@ -304,12 +304,12 @@ def _mosaic_figure(
 def _figure(path: Path, width: int, height: int, **options: Any) -> Iterator[Figure]:
     """Yield a figure of ``width`` by ``height`` pixels and, unless something is raised, write it to ``path``."""
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's own settings are
+        matplotlib.rcdefaults()  # ignore the user's own settings
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         FigureCanvasAgg(figure)
         yield figure
-        # Within the folder, so that os.replace puts the file in place whole or not at all.
+        # Inside the folder, so that os.replace is atomic.
         with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as scratch:
             part = Path(scratch) / "part.png"
             figure.savefig(part)

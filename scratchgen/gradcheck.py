@@ -1,11 +1,11 @@
-"""The gradient check: what backward says against finite differences, for every operation and for whole models.
+"""The gradient check: backward against finite differences, for every operation and for whole models.
 
-A derivative is the slope of the function, so a backward can be checked knowing only its forward. Along a direction v,
+Checking a backward requires only its forward. Along a direction v,
 
     <gradient, v> = [8 (f(h) - f(-h)) - (f(2h) - f(-2h))] / 12h + O(h^4),    f(t) = <cotangent, function(x + t v)>.
 
-One random direction for each input shows any error; only if there is one are the elements gone through. The cotangent,
-which makes one number of the output, is random too: a plain sum of a softmax is 1, and a gradient of zero would pass.
+One random direction per input reveals any error; only then are single elements examined. The cotangent, which reduces
+the output to a number, is random too: the plain sum of a softmax is always 1, so a wrong gradient of zero would pass.
 """
 
 import difflib
@@ -22,27 +22,27 @@ from scratchgen.op import REGISTRY, Case, Op
 from scratchgen.signature import Shape, Signature
 from scratchgen.tensor import Tensor, apply, no_grad
 
-STEP = 1e-3  # h^4 is 1e-12; rounding, eps / h, is 2e-13 of the output
+STEP = 1e-3  # h^4 is 1e-12; the rounding error, eps / h, is 2e-13 of the output
 RTOL, ATOL = 1e-7, 1e-9
-KINK_DISTANCE = 0.05  # where the kink is inside: 2h in an input may be ten times that there
-TABLE_ELEMENTS, TABLE_ROWS = 200, 10  # a table looks at so many elements of an input, and shows so many
+KINK_DISTANCE = 0.05  # for kinks inside an operation, where 2h in an input may become ten times as much
+TABLE_ELEMENTS, TABLE_ROWS = 200, 10  # elements of an input that a table examines, and rows that it shows
 
 
 @dataclass(frozen=True)
 class Check:
-    """The error of a gradient along a direction, and the largest that rounding may make."""
+    """The error of a gradient along a direction, and the largest error that rounding explains."""
 
     error: float
     tolerance: float
 
     @property
     def ratio(self) -> float:
-        """Above 1, or NaN, is wrong."""
+        """Error / tolerance; the gradient is wrong if it is above 1 or NaN."""
         return self.error / self.tolerance
 
 
 class GradientError(AssertionError):
-    """A gradient is wrong, or a backward does what it must not. ``check`` has the numbers, where there are any."""
+    """A gradient is wrong, or an operation breaks another rule. ``check`` has the numbers, if there are any."""
 
     def __init__(self, message: str, check: Check | None = None) -> None:
         super().__init__(message)
@@ -61,32 +61,32 @@ def gradcheck(
 ) -> Check:
     """Compare the gradients of ``function(*inputs)`` with finite differences; return the check closest to failing.
 
-    An input is a float64 array, or a leaf tensor, which is perturbed in place and put back to the last bit; its
-    ``grad`` is then None. So a function that closes over a model is checked with respect to every parameter:
+    An input is a float64 array or a leaf tensor, which is perturbed in place and restored exactly; its ``grad`` is
+    None afterwards. So a function that closes over a model can be checked with respect to every parameter:
 
     >>> gradcheck(lambda *_: model.loss(x, noise), *model.parameters())  # doctest: +SKIP
 
     Parameters
     ----------
     function
-        From tensors to a tensor of any shape; smooth near the inputs, and with no randomness of its own.
+        From tensors to a tensor of any shape; smooth near the inputs, and deterministic.
     rng
         Draws the directions and the cotangent; seeded with 0 unless given.
     rtol, atol
-        The tolerance is rtol |derivative| + atol (1 + sum |cotangent output|): differences of large numbers are rough.
+        The tolerance is rtol |derivative| + atol (1 + sum |cotangent output|): differences of large numbers round more.
 
     Raises
     ------
     GradientError
-        With a table of the elements furthest off.
+        With a table of the elements with the largest errors.
     TypeError, ValueError
-        An input is not a float64 leaf, or one input gave two results.
+        An input is not a float64 leaf, or the function is not deterministic.
     """
     leaves = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=True) for x in inputs]
     if any(leaf.dtype != np.float64 for leaf in leaves):
         raise TypeError(f"gradcheck takes float64, not {', '.join(str(leaf.dtype) for leaf in leaves)}")
     if not leaves or any(leaf.node is not None or not leaf.requires_grad for leaf in leaves):
-        raise ValueError("gradcheck takes leaves, one or more: tensors that require a gradient and were not computed")
+        raise ValueError("gradcheck takes one or more leaves: tensors that require a gradient and were not computed")
     rng = rng or np.random.default_rng(0)
     out = function(*leaves)
     cotangent = np.array(rng.standard_normal(out.shape))
@@ -97,7 +97,7 @@ def gradcheck(
 
     now = weighted()
     if not np.array_equal(now, cotangent * out.data, equal_nan=True):
-        raise ValueError("gradcheck: one input gave two results; is there noise in the function?")
+        raise ValueError("gradcheck: the same input gave different results; does the function draw random numbers?")
     gradients = _gradients(out, leaves, cotangent)
     checks = []
     for leaf, gradient in zip(leaves, gradients, strict=True):
@@ -114,7 +114,7 @@ def gradcheck(
 
 
 def _gradients(out: Tensor, leaves: list[Tensor], cotangent: np.ndarray) -> list[np.ndarray]:
-    """The gradients of <cotangent, out>; zero where none arrives."""
+    """The gradients of <cotangent, out>; zero for leaves that it does not depend on."""
     for leaf in leaves:
         leaf.grad = None
     if out.requires_grad:
@@ -146,13 +146,13 @@ def _table(
     wrong: dict[int, Check],
     rng: np.random.Generator,
 ) -> str:
-    """What is wrong with which inputs, and their worst elements."""
+    """The errors of the wrong inputs, and their worst elements."""
     lines, elements = [], []
     for i, check in wrong.items():
         leaf, gradient = leaves[i], gradients[i]
         lines.append(f"input {i}: off by {check.error:.3g} along a random direction, tolerance {check.tolerance:.3g}")
         if leaf.size > TABLE_ELEMENTS:
-            lines[-1] += f"; here are {TABLE_ELEMENTS} of its {leaf.size} elements, at random"
+            lines[-1] += f"; examined {TABLE_ELEMENTS} of its {leaf.size} elements, chosen at random"
         for place in rng.permutation(leaf.size)[:TABLE_ELEMENTS]:
             index = tuple(map(int, np.unravel_index(place, leaf.shape)))
             direction = np.zeros(leaf.shape)
@@ -170,12 +170,12 @@ def _table(
 def check_operation(
     op: Op, case: Case, inputs: Sequence[np.ndarray], kernel_set: str, rng: np.random.Generator
 ) -> Check:
-    """Check an operation, registered or not: its gradients, its manners and its float32. ``inputs`` are float64.
+    """Check an operation, registered or not: its gradients, in-place writes and float32. ``inputs`` are float64.
 
     Raises
     ------
     GradientError
-        It names operation, shapes, parameters and kernel set.
+        Naming the operation, shapes, parameters and kernel set.
     """
     with kernels.use(kernel_set):
         try:
@@ -195,7 +195,7 @@ def check_operation(
 def _run(
     op: Op, case: Case, arrays: Sequence[np.ndarray], cotangent: np.ndarray | None = None, only: int | None = None
 ) -> tuple[list[Any], dict[int, Any], Any]:
-    """The inputs, floats as tensors; the leaves, which are all inputs that can or ``only`` one; the result."""
+    """The inputs, floats as tensors; the leaves, all differentiable inputs or ``only`` one; the result."""
     domains = [op.domain(i) for i in range(len(arrays))]
     needs = [domain.differentiable and only in (None, i) for i, domain in enumerate(domains)]
     values = [a if d.whole else Tensor(a, need) for a, d, need in zip(arrays, domains, needs, strict=True)]
@@ -223,9 +223,9 @@ def _check_shape(op: Op, case: Case, shapes: list[Shape]) -> None:
 
 
 def _check_writes(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> None:
-    """Nothing is written into: no input, not the result, not the cotangent, which other backwards may share.
+    """Inputs, result and cotangent, which other backwards may share, are not modified.
 
-    Nor is the result a view of an input: an optimizer's step on a parameter would change it.
+    Nor is the result a view of an input: an optimizer step on a parameter would change it.
     """
     before = [x.tobytes() for x in inputs]
     cotangent = kernels.active().memory.to_device(cotangent)
@@ -233,12 +233,12 @@ def _check_writes(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: n
     held = [*(v._data if isinstance(v, Tensor) else v for v in values), out._data, cotangent]
     _require(not any(np.shares_memory(out._data, x) for x in held[: len(values)]), "the result is a view of an input")
     before += [out._data.tobytes(), cotangent.tobytes()]
-    out.node.backward(cotangent)  # Tensor.backward would hand on a copy
+    out.node.backward(cotangent)  # Tensor.backward would pass a copy
     _require([x.tobytes() for x in held] == before, "an input, the result or the cotangent has been written into")
 
 
 def _check_gradients(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> None:
-    """Gradients are arrays like their inputs, nobody else's, nothing out of nothing, whichever of them are needed."""
+    """Gradients have their inputs' shapes, share no memory, are zero for a zero cotangent, whichever are needed."""
     values, leaves, out = _run(op, case, inputs, cotangent)
     _, zeros, _ = _run(op, case, inputs, np.zeros_like(cotangent))
     held = [*inputs, *(v._data for v in values if isinstance(v, Tensor)), out._data, cotangent]
@@ -251,14 +251,14 @@ def _check_gradients(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent
         held.append(grad)
         _require(not zeros[i].grad.any(), f"{where} is not zero for a cotangent of zero")
         _, alone, _ = _run(op, case, inputs, cotangent, only=i)
-        _require(np.array_equal(alone[i].grad, grad), f"{where} is another where only it is needed")
+        _require(np.array_equal(alone[i].grad, grad), f"{where} is different if only it is needed")
 
 
 def _check_float32(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: np.ndarray) -> None:
-    """Gradients in float32 are those in float64 of the same numbers, but for rounding.
+    """Gradients in float32 are those in float64 of the same numbers, up to rounding.
 
-    Every step rounds by eps / 2 of the terms it adds up. At the sizes checked there are tens of steps, and the terms
-    are hardly larger than 1 or the largest gradient.
+    Every addition rounds by eps / 2 of its terms. At the sizes checked there are tens of additions, and the terms
+    are not much larger than 1 or the largest gradient.
     """
     single = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in inputs]
     double = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in single]
@@ -277,7 +277,7 @@ def _check_float32(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: 
 
 
 def input_shapes(op: Op, case: Case, lead: Shape, size: Callable[[str], int]) -> list[Shape]:
-    """Shapes that fit the signature: ``size`` gives that of each letter, ``lead`` is ``...`` and elementwise inputs."""
+    """Shapes that fit the signature: ``size`` gives each letter's size, ``lead`` is ``...`` and elementwise inputs."""
     signature = Signature(case.signature or op.signature)
     inputs = [("...",)] * len(signature.inputs) if signature.elementwise else signature.inputs
     letters = sorted({dim for dims in inputs for dim in dims} - {"..."})
@@ -312,7 +312,7 @@ def draw_inputs(op: Op, case: Case, shapes: Sequence[Shape], rng: np.random.Gene
 
 
 class Row(NamedTuple):
-    """The worst check of an operation on a kernel set, and what is wrong if it failed."""
+    """The worst check of an operation on a kernel set, and the message if it failed."""
 
     operation: str
     kernel_set: str
@@ -322,14 +322,14 @@ class Row(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the gradients are right."""
         return not self.failure
 
 
 def check_registry(
     names: Iterable[str] | None = None, kernel_sets: Iterable[str] | None = None, seed: int = 0, repeats: int = 3
 ) -> list[Row]:
-    """Check all operations, or those named, on all kernel sets, or those named, each of their cases ``repeats`` times.
+    """Check operations on kernel sets, by default all, each case ``repeats`` times.
 
     Raises
     ------
@@ -359,7 +359,7 @@ def _row(op: Op, kernel_set: str, seed: int, repeats: int) -> Row:
 
 
 def format_table(rows: Sequence[Row]) -> str:
-    """The rows as a table; below it, what is wrong with those that failed."""
+    """The rows as a table, followed by the messages of those that failed."""
     lines = [f"{'operation':<24}{'kernels':<12}{'error':>10}{'tolerance':>12}  verdict"]
     for row in rows:
         verdict = "pass" if row.passed else "FAIL"

@@ -1,4 +1,4 @@
-"""How weights begin. Each function draws a (fan_in, fan_out) float64 array; layers convert it to their dtype."""
+"""Weight initialisation. Each function draws a (fan_in, fan_out) float64 array; layers convert it to their dtype."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The judge of digits: a classifier that says what a generative model has drawn."""
+"""The judge: a digit classifier that evaluates the samples of generative models."""
 
 import hashlib
 import sys
@@ -9,13 +9,14 @@ from scratchgen.cache import cache_folder
 from scratchgen.checkpoint import load_checkpoint, save_checkpoint
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
-from scratchgen.models.classifier import Classifier, accuracy, class_probabilities, train_classifier
+from scratchgen.models.classifier import Classifier
+from scratchgen.tasks.classifier import accuracy, class_probabilities, train_classifier
 
-VERSION = 2  # of how the judge is built and trained; counted up whenever that makes another one
+VERSION = 3  # of the judge's network and training; incremented whenever they change
 
 
 class Judge:
-    """A trained classifier; ``accuracy`` is its share of right answers on the test images."""
+    """A trained classifier, with its ``accuracy`` on the test images."""
 
     def __init__(self, classifier: Classifier, test: Split) -> None:
         self.classifier = classifier
@@ -27,25 +28,25 @@ class Judge:
 
 
 def load_judge(data: Dataset) -> Judge:
-    """The judge trained on the data's training images, by a fixed seed: out of the user's cache, or made and put there.
+    """The judge trained on the data's training images with a fixed seed, from the user's cache or trained and cached.
 
-    What cannot be read there is made anew; where nothing can be kept, it is made each time.
+    It is trained again if the cached one cannot be read, and each time if it cannot be cached.
     """
     name, pixels = f"judge-{_digest(data.train)}.safetensors", data.train.images.shape[1]
     try:
         classifier = _read(name, pixels)
-    except UserError:  # not there, or damaged
-        print("training the judge of digits, once: it takes about half a minute", file=sys.stderr)
+    except UserError:  # missing or damaged
+        print("training the digit classifier that judges samples, once: it takes about half a minute", file=sys.stderr)
         classifier = train_classifier(data.train.images, data.train.labels, np.random.default_rng(0))
         try:
             _keep(name, classifier)
         except UserError as error:
-            print(f"the judge is not kept for the next time: {error}", file=sys.stderr)
+            print(f"the classifier could not be cached: {error}", file=sys.stderr)
     return Judge(classifier, data.test)
 
 
 def _digest(train: Split) -> str:
-    """Of all that makes a judge."""
+    """A hash of all that determines a judge."""
     digest = hashlib.sha256(f"{VERSION} {train.images.shape}".encode())
     for array in (train.images, train.labels):
         digest.update(np.ascontiguousarray(array).data)
@@ -53,7 +54,7 @@ def _digest(train: Split) -> str:
 
 
 def _read(name: str, pixels: int) -> Classifier:
-    """A classifier out of the cache; UserError where there is no good one."""
+    """The cached classifier; UserError if it is missing or damaged."""
     arrays, _ = load_checkpoint(cache_folder() / name)
     classifier = Classifier(pixels, np.random.default_rng(0))
     try:
@@ -65,10 +66,10 @@ def _read(name: str, pixels: int) -> Classifier:
 
 
 def _keep(name: str, classifier: Classifier) -> None:
-    """Put a classifier into the cache; UserError where that cannot be."""
+    """Cache a classifier; UserError if that fails."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise UserError(f"{folder}: cannot be created ({error.strerror})") from None
     save_checkpoint(folder / name, classifier.state_dict(), {})

@@ -1,4 +1,4 @@
-"""Layers: modules with named parameters, and the flat buffer in which an optimizer finds them."""
+"""Layers: modules with named parameters, and the flat buffer that optimizers update."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ import numpy as np
 
 import kernels
 from scratchgen import init, ops
-from scratchgen.noise import Masks
-from scratchgen.op import Place
+from scratchgen.op import OutputBuffer
+from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, no_grad
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,51 +26,51 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Parameter(Tensor):
-    """A leaf that optimizers write into. Once flattened, its data and gradient are views of the flat buffers."""
+    """A leaf that optimizers update. Once flattened, its data and gradient are views of the flat buffers."""
 
-    __slots__ = ("_place", "flat")
+    __slots__ = ("_buffer", "flat")
 
     def __init__(self, data: Any, dtype: Any = None) -> None:
         super().__init__(data, requires_grad=True, dtype=dtype)
         self.flat: FlatParameters | None = None
-        self._place: Place | None = None
+        self._buffer: OutputBuffer | None = None
 
     def __reduce__(self) -> tuple:
-        return Parameter, (np.asarray(self._data),)  # a copy or a pickle begins outside the flat buffer
+        return Parameter, (np.asarray(self._data),)  # copies and pickles are outside the flat buffer
 
     @property
-    def _gradient_place(self) -> Place | None:
-        return self._place if self.grad is None else None
+    def _gradient_buffer(self) -> OutputBuffer | None:
+        return self._buffer if self.grad is None else None
 
     def _receive(self, gradient: np.ndarray) -> None:
-        if self._place is None:
+        if self._buffer is None:
             super()._receive(gradient)
-        elif self.grad is None:  # the first gradient is written, not added: no pass to set zeros
-            if gradient is not self._place.array:  # most often it has been written there at once
-                kernels.active().memory.write(self._place.array, gradient)
-            self.grad = self._place.array
+        elif self.grad is None:  # the first gradient is written, not added, so the buffer needs no zeroing
+            if gradient is not self._buffer.array:  # usually the backward has written it there
+                kernels.active().memory.write(self._buffer.array, gradient)
+            self.grad = self._buffer.array
         else:
             kernels.active().memory.add_to(self.grad, gradient)
 
     def write(self, data: np.ndarray) -> None:
-        """Overwrite the numbers, and let graphs that used the old ones know."""
+        """Overwrite the data; graphs that used the old data detect this by the version."""
         self._data[...] = data
         self.version += 1
 
 
 class Buffer(Tensor):
-    """Numbers that a module keeps and saves beside its parameters, and that no gradient reaches."""
+    """Data that a module saves with its parameters, but that has no gradient."""
 
     __slots__ = ()
 
     def write(self, data: np.ndarray) -> None:
-        """Overwrite the numbers, and let graphs that used the old ones know."""
+        """Overwrite the data; graphs that used the old data detect this by the version."""
         self._data[...] = data
         self.version += 1
 
 
 class FlatParameters:
-    """Parameters side by side in one array ``data`` (n,), their gradients in ``grad`` (n,)."""
+    """Parameters stored contiguously in one array ``data`` (n,), their gradients in ``grad`` (n,)."""
 
     def __init__(self, parameters: Sequence[Parameter], data: np.ndarray, grad: np.ndarray) -> None:
         self.parameters, self.data, self.grad = list(parameters), data, grad
@@ -79,35 +79,36 @@ class FlatParameters:
         return flatten, (self.parameters,)
 
     def clear_gradients(self) -> None:
-        """Forget all gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def complete_gradient(self) -> np.ndarray:
-        """``grad``, with zeros for the parameters that no backward has reached."""
+        """``grad``, with zeros for parameters without a gradient."""
         for parameter in self.parameters:
             if parameter.grad is None:
-                assert parameter._place is not None  # flatten gave it one
-                parameter.grad = parameter._place.array
+                assert parameter._buffer is not None  # flatten gave it one
+                parameter.grad = parameter._buffer.array
                 kernels.active().memory.write(parameter.grad, 0.0)
         return self.grad
 
     def mark_written(self) -> None:
-        """Count up the version of every parameter."""
+        """Increment the version of every parameter."""
         for parameter in self.parameters:
             parameter.version += 1
 
 
 def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
-    """Move parameters into one buffer, so that an optimizer's step is one kernel call.
+    """Move parameters into one flat buffer, so that an optimizer step is one kernel call.
 
-    Parameters that already lie side by side in a buffer stay there and give a slice of it: flatten an autoencoder,
-    and its encoder can have an optimizer of its own. ValueError where that is not so, or where types are mixed.
+    Parameters that are already contiguous in a flat buffer stay there, and a slice of it is returned: flatten an
+    autoencoder, and its encoder can have its own optimizer. ValueError if only some are in a flat buffer, if they are
+    not contiguous in it, or if types are mixed.
     """
     if not parameters:
         raise ValueError("flatten: there are no parameters")
     if len({id(p) for p in parameters}) != len(parameters):
-        raise ValueError("flatten: a parameter is named twice")
+        raise ValueError("flatten: a parameter is given twice")
     home = parameters[0].flat
     if any(p.flat is not None for p in parameters):
         where = [id(p) for p in home.parameters] if home else []
@@ -120,7 +121,7 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
         end = start + sum(p.size for p in parameters)
         return FlatParameters(parameters, home.data[start:end], home.grad[start:end])
     if len({p.dtype for p in parameters}) > 1:
-        raise ValueError("flatten: parameters are of one float type")
+        raise ValueError("flatten: parameters must have one float type")
     memory = kernels.active().memory
     data = memory.empty((sum(p.size for p in parameters),), parameters[0].dtype)
     memory.concatenate(data, [p._data.reshape(-1) for p in parameters], 0)
@@ -128,15 +129,15 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
     start = 0
     for p in parameters:
         end = start + p.size
-        p._data, p._place = data[start:end].reshape(p.shape), Place(flat.grad[start:end].reshape(p.shape))
+        p._data, p._buffer = data[start:end].reshape(p.shape), OutputBuffer(flat.grad[start:end].reshape(p.shape))
         p.grad, p.flat, start = None, flat, end
     return flat
 
 
 class Module:
-    """Something with parameters.
+    """The base class of layers and models.
 
-    Parameters and modules that are attributes belong to it, and so do those in a list, tuple or dict attribute.
+    Parameters and modules belong to it if they are attributes, or in a list, tuple or dict that is an attribute.
     """
 
     training = True
@@ -145,11 +146,11 @@ class Module:
         return self.forward(*inputs)
 
     def forward(self, *inputs: Any) -> Any:
-        """What the module computes; subclasses write it."""
+        """The module's result; subclasses define it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def named_parameters(self) -> dict[str, Parameter]:
-        """Every parameter under its name, such as ``encoder.layers.0.weight``, in the order of definition."""
+        """Every parameter by name, such as ``encoder.layers.0.weight``, in the order of definition."""
         return {name: p for name, p in self.named_tensors().items() if isinstance(p, Parameter)}
 
     def parameters(self) -> list[Parameter]:
@@ -157,7 +158,7 @@ class Module:
         return list(self.named_parameters().values())
 
     def named_tensors(self) -> dict[str, Parameter | Buffer]:
-        """Every parameter and buffer under its name, in the order of definition."""
+        """Every parameter and buffer by name, in the order of definition."""
         found: dict[str, Parameter | Buffer] = {}
         for name, child in _children(vars(self)):
             own = child.named_tensors() if isinstance(child, Module) else {"": child}
@@ -168,11 +169,11 @@ class Module:
         return found
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter and buffer under its name."""
+        """A copy of every parameter and buffer by name."""
         return {name: np.array(p._data) for name, p in self.named_tensors().items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Overwrite parameters and buffers. ValueError, with nothing written, unless names, shapes and dtypes fit."""
+        """Overwrite parameters and buffers. ValueError, with nothing written, unless names, shapes and dtypes match."""
         mine = self.named_tensors()
         if mine.keys() != state.keys():
             missing, extra = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
@@ -186,28 +187,33 @@ class Module:
             p.write(state[name])
 
     def train(self, training: bool = True) -> None:
-        """Switch what behaves differently in training, such as dropout."""
+        """Set training mode, which affects dropout and batch normalisation."""
         self.training = training
         for _, child in _children(vars(self)):
             if isinstance(child, Module):
                 child.train(training)
 
     def eval(self) -> None:
-        """Switch to evaluation."""
+        """Set evaluation mode."""
         self.train(False)
 
-    def draw_from(self, masks: Masks | None) -> None:
-        """Have every dropout take its masks from these; see ``masked``."""
-        for _, child in _children(vars(self)):
-            if isinstance(child, Module):
-                child.draw_from(masks)
+    def modules(self) -> "list[Module]":
+        """This module and all its submodules."""
+        inside = [child.modules() for _, child in _children(vars(self)) if isinstance(child, Module)]
+        return [self, *(module for modules in inside for module in modules)]
+
+    def set_random(self, random: RandomStream) -> None:
+        """Let every dropout layer draw its masks from this stream."""
+        for module in self.modules():
+            if isinstance(module, Dropout):
+                module.random = random
 
 
 @contextmanager
 def frozen(module: Module) -> Iterator[None]:
-    """Inside the ``with`` block, graphs take the module's parameters for constants: no gradient reaches them.
+    """Inside the ``with`` block, the module's parameters are constants: they get no gradient.
 
-    A gradient still flows through the module, to its input.
+    Gradients still flow through the module to its input.
     """
     needed = [p for p in module.parameters() if p.requires_grad]
     for p in needed:
@@ -220,18 +226,8 @@ def frozen(module: Module) -> Iterator[None]:
 
 
 @contextmanager
-def masked(module: Module, masks: Masks) -> Iterator[None]:
-    """Inside the ``with`` block, every dropout of the module takes its masks from these."""
-    module.draw_from(masks)
-    try:
-        yield
-    finally:
-        module.draw_from(None)
-
-
-@contextmanager
 def evaluating(module: Module) -> Iterator[None]:
-    """Inside the ``with`` block the module evaluates and no graph is recorded; afterwards it is as it was."""
+    """Inside the ``with`` block the module is in evaluation mode and no graph is built; afterwards it is as before."""
     before = module.training
     module.eval()
     try:
@@ -259,7 +255,7 @@ class Dense(Module):
     activation : str
         "identity" or a name in ``ACTIVATIONS``.
     initializer : callable, optional
-        Draws the weights (see ``init``); He for relu and its kin, Glorot otherwise. The bias begins at 0.
+        Draws the weights (see ``init``); by default He for relu-like activations, else Glorot. Biases start at 0.
     """
 
     def __init__(
@@ -282,7 +278,7 @@ class Dense(Module):
 
 
 def _checked(activation: str, initializer: init.Initializer | None) -> tuple[str, init.Initializer]:
-    """The activation, if there is one of that name, and how weights before it begin."""
+    """The activation, if there is one of that name, and the initializer of the weights before it."""
     if activation != "identity" and activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r} is not one of identity, {', '.join(ACTIVATIONS)}")
     like_relu = activation in ("relu", "leaky_relu", "elu", "gelu")
@@ -311,9 +307,9 @@ class Maxout(Module):
 class BatchNormDense(Module):
     """activation(gamma (x weight - mean) / sqrt(variance + epsilon) + beta): (b, inputs) -> (b, outputs).
 
-    In training, mean and variance are those of the batch; running averages of them, of which ``momentum`` stays at each
-    step, are kept for evaluation. A bias before the mean is taken away would do nothing, so there is none. Source:
-    Ioffe & Szegedy 2015. Parameters as in ``Dense``.
+    In training, mean and variance are those of the batch; evaluation uses moving averages of them, with the decay
+    ``momentum``. There is no bias, since subtracting the mean would cancel it. Source: Ioffe & Szegedy 2015. Parameters
+    as in ``Dense``.
     """
 
     def __init__(
@@ -354,30 +350,29 @@ class BatchNormDense(Module):
 
 
 class Dropout(Module):
-    """In training, drops each number with probability ``rate`` and scales the rest by 1 / (1 - rate).
+    """In training, zeroes each element with probability ``rate`` and scales the others by 1 / (1 - rate).
 
-    Which ones, the masks of ``masked`` say; RuntimeError outside of it.
+    It draws from ``random``, which ``Module.set_random`` sets; RuntimeError in training without one.
     """
 
     def __init__(self, rate: float) -> None:
         if not 0 <= rate < 1:
-            raise ValueError(f"the dropout rate lies in [0, 1), not {rate}")
+            raise ValueError(f"the dropout rate must be in [0, 1), not {rate}")
         self.rate = rate
-        self.masks: Masks | None = None
-
-    def draw_from(self, masks: Masks | None) -> None:
-        self.masks = masks
+        self.random: RandomStream | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        if self.masks is None:
-            raise RuntimeError("dropout in training takes masks from somewhere: with masked(model, Masks(turn)): ...")
-        return ops.dropout(x, Tensor.wrap(self.masks(x.shape, x.dtype, self.rate)))
+        if self.random is None:
+            raise RuntimeError(
+                "dropout in training needs a random stream: call model.set_random(RandomStream(seed)) first"
+            )
+        return ops.dropout(x, self.random.dropout_mask(x.shape, x.dtype, self.rate))
 
 
 class Sequential(Module):
-    """One layer after the other."""
+    """Layers applied in order."""
 
     def __init__(self, *layers: Module) -> None:
         self.layers = list(layers)

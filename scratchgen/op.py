@@ -1,7 +1,27 @@
 """What an operation is, and the registry of all of them.
 
-An operation is plain data: a name, a signature, a domain for each input, a forward and a backward. Registering it is
-all it takes: the shape check, the gradient checks on every kernel set, their mutants and the command
+An operation is plain data: a name, a signature, a domain for each input, a forward and a backward. Here is a complete
+one, the product of a matrix x (b, i) with itself transposed, on two kernels that every set has:
+
+    def _gram(kernels, x):
+        out = kernels.memory.empty((len(x), len(x)), x.dtype)
+        kernels.dense.matmul_nt(out, x, x)                      # out = x x^T
+        return out, (x,)                                        # the result, and what the backward will need
+
+    def _gram_backward(kernels, needs_grad, dout, saved):
+        (x,) = saved
+        both = kernels.memory.empty_like(dout)
+        kernels.elementwise.add(both.reshape(-1), dout.reshape(-1), kernels.memory.copied(dout.T).reshape(-1))
+        dx = kernels.memory.empty_like(x)
+        kernels.dense.matmul(dx, both, x)                       # dx = (dout + dout^T) x
+        return (dx,)                                            # one gradient for each input
+
+    register(Op("gram", "(b,i)->(b,b)", (REAL,), _gram, _gram_backward))
+
+    def gram(x: Tensor) -> Tensor:
+        return apply("gram", x)
+
+Registering it is all it takes: the shape check, the gradient checks on every kernel set, their mutants and the command
 ``scratchgen gradcheck`` read the registry, so there is no operation without a check.
 """
 
@@ -29,8 +49,8 @@ class Case:
     kink: Callable[..., np.ndarray] | None = None
 
 
-class Place:
-    """That somebody asks for a gradient, and the array it is to be written into: a parameter's share of its buffer."""
+class OutputBuffer:
+    """A gradient is needed, and this is the array to write it into: a parameter's part of the flat gradient buffer."""
 
     __slots__ = ("array",)
 
@@ -38,9 +58,11 @@ class Place:
         self.array = array
 
 
-def new_gradient(kernels: Any, need: "bool | Place", shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Where a backward writes the gradient that ``need`` asks for: its place if it has one, else a new array."""
-    return need.array if isinstance(need, Place) else kernels.memory.empty(shape, dtype)
+def empty_gradient(
+    kernels: Any, needs_grad: "bool | OutputBuffer", shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """The array that a backward writes a gradient into: the output buffer, if the input has one, else a new array."""
+    return needs_grad.array if isinstance(needs_grad, OutputBuffer) else kernels.memory.empty(shape, dtype)
 
 
 @dataclass(frozen=True)
@@ -48,8 +70,8 @@ class Op:
     """An operation: its name, the shapes it takes, a domain for each input, and the cases in which it is checked.
 
     ``forward(kernels, *arrays, **params)`` returns the result and ``saved``, what backward will need; ``kernels`` is a
-    kernel set. ``backward(kernels, needs, dout, saved, **params)`` returns one gradient for each input; it may be None
-    where ``needs`` is False, for nobody asks for it, and may lie where ``new_gradient`` says.
+    kernel set. ``backward(kernels, needs_grad, dout, saved, **params)`` returns a gradient for each input, in an array
+    from ``empty_gradient`` or its own; it may be None where ``needs_grad`` is False.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules. A step is one kernel call over the flat buffer of the parameters."""
+"""Optimizers and schedules. A step is one kernel call over the flat buffer of the parameters."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,116 +8,126 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 import kernels
+from scratchgen.capture import from_host
 from scratchgen.nn import Buffer, FlatParameters, Module, Parameter, flatten
+from scratchgen.tensor import Tensor
 
 Schedule = Callable[[int], float]
+Parameters = Module | list[Parameter]
 M = TypeVar("M", bound=Module)
 
 
 class Optimizer:
-    """What all optimizers share. ``lr`` may be set at any time; ``steps`` counts the steps taken.
+    """What all optimizers share.
 
-    ``slots`` names the arrays that an optimizer keeps for itself, of the size of the parameters. A step is ``step()``;
-    where steps are replayed (``recorded``), it is ``next_rates()`` each time, and ``update`` in what is replayed.
+    ``lr`` is the learning rate, or a schedule: a function of the number of steps taken before. It may be set at any
+    time. ``steps`` counts the steps taken, and ``state`` holds the arrays that the optimizer keeps, of the size of the
+    parameters, under the names in ``slots``.
     """
 
     slots: tuple[str, ...] = ()
 
-    def __init__(self, parameters: Module | list[Parameter], lr: float) -> None:
+    def __init__(self, parameters: Parameters, lr: float | Schedule) -> None:
         self.flat: FlatParameters = flatten(parameters.parameters() if isinstance(parameters, Module) else parameters)
         self.lr, self.steps = lr, 0
-        self.moments = {name: np.zeros_like(self.flat.data) for name in self.slots}
+        self.state = {name: np.zeros_like(self.flat.data) for name in self.slots}
+        self._unguarded = np.zeros_like(self.flat.data[:1])
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the last step."""
+        """Clear the gradients."""
         self.flat.clear_gradients()
 
-    def step(self) -> None:
-        """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero."""
-        arrays = np.array(self.next_rates(), self.flat.data.dtype), np.zeros(1)  # a guard that lets all pass
-        self.update(*map(kernels.active().memory.to_device, arrays))
+    def step(self, loss: Tensor | None = None) -> None:
+        """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero.
 
-    def next_rates(self) -> tuple[float, ...]:
-        """Count a step. Returns what changes from step to step, for ``update``."""
-        self.steps += 1
-        return self._rates()
-
-    def update(self, rates: Any, guard: Any) -> None:
-        """Update the parameters from their gradients, by ``rates``, if all numbers of ``guard`` (k) are finite.
-
-        Both lie where kernels compute; rates are of the parameters' float type, a guard is float64.
+        Where a ``loss`` is given and is not finite, nothing is updated.
         """
+        guard = self._unguarded if loss is None else loss._data.reshape(-1)
+        rates = from_host(self._next_rates, self.flat.data.dtype)
         self._update(self.flat.data, self.flat.complete_gradient(), rates, guard)
         self.flat.mark_written()
 
-    def _rates(self) -> tuple[float, ...]:
-        return (self.lr,)
+    def _next_rates(self) -> tuple[float, ...]:
+        """Count a step; the numbers that its kernel reads."""
+        lr = value_at(self.lr, self.steps)
+        rates = self._rates(lr, self.steps)
+        self.steps += 1
+        return rates
+
+    def _rates(self, lr: float, steps: int) -> tuple[float, ...]:
+        return (lr,)
 
     def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
         raise NotImplementedError
 
     def clip_gradient_norm(self, largest: float) -> float:
         """Scale the gradient to norm ``largest`` if it is longer (Pascanu et al. 2013); returns its norm before."""
-        norm = self.gradient_norm()
+        norm = self.gradient_norm().item()
         if norm > largest:
             self.flat.grad *= self.flat.grad.dtype.type(largest / norm)
         return norm
 
-    def gradient_norm(self) -> float:
-        """The Euclidean norm of the whole gradient."""
-        return math.sqrt(self.squared_norm().item())
+    def gradient_norm(self) -> Tensor:
+        """The Euclidean norm (1,) of the whole gradient, float64."""
+        active = kernels.active()
+        squares, norm = (active.memory.empty((1,), np.dtype(np.float64)) for _ in range(2))
+        active.reductions.sum_squares(squares, self.flat.complete_gradient())
+        active.elementwise.sqrt(norm, squares)
+        return Tensor.wrap(norm)
 
-    def squared_norm(self) -> Any:
-        """The sum (1,) of the squares of the whole gradient, float64, where kernels compute."""
-        total = kernels.active().memory.empty((1,), np.dtype(np.float64))
-        kernels.active().reductions.sum_squares(total, self.flat.complete_gradient())
-        return total
-
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all that a resumed optimizer needs."""
-        return {"steps": np.array([self.steps]), **{name: np.array(m) for name, m in self.moments.items()}}
+        return {"steps": np.array([self.steps]), **{name: np.array(array) for name, array in self.state.items()}}
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from ``state()``. ValueError, with nothing written, if it is another optimizer's."""
-        kinds = {name: (array.shape, array.dtype) for name, array in self.state().items()}
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state_dict()``. ValueError, with nothing written, if it is another optimizer's."""
+        kinds = {name: (array.shape, array.dtype) for name, array in self.state_dict().items()}
         if {name: (array.shape, array.dtype) for name, array in state.items()} != kinds:
             raise ValueError(f"{type(self).__name__} keeps {kinds}; the state has {sorted(state)}, or others")
         self.steps = int(state["steps"][0])
-        for name, moment in self.moments.items():
-            moment[...] = state[name]
+        for name, array in self.state.items():
+            array[...] = state[name]
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum (Polyak 1964), or Nesterov's (Sutskever et al. 2013)."""
+    """SGD with momentum (Polyak 1964), or Nesterov's (Sutskever et al. 2013). ``momentum`` may be a schedule too."""
 
     slots = ("velocity",)
 
     def __init__(
-        self, parameters: Module | list[Parameter], lr: float, momentum: float = 0.0, nesterov: bool = False
+        self,
+        parameters: Parameters,
+        lr: float | Schedule,
+        momentum: float | Schedule = 0.0,
+        nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, lr)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def _rates(self) -> tuple[float, ...]:
-        return self.lr, self.momentum
+    def _rates(self, lr: float, steps: int) -> tuple[float, ...]:
+        return lr, value_at(self.momentum, steps)
 
     def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
-        kernels.active().optimizers.sgd_step(param, self.moments["velocity"], grad, rates, guard, self.nesterov)
+        kernels.active().optimizers.sgd_step(param, self.state["velocity"], grad, rates, guard, self.nesterov)
 
 
 class RMSProp(Optimizer):
-    """Steps divided by a running root mean square of the gradient (Tieleman & Hinton 2012)."""
+    """Steps divided by a moving root mean square of the gradient (Tieleman & Hinton 2012)."""
 
     slots = ("mean_square",)
 
     def __init__(
-        self, parameters: Module | list[Parameter], lr: float = 1e-3, decay: float = 0.9, epsilon: float = 1e-8
+        self,
+        parameters: Parameters,
+        lr: float | Schedule = 1e-3,
+        decay: float = 0.9,
+        epsilon: float = 1e-8,
     ) -> None:
         super().__init__(parameters, lr)
         self.decay, self.epsilon = decay, epsilon
 
     def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
-        mean_square = self.moments["mean_square"]
+        mean_square = self.state["mean_square"]
         kernels.active().optimizers.rmsprop_step(param, mean_square, grad, rates, guard, self.decay, self.epsilon)
 
 
@@ -126,23 +136,23 @@ class Adagrad(Optimizer):
 
     slots = ("sum_square",)
 
-    def __init__(self, parameters: Module | list[Parameter], lr: float = 1e-2, epsilon: float = 1e-10) -> None:
+    def __init__(self, parameters: Parameters, lr: float | Schedule = 1e-2, epsilon: float = 1e-10) -> None:
         super().__init__(parameters, lr)
         self.epsilon = epsilon
 
     def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
-        kernels.active().optimizers.adagrad_step(param, self.moments["sum_square"], grad, rates, guard, self.epsilon)
+        kernels.active().optimizers.adagrad_step(param, self.state["sum_square"], grad, rates, guard, self.epsilon)
 
 
 class Adam(Optimizer):
-    """Running means of gradient and squared gradient, both bias-corrected (Kingma & Ba 2014, algorithm 1)."""
+    """Moving averages of gradient and squared gradient, both bias-corrected (Kingma & Ba 2014, algorithm 1)."""
 
     slots = ("m", "v")
 
     def __init__(
         self,
-        parameters: Module | list[Parameter],
-        lr: float = 1e-3,
+        parameters: Parameters,
+        lr: float | Schedule = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
@@ -150,30 +160,31 @@ class Adam(Optimizer):
         super().__init__(parameters, lr)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
 
-    def _rates(self) -> tuple[float, ...]:
-        return self.lr / (1 - self.beta1**self.steps), 1 / (1 - self.beta2**self.steps)
+    def _rates(self, lr: float, steps: int) -> tuple[float, ...]:
+        return lr / (1 - self.beta1 ** (steps + 1)), 1 / (1 - self.beta2 ** (steps + 1))
 
     def _update(self, param: Any, grad: Any, rates: Any, guard: Any) -> None:
         constants = self.beta1, self.beta2, self.epsilon
-        kernels.active().optimizers.adam_step(param, *self.moments.values(), grad, rates, guard, *constants)
+        kernels.active().optimizers.adam_step(param, *self.state.values(), grad, rates, guard, *constants)
 
 
-class RunningAverage(Generic[M]):
-    """A copy ``module`` of a module, whose parameters and buffers follow those of the original.
+class ExponentialMovingAverage(Generic[M]):
+    """A copy ``module`` of a module, whose parameters and buffers are moving averages of the original's.
 
-    Moved after every step of training it holds a running average (Polyak & Juditsky 1992), from which a generator draws
-    better than from where it happens to be (Yazıcı et al. 2018).
+    Updated after every training step (Polyak & Juditsky 1992): a generator averaged like this draws better samples than
+    the last one (Yazıcı et al. 2018). ``decay()`` says how much of the old average stays at the next step.
     """
 
-    def __init__(self, original: M) -> None:
-        self.module = deepcopy(original)
+    def __init__(self, original: M, decay: Callable[[], float]) -> None:
+        self.module, self.decay = deepcopy(original), decay
         self.flat, self.original = (flatten(m.parameters()) for m in (self.module, original))
         mine, theirs = (m.named_tensors().values() for m in (self.module, original))
         self.buffers = [pair for pair in zip(mine, theirs, strict=True) if isinstance(pair[0], Buffer)]
 
-    def step(self, decay: Any) -> None:
-        """Move towards the original. ``decay`` (1,), where kernels compute, says how much of the old numbers stays."""
+    def step(self) -> None:
+        """average = decay average + (1 - decay) original."""
         average_step = kernels.active().optimizers.average_step
+        decay = from_host(lambda: [self.decay()], self.flat.data.dtype)
         average_step(self.flat.data, self.original.data, decay)
         self.flat.mark_written()
         for mine, theirs in self.buffers:
@@ -184,9 +195,19 @@ class RunningAverage(Generic[M]):
 # ---- schedules: functions from the number of steps taken to the learning rate of the next ----
 
 
+def value_at(value: float | Schedule, step: int) -> float:
+    """A number, or what a schedule says after so many steps."""
+    return value(step) if callable(value) else value
+
+
 def constant(lr: float) -> Schedule:
     """``lr`` throughout."""
     return lambda step: lr
+
+
+def linear(first: float, last: float, steps: float) -> Schedule:
+    """Linear from ``first`` to ``last`` over the first ``steps``, and ``last`` from then on."""
+    return lambda step: first + min(1.0, step / steps if steps else 1.0) * (last - first)
 
 
 def staircase(lr: float, factor: float, every: int) -> Schedule:

@@ -21,16 +21,16 @@ DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's ca
 
 
 def positive(text: str) -> int:
-    """A whole number above 0."""
+    """A positive integer."""
     if not text.isdecimal() or not 0 < int(text) < 2**31:  # what NumPy takes as a size
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0, and below 2^31")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer below 2^31")
     return int(text)
 
 
 def whole(text: str) -> int:
-    """A whole number, 0 or above."""
+    """A non-negative integer."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
     return int(text)
 
 
@@ -49,7 +49,7 @@ def number(text: str) -> float:
 class Option:
     """``--name``, for the field of that name in a ``part`` of the configuration: "run", "network" or "training".
 
-    ``takes`` is a function from the text, shown as ``metavar``, or the values to choose from.
+    ``takes`` is a function that converts the text, shown as ``metavar``, or the choices.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Option:
     metavar: str | None = None
 
     def add(self, parser: argparse.ArgumentParser, config: RunConfig) -> None:
-        """Enter the option, with the value of ``config`` as the default that its help names."""
+        """Add the option; its help shows the value in ``config`` as the default."""
         default = getattr(config if self.part == "run" else getattr(config, self.part), self.name)
         known = f" ({default})" if default is not None else ""
         kind = {"type": self.takes, "metavar": self.metavar} if callable(self.takes) else {"choices": self.takes}
@@ -67,20 +67,20 @@ class Option:
 
 
 RUN_OPTIONS = (
-    Option("data", "run", SOURCES, "auto: MNIST where it can be had, else strokes"),
+    Option("data", "run", SOURCES, "auto: MNIST if available, else strokes"),
     Option("data_dir", "run", Path, DATA_DIR, "DIR"),
     Option("epochs", "run", positive, "passes over the training images", "N"),
-    Option("batch_size", "run", positive, "images a step", "N"),
-    Option("seed", "run", whole, "of every random choice", "N"),
-    Option("kernels", "run", kernels.NAMES, "what computes"),
+    Option("batch_size", "run", positive, "images per step", "N"),
+    Option("seed", "run", whole, "random seed", "N"),
+    Option("kernels", "run", kernels.NAMES, "kernel set"),
 )
 LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code", "J")
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
-        replace(LATENT_DIM, help="dimensions of the code; 2 brings the scatter and the manifold"),
+        replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
         Option("samples", "training", positive, "draws of z for each image", "M"),
-        Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or anew"),
+        Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
         Option("beta", "training", number, "weight of the KL term", "B"),
         Option("beta_warmup", "training", number, "epochs over which beta rises from 0", "EPOCHS"),
         Option("lr", "training", number, "Adam's learning rate", "X"),
@@ -89,52 +89,52 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         replace(LATENT_DIM, help="dimensions of the noise"),
         Option("objective", "training", GENERATOR_OBJECTIVES, "what the generator minimises"),
         Option("real_label", "training", number, "the discriminator's target for data; below 1 smooths", "Y"),
-        Option("discriminator_steps", "training", positive, "its steps for each one of the generator", "K"),
+        Option("discriminator_steps", "training", positive, "discriminator steps per generator step", "K"),
         Option("generator_lr", "training", number, "the generator's learning rate", "X"),
         Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),
     ),
     "aae": (
         LATENT_DIM,
         Option("prior", "network", PRIORS, "p(z), to which the codes are matched"),
-        Option("posterior", "network", POSTERIORS, "q(z|x): a code an image, a normal distribution, or any"),
-        Option("labels_for", "network", LABELS_FOR, "who is given the labels"),
-        Option("labels", "training", whole, "training images whose label is given", "N"),
-        Option("reconstruction_lr", "training", number, "learning rate of the reconstruction", "X"),
+        Option("posterior", "network", POSTERIORS, "q(z|x): one code per image, a normal, or any distribution"),
+        Option("labels_for", "network", LABELS_FOR, "the network that takes the labels"),
+        Option("labels", "training", whole, "number of labelled training images", "N"),
+        Option("reconstruction_lr", "training", number, "learning rate of the reconstruction phase", "X"),
         Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),
-        Option("encoder_lr", "training", number, "the encoder's learning rate against the discriminator", "X"),
+        Option("encoder_lr", "training", number, "the encoder's learning rate in the regularisation phase", "X"),
     ),
 }
 
 
 def add_config_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
-    """Enter what makes the configuration of a run: all that ``configure`` reads."""
+    """Add the options of a run's configuration: all that ``configure`` reads."""
     config = next(iter(recipe.configs.values()))
-    parser.epilog = f"In brackets: the default; where a configuration sets it, that of {config.name}."
+    parser.epilog = f"In brackets: the default; where it depends on --config, that of {config.name}."
     parser.add_argument("--config", choices=recipe.configs, help=f"named configuration ({config.name})")
     for option in (*RUN_OPTIONS, *OPTIONS[recipe.model]):
         option.add(parser, config)
 
 
 def add_train_options(parser: argparse.ArgumentParser, recipe: Recipe) -> None:
-    """Enter everything that ``train MODEL`` takes."""
+    """Add all options of ``train MODEL``."""
     add_config_options(parser, recipe)
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"the run's folder (runs/{recipe.model}-CONFIG)")
     parser.add_argument(
         "--resume",
         type=Path,
         metavar="DIR",
-        help="continue this run; --epochs may add to it, which stretches a cosine or staged schedule (a new run)",
+        help="continue this run; a larger --epochs extends it and stretches a cosine or staged schedule (a new run)",
     )
 
 
 def given(options: argparse.Namespace, recipe: Recipe) -> dict[str, Any]:
-    """What was typed, by the names of the fields that it replaces."""
+    """The options given on the command line, by field name."""
     names = [option.name for option in (*RUN_OPTIONS, *OPTIONS[recipe.model])]
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def configure(options: argparse.Namespace, recipe: Recipe) -> RunConfig:
-    """The named configuration, or the recipe's first, with what was typed. UserError if the values do not fit."""
+    """The named configuration, or the recipe's first, with the given options. UserError for invalid values."""
     config = recipe.configs[options.config] if options.config else next(iter(recipe.configs.values()))
     parts: dict[str, dict[str, Any]] = {"run": {}, "network": {}, "training": {}}
     part_of = {option.name: option.part for option in (*RUN_OPTIONS, *OPTIONS[recipe.model])}

@@ -1,6 +1,6 @@
-"""Priors p(z) that codes are shaped into (L25), after Makhzani et al. 2015.
+"""Priors p(z) to which codes are matched (L25), after Makhzani et al. 2015.
 
-Two of them, ``REGIONS``, have a region for each of ten classes: with labels, codes of a class are drawn in its region.
+Two of them, ``REGIONS``, have a region for each of ten classes: draws with a label lie in the region of its class.
 """
 
 import math
@@ -17,8 +17,8 @@ REGIONS = ("mixture", "swiss-roll")
 class Prior:
     """A distribution p(z) of codes of ``dim`` dimensions.
 
-    ``labels`` (n,) are classes 0..9, or ``UNLABELLED`` where a class is not known, which counts as any; a prior
-    without regions does not look at them.
+    ``labels`` (n,) are classes 0..9, or ``UNLABELLED``, which stands for any class; a prior without regions ignores
+    them.
     """
 
     dim: int
@@ -28,18 +28,18 @@ class Prior:
         raise NotImplementedError
 
     def log_prob(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """log p(z) (n,) of codes z (n, dim), given their labels if there are some; where there is a density."""
+        """log p(z) (n,) of codes z (n, dim), or log p(z | label). NotImplementedError without a density."""
         raise NotImplementedError(f"{type(self).__name__} has no density")
 
     def region(self, z: np.ndarray) -> np.ndarray:
-        """The class (n,), int64, in whose region codes z (n, dim) lie; where there are regions."""
+        """The class (n,), int64, of the region of each code z (n, dim). NotImplementedError without regions."""
         raise NotImplementedError(f"{type(self).__name__} has no regions")
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
-        """Codes (rows * columns, 2), row by row, for a picture of what is decoded from all over the prior.
+        """A grid of codes (rows * columns, 2), row by row, that covers the prior, to be decoded into a picture.
 
-        z1 grows to the right and z2 upwards; where there are regions, each of ten rows is one. ValueError for codes
-        that are not of two dimensions, or another number of rows.
+        z1 grows to the right and z2 upwards; with regions, each of ten rows covers one. ValueError for codes that
+        are not two-dimensional, or another number of rows.
         """
         raise NotImplementedError
 
@@ -57,7 +57,7 @@ class Gaussian(Prior):
         return _log_normal(z, self.sd).sum(axis=1)
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
-        """Over the quantiles (i + 0.5) / n of both dimensions, so that every code stands for as much probability."""
+        """At the quantiles (i + 0.5) / n of both dimensions, so that every code represents the same probability."""
         _require_two(self.dim)
         return _grid(*([self.sd * NormalDist().inv_cdf(p) for p in _middles(n)] for n in (rows, columns)))
 
@@ -76,7 +76,7 @@ class Uniform(Prior):
         return np.where(inside, -self.dim * math.log(2 * self.limit), -np.inf)
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
-        """In the middles of equal cells."""
+        """At the centres of equal cells."""
         _require_two(self.dim)
         return _grid(*([self.limit * (2 * p - 1) for p in _middles(n)] for n in (rows, columns)))
 
@@ -113,7 +113,7 @@ class Mixture(Prior):
         return self._log_components(z).argmax(axis=1)
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
-        """Row k goes along the axis of component k, outwards, over the quantiles (j + 0.5) / columns."""
+        """Row k follows the axis of component k outwards, at the quantiles (j + 0.5) / columns."""
         _require_a_row_each(rows)
         radii = np.array([NormalDist(self.shift, self.along).inv_cdf(p) for p in _middles(columns)])
         return (radii[:, None] * self.axes[:, None]).reshape(-1, 2)
@@ -124,15 +124,15 @@ class Mixture(Prior):
 
 
 class SwissRoll(Prior):
-    """A spiral of two turns, a stretch of which is the region of a class (Makhzani et al. 2015, section 2.3).
+    """A spiral of two turns, divided into a segment for each class (Makhzani et al. 2015, section 2.3).
 
     With u uniform in [label / 10, (label + 1) / 10], a code has the radius 3 sqrt(u) and the angle 4 pi sqrt(u). Codes
     lie on a line, so they have no density in the plane.
     """
 
     dim = 2
-    points = 5_000  # of the roll, to look for the nearest
-    at_once = 1_000  # codes compared with all of them
+    points = 5_000  # of the roll, among which the nearest is found
+    at_once = 1_000  # codes compared with all points at a time
 
     def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
         k = _classes(n, rng, labels)
@@ -148,7 +148,7 @@ class SwissRoll(Prior):
         return nearest * CLASSES // self.points
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
-        """Row k goes along the stretch of class k, outwards, in equal steps of u."""
+        """Row k follows the segment of class k outwards, in equal steps of u."""
         _require_a_row_each(rows)
         return self._at((np.arange(CLASSES)[:, None] + _middles(columns)).reshape(-1) / CLASSES)
 
@@ -161,7 +161,7 @@ class SwissRoll(Prior):
 def make_prior(name: str, dim: int) -> Prior:
     """The prior of that name, one of ``PRIORS``, over codes of ``dim`` dimensions. ValueError if there is none."""
     if name in REGIONS and dim != 2:
-        raise ValueError(f"the prior {name} lies in two dimensions, not {dim}; take latent_dim 2 or another prior")
+        raise ValueError(f"the prior {name} has two dimensions, not {dim}; use latent_dim 2 or another prior")
     if name == "gaussian":
         return Gaussian(dim)
     if name == "uniform":
@@ -179,7 +179,7 @@ def _log_normal(x: np.ndarray, sd: float) -> np.ndarray:
 
 
 def _classes(n: int, rng: np.random.Generator, labels: np.ndarray | None) -> np.ndarray:
-    """The labels (n,), drawn where there is none."""
+    """The labels (n,), drawn uniformly where there is none."""
     drawn = rng.integers(CLASSES, size=n)
     if labels is None:
         return drawn
@@ -191,14 +191,14 @@ def _checked(labels: np.ndarray, n: int) -> np.ndarray:
     """Labels (n,). ValueError if they are not n classes."""
     labels = np.asarray(labels)
     if labels.shape != (n,) or not np.isin(labels, np.arange(UNLABELLED, CLASSES)).all():
-        raise ValueError(f"labels are {n} classes 0..{CLASSES - 1}, or {UNLABELLED} for any; got {labels}")
+        raise ValueError(f"labels must be {n} classes 0..{CLASSES - 1}, or {UNLABELLED} for any; got {labels}")
     return labels
 
 
 def _middles(n: int) -> list[float]:
-    """The middles of n equal cells of [0, 1]."""
+    """The centres of n equal cells of [0, 1]."""
     if n < 1:
-        raise ValueError(f"a walk has at least one row and one column, not {n}")
+        raise ValueError(f"a walk needs at least one row and one column, got {n}")
     return [(i + 0.5) / n for i in range(n)]
 
 
@@ -210,9 +210,9 @@ def _grid(rows: list[float], columns: list[float]) -> np.ndarray:
 
 def _require_two(dim: int) -> None:
     if dim != 2:
-        raise ValueError(f"only codes of two dimensions can be walked over, not of {dim}")
+        raise ValueError(f"a walk needs two-dimensional codes, not {dim} dimensions")
 
 
 def _require_a_row_each(rows: int) -> None:
     if rows != CLASSES:
-        raise ValueError(f"this prior is walked over in {CLASSES} rows, one a class, not in {rows}")
+        raise ValueError(f"a walk over this prior needs {CLASSES} rows, one for each class, not {rows}")

@@ -1,7 +1,7 @@
-"""Where the time of a training step goes: into which kernels, how near to what the machine can do, and between them.
+"""Where the time of a training step goes: into which kernels, how close to the machine's limits, and between kernels.
 
-The steps are those of training: the same task on the same batches. They come in rounds, first some that run as always
-and say what a step takes, then as many that compute with a kernel set that has a clock around each kernel.
+The steps are those of training: the same task on the same batches. In each round some steps run unchanged, for the time
+of a step, then as many with a kernel set that has a timer around each kernel.
 """
 
 import os
@@ -21,20 +21,24 @@ import numpy as np
 import kernels
 from kernels.cpu.optimizers import average_step
 from kernels.cpu.products import product_tiled
+from scratchgen.capture import Capture
 from scratchgen.data import Dataset
+from scratchgen.random import stream
 from scratchgen.recipes import RunConfig
 from scratchgen.runs import versions
-from scratchgen.training import NotFinite, Task, batches, require_finite, stream
+from scratchgen.tasks.task import Task
+from scratchgen.tensor import Tensor
+from scratchgen.training import NotFinite, batches, require_finite
 
-WARM_UP, ROUND = 20, 10  # steps of either kind: the first, in which kernels compile; in a round
-HELD_UP = 1.25  # times the usual: a round that takes longer shared its core, and is left out
-SIDE, LARGE = 1024, 1 << 25  # of the matrices, and the size of the float32 arrays, that the ceilings are measured on
-# The kernels that are matrix products, and the axis of their second argument along which they add up.
+WARM_UP, ROUND = 20, 10  # steps of each kind: before the first round, while kernels compile; in a round
+HELD_UP = 1.25  # times the median: a slower round shared its core and is left out
+SIDE, LARGE = 1024, 1 << 25  # of the square matrices, and size of the float32 arrays, for measuring the ceilings
+# The kernels that are matrix products, and the axis of their second argument that is summed over.
 PRODUCTS = {"dense.matmul": -1, "dense.matmul_nt": -1, "dense.matmul_tn": -2, "dense.dense_forward": -1}
 
 
 class Call(NamedTuple):
-    """A call of a kernel. ``flops`` are counted of products only."""
+    """A kernel call. ``flops`` are counted for matrix products only."""
 
     kernel: str
     nanoseconds: int
@@ -43,7 +47,7 @@ class Call(NamedTuple):
 
 
 class Round(NamedTuple):
-    """So many steps without clocks and as many with them, the seconds of both, and the kernels called in the latter."""
+    """``steps`` steps without timers and as many with them, the seconds of both, and the kernel calls of the latter."""
 
     steps: int
     plain: float
@@ -52,10 +56,10 @@ class Round(NamedTuple):
 
 
 def timed(kernel_set: ModuleType, calls: list[Call]) -> ModuleType:
-    """The same kernels, each of whose calls is entered in ``calls``, under a name such as ``dense.matmul``.
+    """The same kernels, which append each call to ``calls``, under a name such as ``dense.matmul``.
 
-    Bytes are the sizes of the arguments that are arrays, each counted once, be it read, written or both. Operations are
-    2 m k n for a product of (m, k) and (k, n), terms that are zero included. What a kernel calls is part of it.
+    ``nbytes`` is the size of all array arguments, each counted once whether it is read, written or both. ``flops`` is
+    2 m k n for a product of (m, k) and (k, n), including terms that are zero. Nested calls count for the outer kernel.
     """
     return kernels.wrapped(kernel_set, lambda name, kernel: _timed(name, kernel, calls))
 
@@ -73,19 +77,19 @@ def _timed(name: str, kernel: Callable[..., None], calls: list[Call]) -> Callabl
 
 
 def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[str, Any]:
-    """Take ``steps`` training steps with clocks and as many without; what was found, in a form that JSON can hold.
+    """Take ``steps`` training steps with timers and as many without; returns a JSON-serialisable report.
 
     ``task`` and ``data`` are those of ``runs.prepare``. Calls and ms are means over the steps that count, ``share`` is
-    of a step without clocks, and rates are in 10^9 a second. NotFinite if a metric becomes so.
+    that of a step without timers, and rates are in 10^9 per second. NotFinite if a metric is not finite.
     """
-    coming, noise = _endless_batches(config, data), stream(config.seed, "noise")
+    coming, step = _endless_batches(config, data), Capture(task.train_step, *task.modules())
 
     def take(count: int, kernel_set: str | ModuleType) -> float:
-        """The seconds of so many steps, their batches included."""
+        """The seconds of ``count`` steps, their batches included."""
         start = time.perf_counter()
         with kernels.use(kernel_set), np.errstate(all="ignore"):  # as in training
-            for images, labels in islice(coming, count):
-                require_finite(task.step(images, labels, noise)())
+            for x, labels in islice(coming, count):
+                require_finite(step(x, labels, **task.step_options()).read())
         return time.perf_counter() - start
 
     rounds, calls = [], list[Call]()
@@ -93,7 +97,7 @@ def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[st
     try:
         for kernel_set in (config.kernels, with_clocks):
             take(WARM_UP, kernel_set)
-        for done in range(0, steps, ROUND):  # in turns, so that a change of the clock rate falls on both kinds
+        for done in range(0, steps, ROUND):  # alternating, so that a change of the clock rate affects both kinds
             count = min(ROUND, steps - done)
             plain = take(count, config.kernels)
             calls.clear()
@@ -112,7 +116,7 @@ def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[st
     }
 
 
-def _endless_batches(config: RunConfig, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _endless_batches(config: RunConfig, data: Dataset) -> Iterator[tuple[Tensor, np.ndarray]]:
     """The batches of training, epoch after epoch."""
     shuffle, images = stream(config.seed, "shuffle"), kernels.active().memory.to_device(data.train.images)
     while True:
@@ -120,7 +124,7 @@ def _endless_batches(config: RunConfig, data: Dataset) -> Iterator[tuple[np.ndar
 
 
 def summarize(rounds: list[Round]) -> dict[str, Any]:
-    """What the rounds say of a step and of each kernel, without those rounds in which the machine was held up."""
+    """The means per step and per kernel, without the rounds in which the machine was busy."""
     pace = [(r.plain + r.clocked) / r.steps for r in rounds]
     kept = [r for r, seconds in zip(rounds, pace, strict=True) if seconds <= HELD_UP * statistics.median(pace)]
     steps = sum(r.steps for r in kept)
@@ -147,9 +151,11 @@ def summarize(rounds: list[Round]) -> dict[str, Any]:
 
 
 def ceilings() -> dict[str, float]:
-    """What the machine can do, the best of a few: 10^9 operations a second of a large float32 product, 10^9 bytes a
-    second of arrays larger than the caches. NumPy takes as many threads as its BLAS does, and one for the copy;
-    ``product_tiled`` and the triad x = a x + b y take all of Numba's."""
+    """The machine's limits, each the best of a few measurements, in 10^9 per second.
+
+    Operations of a large float32 product, and bytes of arrays larger than the caches. NumPy's product uses the threads
+    of its BLAS, its copy one; ``product_tiled`` and the triad x = a x + b y use all of Numba's.
+    """
     a, b, out = (np.ones((SIDE, SIDE), np.float32) for _ in range(3))
     x, y = (np.ones(LARGE, np.float32) for _ in range(2))
     return {
@@ -171,7 +177,7 @@ def _fastest(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def processor() -> str:
-    """Its name, as far as the system tells."""
+    """The processor's name, as far as the system tells."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
@@ -179,13 +185,13 @@ def processor() -> str:
 
 
 def table(report: dict[str, Any]) -> str:
-    """What ``measure`` found, to be read."""
+    """The report of ``measure`` as text."""
     top, step, left_out = report["ceilings"], report["step_ms"], report["steps"] - report["steps_counted"]
     flops, nbytes = max(top["gflops_blas"], top["gflops_tiled"]), max(top["gbytes_copy"], top["gbytes_triad"])
     lines = [
         f"{report['model']} {report['name']} on {report['data']}, batches of {report['batch_size']}, kernels "
         f"{report['kernels']}: means over {report['steps_counted']} steps"
-        + f" ({left_out} left out: the machine was held up)"
+        + f" ({left_out} left out: the machine was busy)"
         * (left_out > 0),
         f"{report['processor']}, {report['cores']} cores, Numba threads: {report['numba_threads']}; "
         + ", ".join(f"{name} {number}" for name, number in report["versions"].items()),
@@ -211,12 +217,12 @@ def table(report: dict[str, Any]) -> str:
     ):
         lines.append(f"{name:<62}{ms:9.3f} ms{ms / step:8.1%}")
     lines += [
-        f"{'the clocks around the kernels, not in the above':<62}{report['step_with_clocks_ms'] - step:9.3f} ms",
+        f"{'the timers around the kernels, not included above':<62}{report['step_with_clocks_ms'] - step:9.3f} ms",
         "",
-        "The last two lines are differences of steps: on a busy machine only their sum is sure.",
-        "GFLOP/s: 2 m k n operations a product. GB/s: each array that a kernel is given, once;",
-        "what lies in a cache may pass the ceiling, which is memory's.",
+        "The last two lines are differences of step times: on a busy machine only their sum is reliable.",
+        "GFLOP/s: 2 m k n operations per product. GB/s: each array argument counted once;",
+        "arrays in a cache may exceed the ceiling, which is that of main memory.",
     ]
     if report["kernels"] == "cpu":
-        lines.append("Products leave out terms that are zero, yet these count: they may pass theirs.")
+        lines.append("Products skip zero terms, which are counted all the same: they may exceed their ceiling.")
     return "\n".join(lines)

@@ -17,12 +17,13 @@ from scratchgen.errors import UserError
 from scratchgen.nn import Module
 from scratchgen.optim import STRETCHED
 from scratchgen.recipes import RECIPES, RunConfig
-from scratchgen.training import Task, Trainer
+from scratchgen.tasks.task import Task
+from scratchgen.training import Trainer
 from scratchgen.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of what a run's bits depend on besides its configuration."""
+    """The versions of all that a run's results depend on besides its configuration."""
     return {
         "scratchgen": __version__,
         "numpy": np.__version__,
@@ -37,13 +38,13 @@ def start(config: RunConfig, folder: Path) -> dict[str, Any]:
         config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     config = replace(config, data=data.name, versions=versions())
-    trainer = _trainer(config, data, folder)  # first, so that what cannot be trained leaves no folder
+    trainer = _trainer(config, data, folder)  # first, so that an invalid run leaves no folder
     checkpoint.create_run(folder, asdict(config))
     return _train(config, data, trainer)
 
 
 def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None) -> dict[str, Any]:
-    """Continue the run in ``folder``, to its own number of epochs or to more; returns its summary."""
+    """Continue the run in ``folder``, to its own number of epochs or more; returns its summary."""
     config = before = load_config(folder)
     if data_dir is not None:
         config = replace(config, data_dir=str(data_dir.absolute()))
@@ -66,11 +67,11 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
 
 
 def prepare(config: RunConfig, data: Dataset) -> tuple[Task, Dataset]:
-    """What a run repeats, and the data as its model sees it. UserError if the two do not fit."""
+    """A run's task, and the data as its model sees it. UserError if the two do not fit."""
     pixels, recipe = data.train.images.shape[1], RECIPES[config.model]
     if pixels != config.network.input_dim:
         raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
-    with kernels.use(config.kernels):  # where parameters lie
+    with kernels.use(config.kernels):  # where the parameters will lie
         seen, model = recipe.seen(config, data), _model(config)
         return recipe.task(config, model, seen), seen
 
@@ -100,12 +101,12 @@ def load_model(folder: Path) -> tuple[RunConfig, Module]:
 
 
 def load_data(config: RunConfig, folder: Path, data_dir: Path | None = None) -> Dataset:
-    """The data of the run in ``folder``, out of ``data_dir`` or else of the folder that its ``config.json`` names."""
+    """The data of the run in ``folder``, from ``data_dir`` or else the folder that its ``config.json`` names."""
     recorded = Path(config.data_dir) if config.data_dir else None
     if data_dir is None and recorded and config.data == "mnist" and missing_files(recorded):
         raise UserError(
-            f"{folder / 'config.json'} names the data's folder {config.data_dir!r}, and MNIST is not there (any more); "
-            "say by --data-dir where it is"
+            f"{folder / 'config.json'} names the data folder {config.data_dir!r}, but MNIST is not there (any more); "
+            "give its folder with --data-dir"
         )
     return load_dataset(config.data, data_dir or recorded)
 
@@ -114,7 +115,7 @@ def _model(config: RunConfig) -> Module:
     try:
         return RECIPES[config.model].build(config)
     except (ValueError, OverflowError) as error:
-        raise UserError(f"there is no such network: {error}") from None
+        raise UserError(f"invalid network: {error}") from None
 
 
 def _trainer(config: RunConfig, data: Dataset, folder: Path, resume: bool = False) -> Trainer:
@@ -136,7 +137,7 @@ def _train(config: RunConfig, data: Dataset, trainer: Trainer) -> dict[str, Any]
     with kernels.use(config.kernels):
         history = trainer.run()
         print(f"measuring on {len(data.test):,} test images", flush=True)
-        _, model = load_model(folder)  # what is measured and drawn is what a checkpoint holds
+        _, model = load_model(folder)  # what is measured and drawn is the checkpoint
         summary = {
             "model": config.model,
             "config": config.name,

@@ -1,4 +1,4 @@
-"""What an operation takes: the values of an input (its domain), and the shapes (its signature)."""
+"""What an operation accepts: values of an input (its domain), and shapes (its signature)."""
 
 import operator
 import re
@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 class Domain:
     """The values an input may take when an operation is checked: [low, high], ``gap`` away from each kink.
 
-    ``differentiable`` is False for what has no gradient: targets, labels, noise, masks. ``whole`` asks for int64.
+    ``differentiable`` is False for inputs without a gradient: targets, labels, noise, masks. ``whole`` means int64.
     """
 
     name: str
@@ -37,11 +37,11 @@ LABEL = Domain("label", low=0.0, high=0.0, differentiable=False, whole=True)
 
 
 class Signature:
-    """Shapes in the manner of NumPy's gufuncs: ``(b,i),(i,o),(o)->(b,o)``.
+    """Shapes in the notation of NumPy's gufuncs: ``(b,i),(i,o),(o)->(b,o)``.
 
-    A letter is one size wherever it stands, and a number is that size; ``...`` is any run of leading dimensions, the
-    same wherever it stands. ``()`` throughout means elementwise, and inputs then broadcast. A leading ``*`` takes any
-    number of such inputs.
+    A letter is the same size everywhere, and a number is that size; ``...`` is any number of leading dimensions, the
+    same everywhere. ``()`` for all inputs means elementwise with broadcasting. A leading ``*`` means any number of such
+    inputs.
     """
 
     def __init__(self, text: str) -> None:
@@ -50,7 +50,7 @@ class Signature:
         left, right = text.split("->")
         self.inputs, (self.output,) = _groups(left), _groups(right)
         self.elementwise = all(dims == () for dims in self.inputs)
-        self._fitting: set[tuple[Shape, ...]] = set()  # shapes that have passed: a training step asks for few
+        self._fitting: set[tuple[Shape, ...]] = set()  # shapes that have passed; training uses few
 
     def check(self, name: str, shapes: Sequence[Shape]) -> None:
         """Raise ValueError, naming the operation and all shapes, unless they fit."""

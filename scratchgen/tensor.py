@@ -1,7 +1,8 @@
 """The tensor: an array that remembers which operation made it, so that gradients can flow back.
 
-``apply`` runs an operation's forward and ties a node to its result; ``Tensor.backward`` walks the nodes from the
-result to the leaves and calls each operation's backward once. That is all of automatic differentiation here.
+``apply`` runs an operation's forward and attaches a node to its result; ``Tensor.backward`` walks the nodes from the
+result to the leaves (``_walk``) and calls each operation's backward once. That is all of automatic differentiation
+here. The rest of the file converts inputs and places gradients.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from scratchgen.op import REGISTRY, Op, Place
+from scratchgen.op import REGISTRY, Op, OutputBuffer
 from scratchgen.signature import Shape, whole_numbers
 
 _recording = True
@@ -22,7 +23,7 @@ _recording = True
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Inside the ``with`` block no graph is recorded: results need no gradient and nothing is saved for one."""
+    """Inside the ``with`` block no graph is built: results need no gradient and nothing is saved for one."""
     global _recording
     before, _recording = _recording, False
     try:
@@ -32,18 +33,21 @@ def no_grad() -> Iterator[None]:
 
 
 class Node:
-    """One application of an operation: what it was given, and what its backward needs."""
+    """One application of an operation: its inputs, what its backward needs, and the kernel set it computed with."""
 
-    __slots__ = ("inputs", "needs", "number", "op", "params", "saved", "versions")
-    _numbers = count()  # by its number a node is younger than all that its inputs were made by
+    __slots__ = ("inputs", "kernels", "needs_grad", "number", "op", "params", "saved", "versions")
+    _numbers = count()  # creation order is a topological order: an operation comes after those that made its inputs
 
-    def __init__(self, op: Op, inputs: tuple["Tensor", ...], needs: tuple[bool, ...], saved: Any, params: dict) -> None:
-        self.op, self.inputs, self.needs, self.saved, self.params = op, inputs, needs, saved, params
+    def __init__(
+        self, op: Op, inputs: tuple["Tensor", ...], needs_grad: tuple[bool, ...], saved: Any, params: dict, active: Any
+    ) -> None:
+        self.op, self.inputs, self.needs_grad, self.saved, self.params = op, inputs, needs_grad, saved, params
+        self.kernels = active
         self.versions = [tensor.version for tensor in inputs]
         self.number = next(Node._numbers)
 
-    def backward(self, dout: np.ndarray, needs: Sequence[bool | Place] | None = None) -> tuple:
-        """The gradients with respect to the inputs, written where ``needs`` says; what was saved is let go."""
+    def backward(self, dout: np.ndarray, needs_grad: Sequence[bool | OutputBuffer] | None = None) -> tuple:
+        """The gradients of the inputs, written where ``needs_grad`` says; what the forward saved is released."""
         if self.saved is None:
             raise RuntimeError(f"{self.op.name}: backward has been through this graph already; run the forward again")
         if self.versions != [tensor.version for tensor in self.inputs]:
@@ -53,7 +57,7 @@ class Node:
                 "(by an optimizer step or load_state_dict?); run the forward again"
             )
         saved, self.saved = self.saved, None
-        return self.op.backward(kernels.active(), needs or self.needs, dout, saved, **self.params)
+        return self.op.backward(self.kernels, needs_grad or self.needs_grad, dout, saved, **self.params)
 
 
 def _operators(name: str) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
@@ -106,7 +110,7 @@ class Tensor:
     @property
     def data(self) -> np.ndarray:
         """The array, as a read-only view; if it lies on a device, as a copy."""
-        view = np.asarray(self._data).view()
+        view = self._on_host().view()
         view.flags.writeable = False
         return view
 
@@ -128,7 +132,11 @@ class Tensor:
 
     def item(self) -> float:
         """The one number of a tensor of size 1."""
-        return self._data.item()
+        return self._on_host().item()
+
+    def _on_host(self) -> np.ndarray:
+        """The array where NumPy finds it. A step that calls this cannot be captured."""
+        return np.asarray(kernels.active().memory.to_host(self._data))
 
     def detach(self) -> "Tensor":
         """A copy outside the graph: no gradient flows through it, and no optimizer reaches it."""
@@ -138,12 +146,12 @@ class Tensor:
         return len(self._data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._data, dtype)
+        return np.array(self._on_host(), dtype)
 
     def __repr__(self) -> str:
         made_by = f", made by {self.node.op.name}" if self.node else ""
         wants = ", requires_grad" if self.requires_grad and not self.node else ""
-        values = np.array2string(np.asarray(self._data), precision=4, threshold=12, edgeitems=2)
+        values = np.array2string(self._on_host(), precision=4, threshold=12, edgeitems=2)
         return f"Tensor({values}, shape {self.shape}, {self.dtype}{wants}{made_by})"
 
     # ---- backward ----
@@ -163,39 +171,17 @@ class Tensor:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
         gradient = kernels.active().memory.to_device(gradient)
         if self.node is None:
-            return self._receive(gradient)
-        # By a node's turn, the youngest first, all that was made from its result has given its share of the gradient.
-        gradients, leaves, waiting = {id(self): gradient}, list[Tensor](), [(-self.node.number, id(self), self)]
-        while waiting:  # a loop, not a recursion: depth is free
-            tensor = heappop(waiting)[-1]
-            node: Node = tensor.node  # type: ignore[assignment]
-            needs: list[bool | Place] = list(node.needs)
-            first = len(leaves)
-            for i, source in enumerate(node.inputs):
-                if needs[i] and source.node is None and id(source) not in gradients:
-                    if source not in leaves[first:]:  # of w @ w, one gradient has the place and one is added to it
-                        needs[i] = source._gradient_place or True
-                    leaves.append(source)
-            found = node.backward(gradients.pop(id(tensor)), needs)
-            for source, need, grad in zip(node.inputs, needs, found, strict=True):
-                if not need:  # by the needs in the forward: an input may have been frozen for a while
-                    continue
-                if grad.shape != source._data.shape:
-                    grad = _unbroadcast(grad, source._data.shape)
-                if (known := gradients.get(id(source))) is not None:
-                    grad = _total(known, grad)
-                elif source.node is not None:
-                    heappush(waiting, (-source.node.number, id(source), source))
-                gradients[id(source)] = grad
-        for leaf in dict.fromkeys(leaves):
-            leaf._receive(gradients[id(leaf)])
+            self._receive(gradient)
+        else:
+            _walk(self, gradient)
 
     @property
-    def _gradient_place(self) -> Place | None:
+    def _gradient_buffer(self) -> OutputBuffer | None:
         """Where the first gradient may be written, if there is such a place."""
         return None
 
     def _receive(self, gradient: np.ndarray) -> None:
+        """Add to ``grad``, at the end of a walk."""
         # adding arrays of no dimension gives a NumPy scalar, and so may a backward: a gradient is an array
         gradient = kernels.active().memory.copied(gradient) if self.grad is None else self.grad + gradient
         self.grad = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
@@ -244,8 +230,79 @@ class Tensor:
         return apply("transpose", self, axes=whole_numbers(axes) or tuple(reversed(range(self.ndim))))
 
 
+# ---- the walk ----
+
+
+def _walk(result: Tensor, gradient: Any) -> None:
+    """Send d(loss)/d(result) back through the graph, the latest operation first, and give each leaf its gradient.
+
+    When it is an operation's turn, all that was computed from its result has had its own, so the gradient is complete.
+    """
+    gradients, leaves, waiting = {id(result): gradient}, list[Tensor](), [(-_node(result).number, id(result), result)]
+    while waiting:  # a loop, not a recursion: any depth will do
+        tensor = heappop(waiting)[-1]
+        node = _node(tensor)
+        found = node.backward(gradients.pop(id(tensor)), _with_buffers(node, gradients))
+        for source, needed, share in zip(node.inputs, node.needs_grad, found, strict=True):
+            if not needed:
+                continue
+            share = _unbroadcast(node.kernels, share, source.shape)
+            if id(source) in gradients:
+                share = _accumulate(node.kernels, source, gradients[id(source)], share)
+            elif source.node is not None:
+                heappush(waiting, (-source.node.number, id(source), source))
+            else:
+                leaves.append(source)
+            gradients[id(source)] = share
+    for leaf in leaves:
+        leaf._receive(gradients[id(leaf)])
+
+
+def _node(tensor: Tensor) -> Node:
+    assert tensor.node is not None
+    return tensor.node
+
+
+# ---- where gradients are placed ----
+
+
+def _with_buffers(node: Node, gradients: dict[int, Any]) -> Sequence[bool | OutputBuffer]:
+    """``node.needs_grad``, with the buffer of each leaf whose first gradient this is, so that it is written there."""
+    needs: list[bool | OutputBuffer] = list(node.needs_grad)
+    taken = list[Tensor]()
+    for i, source in enumerate(node.inputs):
+        if needs[i] and source.node is None and id(source) not in gradients and not any(source is t for t in taken):
+            needs[i] = source._gradient_buffer or True
+            taken.append(source)  # of w @ w, only one of the two gradients can be written there
+    return needs
+
+
+def _accumulate(active: Any, source: Tensor, known: Any, share: Any) -> Any:
+    """The sum of two gradients of one tensor; into the buffer of its leaf, if the first lies there."""
+    buffer = source._gradient_buffer
+    if buffer is not None and known is buffer.array:
+        active.memory.add_to(known, share)
+        return known
+    out = active.memory.empty_like(known)
+    active.elementwise.add(out.reshape(-1), known.reshape(-1), share.reshape(-1))
+    return out
+
+
+def _unbroadcast(active: Any, gradient: Any, shape: Shape) -> Any:
+    """The gradient of an input that was broadcast: the sum over the axes along which it was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    lead = gradient.ndim - len(shape)
+    repeated = tuple(lead + i for i, size in enumerate(shape) if size == 1 and gradient.shape[lead + i] != 1)
+    total, _ = REGISTRY["sum"].forward(active, gradient, axis=(*range(lead), *repeated), keepdims=True)
+    return total.reshape(shape)
+
+
+# ---- applying an operation ----
+
+
 def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
-    """Run an operation, by name or itself, on tensors, arrays and numbers; record it if a gradient will be wanted.
+    """Run an operation, by name or itself, on tensors, arrays and numbers. Results that need a gradient have a node.
 
     Raises TypeError for mixed float types (nothing promotes silently) and ValueError for shapes that do not fit.
     """
@@ -259,14 +316,15 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
         op.shapes.check(op.name, shapes)
     elif len(set(shapes)) > 1:
         shape = op.shapes.broadcast(op.name, shapes)
-        arrays = [a if a.shape == shape else _repeated(a, shape) for a in arrays]
-    out, saved = op.forward(kernels.active(), *arrays, **params)
+        arrays = [a if a.shape == shape else _broadcast(a, shape) for a in arrays]
+    active = kernels.active()
+    out, saved = op.forward(active, *arrays, **params)
     result = Tensor.__new__(Tensor)
     result._set(out, False)
-    needs = tuple([tensor.requires_grad for tensor in tensors])
-    if _recording and True in needs:
+    needs_grad = tuple([tensor.requires_grad for tensor in tensors])
+    if _recording and True in needs_grad:
         result.requires_grad = True
-        result.node = Node(op, tensors, needs, saved, params)
+        result.node = Node(op, tensors, needs_grad, saved, params, active)
     return result
 
 
@@ -308,23 +366,8 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     return tuple(convert(position, value) for position, value in enumerate(inputs))
 
 
-def _repeated(array: np.ndarray, shape: Shape) -> np.ndarray:
+def _broadcast(array: np.ndarray, shape: Shape) -> np.ndarray:
     """A C-contiguous copy, repeated along the axes that ``shape`` adds or enlarges."""
     out = kernels.active().memory.empty(shape, array.dtype)
     kernels.active().memory.write(out, array)
-    return out
-
-
-def _unbroadcast(gradient: np.ndarray, shape: Shape) -> np.ndarray:
-    """Sum a gradient over the axes along which its input was repeated."""
-    lead = gradient.ndim - len(shape)
-    repeated = tuple(lead + i for i, size in enumerate(shape) if size == 1 and gradient.shape[lead + i] != 1)
-    total, _ = REGISTRY["sum"].forward(kernels.active(), gradient, axis=(*range(lead), *repeated), keepdims=True)
-    return total.reshape(shape)
-
-
-def _total(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a + b, by a kernel."""
-    out = kernels.active().memory.empty_like(a)
-    kernels.active().elementwise.add(out.reshape(-1), a.reshape(-1), b.reshape(-1))
     return out

@@ -1,4 +1,4 @@
-"""The trainer. It knows the algorithm of training and nothing of a model: a model brings a ``Task``.
+"""The trainer. It knows the loop of training and nothing of a model: a model brings a ``Task``.
 
     for every epoch:
         shuffle the training images
@@ -13,46 +13,25 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 import kernels
+from scratchgen.capture import Capture, PendingMetrics
 from scratchgen.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from scratchgen.data.dataset import Dataset
 from scratchgen.errors import UserError
-from scratchgen.nn import Module
-from scratchgen.noise import REVISION
+from scratchgen.random import REVISION, stream
+from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
 
-Metrics = dict[str, float]
-Reading = Callable[[], Metrics]
 UNREAD = 20  # steps at most whose metrics are still to be read
-
-
-class Task(Protocol):
-    """What the trainer asks of a model."""
-
-    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
-        """Take one training step on a batch; returns a function that says its metrics, means over the batch.
-
-        Where kernels compute on a device, the images lie there, and only that function waits for it. No parameters are
-        updated from a loss that is not finite.
-        """
-
-    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """The same metrics on held-out images."""
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Every array that a resumed run needs: parameters, optimizer moments, counters."""
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from ``state()``; ValueError if it does not fit."""
 
 
 class NotFinite(UserError):
@@ -66,66 +45,28 @@ def require_finite(metrics: Mapping[str, float]) -> None:
         raise NotFinite(", ".join(wrong))
 
 
-def side_by_side(*numbers: Tensor) -> Any:
-    """Numbers, of one element each, as an array (k,) where kernels compute, float64."""
-    memory = kernels.active().memory
-    out = memory.empty((len(numbers),), np.dtype(np.float64))
-    memory.concatenate(out, [number._data.reshape(1) for number in numbers], 0)
-    return out
-
-
-def reading(metrics: Callable[..., Metrics], *found: Any) -> Reading:
-    """``metrics`` of the numbers in these arrays, a list each, which are copied now and read when it is called."""
-    memory = kernels.active().memory
-    copies = [memory.copied(array) for array in found]
-    return lambda: metrics(*(memory.to_host(array).tolist() for array in copies))
-
-
-def prefixed(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state of a part of a task, under ``prefix``."""
-    return {f"{prefix}{name}": array for name, array in state.items()}
-
-
-def under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of a task's state, the part that stands under ``prefix``."""
-    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
-
-
-def load_parameters(model: Module, state: Mapping[str, np.ndarray]) -> None:
-    """The parameters out of a task's state; ValueError if they are another model's."""
-    model.load_state_dict(under("model.", state))
-
-
-# What each random stream is for; a stream is seeded by the run's seed and its place in this list.
-STREAMS = ("parameters", "shuffle", "noise", "evaluation", "pixels", "samples", "labels")
-
-
-def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
-    """The run's random generator for one purpose; ``more`` (an epoch, say) gives further independent ones."""
-    # Their number too: NumPy takes [seed, purpose] and [seed, purpose, 0] for the same seed.
-    return np.random.default_rng([seed, STREAMS.index(purpose), len(more), *more])
-
-
-def batches(images: Any, labels: np.ndarray, order: np.ndarray, batch_size: int) -> Iterator[tuple[Any, np.ndarray]]:
+def batches(images: Any, labels: np.ndarray, order: np.ndarray, batch_size: int) -> Iterator[tuple[Tensor, np.ndarray]]:
     """Images (b, D) and labels (b,), a batch at a time, in the ``order`` of these indices; the last may be short.
 
-    ``images`` (n, D) lie where kernels compute (``memory.to_device``), and so do batches of them.
+    ``images`` (n, D) is an array of the kernel set in use (``memory.to_device``).
     """
     memory = kernels.active().memory
-    places = memory.to_device(order)
+    indices = memory.to_device(order)
     for start in range(0, len(order), batch_size):
         chosen = slice(start, start + batch_size)
-        yield memory.rows(images, places[chosen]), labels[order[chosen]]
+        batch = memory.empty((len(order[chosen]), *images.shape[1:]), images.dtype)
+        memory.rows(batch, images, indices[chosen])
+        yield Tensor.wrap(batch), labels[order[chosen]]
 
 
 @dataclass
 class Progress:
     """Where a run stands: ``epoch`` epochs and ``batch`` batches of the next one are done.
 
-    ``shuffle`` is the state of the shuffling stream at the beginning of this epoch, ``noise`` that of the noise stream
-    now; ``sums`` holds the metrics of this epoch so far, times the number of images, and ``images`` that number, which
-    may be smaller for a metric that not every step gives. ``fingerprint`` tells the settings that made all this from
-    others, and ``revision`` what a seed meant (see ``noise``).
+    ``shuffle`` is the state of the shuffling generator at the beginning of this epoch, ``noise`` that of the task's
+    random stream now; ``sums`` holds the metrics of this epoch so far, times the number of images, and ``images`` that
+    number, which may be smaller for a metric that not every step gives. ``fingerprint`` tells the settings that made
+    all this from others, and ``revision`` what a seed meant (see ``random``).
     """
 
     fingerprint: str
@@ -166,8 +107,9 @@ class Trainer:
         self.task, self.data, self.folder = task, data, folder
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
         self.checkpoint = folder / "checkpoint.safetensors"
-        self.shuffle, self.noise = stream(seed, "shuffle"), stream(seed, "noise")
-        self.unread: list[tuple[int, Reading]] = []  # of the last steps, the number of images and the metrics
+        self.step = Capture(task.train_step, *task.modules())
+        self.shuffle, self.noise = stream(seed, "shuffle"), task.random.generator
+        self.unread: list[tuple[int, PendingMetrics]] = []  # of the last steps, the number of images and the metrics
         shuffle, noise = self.shuffle.bit_generator.state, self.noise.bit_generator.state
         self.progress = Progress(fingerprint, shuffle, noise, revision=REVISION)
         if resume and self.checkpoint.exists():
@@ -183,8 +125,8 @@ class Trainer:
         self.images = kernels.active().memory.to_device(self.data.train.images)  # once: a device keeps them
         with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
             while self.progress.epoch < self.epochs:
-                for images, labels in self._batches():
-                    self._step(images, labels)
+                for x, labels in self._batches():
+                    self._step(x, labels)
                     if interrupted():
                         self._save(self._finite_state())
                         raise Interrupted
@@ -201,8 +143,8 @@ class Trainer:
             left = order[self.progress.batch * self.batch_size :]
             yield from batches(self.images, self.data.train.labels, left, self.batch_size)
 
-    def _step(self, images: Any, labels: np.ndarray) -> None:
-        self.unread.append((len(images), self.task.step(images, labels, self.noise)))
+    def _step(self, x: Tensor, labels: np.ndarray) -> None:
+        self.unread.append((len(x), self.step(x, labels, **self.task.step_options())))
         self.progress.batch += 1
         if len(self.unread) == UNREAD:
             metrics = self._read()
@@ -213,8 +155,8 @@ class Trainer:
         """Add up the metrics that are still to be read; returns those of the last step."""
         progress, metrics, unread = self.progress, Metrics(), self.unread
         self.unread = []
-        for number, (count, read) in enumerate(unread, start=progress.batch + 1 - len(unread)):
-            metrics = read()
+        for number, (count, pending) in enumerate(unread, start=progress.batch + 1 - len(unread)):
+            metrics = pending.read()
             try:
                 require_finite(metrics)
             except NotFinite as error:
@@ -256,7 +198,7 @@ class Trainer:
     def _finite_state(self) -> dict[str, np.ndarray]:
         """The task's state, all steps having been read. NotFinite if any of it is not finite."""
         self._read()
-        state = self.task.state()
+        state = self.task.state_dict()
         broken = [name for name, array in state.items() if not np.isfinite(array).all()]
         if broken:  # an update may break what a finite loss did not show
             raise self._stopped(f"step {self.progress.batch}", NotFinite(f"{broken[0]} is not finite"))
@@ -270,7 +212,7 @@ class Trainer:
     def _restore(self) -> None:
         arrays, saved = load_checkpoint(self.checkpoint)
         try:
-            self.task.load_state(arrays)
+            self.task.load_state_dict(arrays)
             fingerprint, self.progress = self.progress.fingerprint, Progress(**saved)
             if self.progress.fingerprint != fingerprint:
                 raise ValueError("it was made with other settings")

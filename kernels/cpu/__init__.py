@@ -1,8 +1,8 @@
-"""The set ``cpu``: Numba loops that vectorise, and a matrix product that holds its tile in registers.
+"""The kernel set ``cpu``: vectorised Numba loops, and a matrix product that keeps its tile of the output in registers.
 
-Compiled kernels are cached on disk. Numba's own cache looks only at the file a kernel stands in, not at the helpers
-that it inlines, so an edit of ``vector_math.py`` would go unnoticed; here the cache's folder is named after the
-contents of all files of the set. It lies in ``NUMBA_CACHE_DIR`` or, without one, in the user's cache.
+Compiled kernels are cached on disk. Numba's own cache checks only the file that defines a kernel, not the helpers
+inlined into it, so it would miss an edit of ``vector_math.py``. Therefore the cache folder is named after a hash of all
+files of the kernel set. It lies in ``NUMBA_CACHE_DIR`` or, without one, in the user's cache folder.
 """
 
 import atexit
@@ -14,26 +14,27 @@ from pathlib import Path
 
 from numba import config
 
+from kernels.user_cache import user_cache_folder
+
 
 def _cache_folder() -> str:
     files = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     try:
-        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # counts if absolute, says its specification
-        home = (xdg if xdg.is_absolute() else Path.home() / ".cache") / "scratchgen"
+        home = user_cache_folder()
         folder = Path(config.CACHE_DIR or home) / f"kernels-{digest}"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return str(folder)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         pass
-    scratch = tempfile.mkdtemp(prefix="scratchgen-kernels-")  # compiled anew each time; NUMBA_CACHE_DIR mends that
+    scratch = tempfile.mkdtemp(prefix="scratchgen-kernels-")  # recompiled in each process unless NUMBA_CACHE_DIR is set
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     return scratch
 
 
 _before = config.CACHE_DIR
-config.CACHE_DIR = _cache_folder()  # read when a function is decorated, so for this set alone
+config.CACHE_DIR = _cache_folder()  # read when a function is decorated, so it holds for this kernel set alone
 try:
     from kernels.cpu import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
 finally:

@@ -1,6 +1,6 @@
 """Losses: a sum over the features (d) of each example (b), in nats where they are log-likelihoods.
 
-A backward takes ``dout`` (b), so the mean over the batch and any weighting of the examples is fused into it.
+Backward kernels take ``dout`` (b), so the mean over the batch and any weights of the examples are fused into them.
 """
 
 import math
@@ -12,7 +12,7 @@ from kernels.cpu import vector_math as vm
 from kernels.cpu.simd import lanes, load, multiply_add, store, zeros
 from kernels.cpu.vector_math import EXACT, JIT, cast
 
-ROWS = 16  # for a thread at a time
+ROWS = 16  # per chunk of a parallel loop
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -20,13 +20,13 @@ LOG_TWO_PI = math.log(2 * math.pi)
 def bce_with_logits(out, logits, targets):
     """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits)).
 
-    Numba compiles the body of a ``prange`` once for this process and anew for the cache. So the order of the sum is
-    said here: one that the compiler chooses would be another one the next time.
+    Numba compiles the body of a ``prange`` once for this process and again for the cache. So the order of the sum is
+    fixed here: an order chosen by the compiler could differ between the two.
     """
     rows, size = logits.shape
     step = 2 * lanes(logits)
     for chunk in prange((rows + ROWS - 1) // ROWS):
-        terms = np.zeros((size + step - 1) // step * step + step, out.dtype)  # and room for ``_sum``
+        terms = np.zeros((size + step - 1) // step * step + step, out.dtype)  # zero-padded, with workspace for ``_sum``
         for r in range(ROWS * chunk, min(ROWS * (chunk + 1), rows)):
             a, t = logits[r], targets[r]
             for i in range(size):
@@ -36,7 +36,7 @@ def bce_with_logits(out, logits, targets):
 
 @njit(**EXACT)
 def _sum(terms):
-    """The sum of terms (n), but for two vectors at the end: room for the one to multiply by, and for sums of lanes."""
+    """The sum of terms (n) except the last two vectors, which are workspace: a factor of 1, and the sums of lanes."""
     width = lanes(terms)
     end = terms.size - 2 * width
     terms[end] = 1
@@ -132,7 +132,7 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 @njit(**JIT)
 def softmax_cross_entropy(out, logits, labels):
-    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and whole labels (b) in 0..c-1."""
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b) in 0..c-1."""
     for r in range(logits.shape[0]):
         a = logits[r]
         largest = a[0]
@@ -166,7 +166,7 @@ def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
 def kl_standard_normal(out, mu, logvar):
     """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar.
 
-    Near logvar = 0 a term is about logvar^2 / 2, computed to within a rounding of logvar: expm1 keeps that much.
+    Near logvar = 0 a term is about logvar^2 / 2. With expm1 its rounding error is relative to logvar, not to 1.
     """
     for r in range(mu.shape[0]):
         m, v = mu[r], logvar[r]

@@ -1,6 +1,6 @@
-"""Where results are written. Arrays of some size come from the system anew each time, page by page, and a training step
-would spend a tenth of its time on that. Every step asks for the same sizes, so an array that nobody holds any more
-serves again."""
+"""Allocation. Unreferenced buffers are pooled and reused. A large array from the system has new pages, and their
+page faults would take a tenth of a training step, while every step needs the same sizes. A buffer is free when its
+reference count says that only the pool holds it; every view of it counts as a reference."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from kernels.cpu.vector_math import JIT
-from kernels.reference.memory import (  # the same for both
+from kernels.reference.memory import (  # as in the kernel set reference
     add_at,
     captured,
     concatenate,
@@ -37,21 +37,21 @@ __all__ = [
     "write",
 ]
 
-SMALLEST, LARGEST = 1 << 14, 1 << 24  # in bytes: below, there is nothing to gain; above, too much to hold
-MOST = 1 << 28  # bytes held in all, and
-LOOKED_AT = 64  # buffers of a size, beyond which it takes less time to ask the system
-LINE = 64  # bytes: a vector that does not cross from one cache line into the next is read at once
+SMALLEST, LARGEST = 1 << 14, 1 << 24  # bytes: below, pooling gains nothing; above, it would hold too much memory
+MOST = 1 << 28  # bytes in a pool
+LOOKED_AT = 64  # buffers of one size in a pool: searching more takes longer than a new allocation
+LINE = 64  # bytes of a cache line, to which buffers are aligned: loading a vector that crosses two lines is slower
 
 
 class _Buffers(threading.local):
-    """All buffers of a thread, by size, and where in each the first cache line begins."""
+    """The pool of a thread: its buffers by size, each with the offset of its first cache line."""
 
     def __init__(self) -> None:
         self.by_size: dict[int, list[tuple[np.ndarray, int]]] = {}
         self.held = 0
 
     def free(self, nbytes: int) -> tuple[np.ndarray, int]:
-        """A buffer that nothing refers to but this list: every view of it, however made, counts as a reference."""
+        """A buffer that nothing refers to but the pool: every view of it, however made, counts as a reference."""
         held = self.by_size.setdefault(nbytes, [])
         for buffer, start in held:
             if sys.getrefcount(buffer) == _REFERENCES:
@@ -59,7 +59,7 @@ class _Buffers(threading.local):
         buffer = np.empty(nbytes + LINE, np.uint8)
         found = buffer, -buffer.__array_interface__["data"][0] % LINE
         if len(held) < LOOKED_AT:
-            if self.held + nbytes > MOST:  # sizes that nobody asks for any more: begin anew
+            if self.held + nbytes > MOST:  # full, of sizes that may no longer be needed: empty it
                 self.by_size, self.held = {}, 0
             self.by_size.setdefault(nbytes, []).append(found)
             self.held += nbytes
@@ -67,7 +67,7 @@ class _Buffers(threading.local):
 
 
 def _references() -> int:
-    """What ``getrefcount`` says in ``free`` of a buffer that is free."""
+    """The reference count of a free buffer, as ``getrefcount`` returns it in ``free``."""
     held = [(np.empty(0, np.uint8), 0)]
     for buffer, _ in held:
         return sys.getrefcount(buffer)
@@ -79,7 +79,7 @@ _buffers = _Buffers()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array with whatever is in it."""
+    """An uninitialized array."""
     nbytes = math.prod(shape) * dtype.itemsize
     if not SMALLEST <= nbytes <= LARGEST:
         return np.empty(shape, dtype)
@@ -87,7 +87,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:
-    """An array of the shape and type of x, with whatever is in it."""
+    """An uninitialized array of the shape and dtype of x."""
     return empty(x.shape, x.dtype)
 
 

@@ -9,7 +9,7 @@ from kernels.cpu.vector_math import JIT, cast
 
 @njit(**JIT)
 def batch_moments(mean, variance, x):
-    """mean, variance (n) of the columns of x (b,n); the variance divides by b."""
+    """mean and biased variance (n) of the columns of x (b,n)."""
     mean[:] = 0
     variance[:] = 0
     for b in range(x.shape[0]):
@@ -29,7 +29,7 @@ def batch_moments(mean, variance, x):
 
 @njit(**JIT)
 def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
-    """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the rest (n)."""
+    """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the others (n)."""
     for b in range(x.shape[0]):
         row, scaled, result = x[b], normalized[b], out[b]
         for n in range(row.size):
@@ -39,7 +39,7 @@ def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
 
 @njit(**JIT)
 def batch_norm_backward(dx, dgamma, dbeta, dout, normalized, variance, gamma, epsilon):
-    """dgamma, dbeta (n) = sums over b of dout normalized and of dout;  dx (b,n), mean and variance being those of x:
+    """dgamma, dbeta (n) = sums over b of (dout normalized) and of dout;  dx (b,n), for mean and variance from x:
 
     dx = gamma / sqrt(variance + epsilon) (dout - dbeta / b - normalized dgamma / b).
     """

@@ -1,5 +1,5 @@
-"""One optimizer step over flat arrays (n): parameters, the optimizer's moments, gradient. Parameters and moments are
-updated in place, unless a number of ``guard`` (k) is not finite. What changes from step to step are the ``rates``."""
+"""One optimizer step over flat arrays (n): parameters, optimizer state, gradient. Parameters and state are updated in
+place, unless an element of ``guard`` (k) is not finite. ``rates`` holds what changes from step to step."""
 
 import math
 
@@ -52,7 +52,7 @@ def adagrad_step(param, sum_square, grad, rates, guard, epsilon):
 
 @njit(parallel=True, **JIT)
 def adam_step(param, m, v, grad, rates, guard, beta1, beta2, epsilon):
-    """m, v = running means of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon), rates = r, s."""
+    """m, v = EMAs of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon), rates = r, s."""
     if not _all_finite(guard):
         return
     real = param.dtype.type
@@ -66,7 +66,7 @@ def adam_step(param, m, v, grad, rates, guard, beta1, beta2, epsilon):
 
 @njit(parallel=True, **JIT)
 def average_step(average, param, decay):
-    """average = decay average + (1 - decay) param, of a decay (1)."""
+    """average = decay average + (1 - decay) param, with an array decay (1)."""
     keep = decay[0]
     rest = param.dtype.type(1.0) - keep
     for i in prange(param.size):

@@ -1,24 +1,23 @@
-"""How a matrix product gets fast: a ladder of six, each one idea above the last.
+"""How to make a matrix product fast: a ladder of six versions, each with one idea more than the one before.
 
-They are here to be read in order, and to be timed by ``python -m tests.benchmarks.products``. The last one
-trains: it is as fast as a BLAS, and on a batch of digits faster, for it leaves out what is zero. But for that,
-all do the same m·n·k multiply-adds; what changes is the traffic between memory and registers, counted below
-in accesses (loads and stores) for sixteen multiply-adds:
+They are meant to be read in order, and timed by ``python -m tests.benchmarks.products``. Training uses the last one:
+it is as fast as a BLAS, and faster on a batch of digits, because it skips zeros. Apart from that, all do the same
+m·n·k multiply-adds; what changes is the traffic between memory and registers, counted below in accesses (loads and
+stores) per sixteen multiply-adds:
 
-    product_naive         2·16 = 32   one number each, half of them in cache lines used for nothing else
-    product_reordered     3·16 = 48   but a whole vector each
+    product_naive         2·16 = 32   scalars, half of them from cache lines used for nothing else
+    product_reordered     3·16 = 48   but whole vectors
     product_blocked       3·16 = 48   from a nearer cache
     product_unrolled_k    4·6  = 24
     product_unrolled             12
     product_tiled                10⅔  and none of them a store
 
-BLAS is built like the last rung. What it has above that is a loop in assembly, scheduled by hand for each processor.
+BLAS is built like the last rung. What it adds is an inner loop in assembly, scheduled by hand for each processor.
 
 Each rung takes ``out`` (m, n), ``a`` (m, k) and ``b`` (k, n) of one dtype, float32 or float64, and of any
-size, 0 included; p counts the k terms. ``out`` is overwritten and must share no memory with the inputs. Any
-strides give the right result, C-contiguous arrays give it fast. NaN and infinity spread as they do in
-``np.matmul``, through a factor of zero too, because no rung skips a term unless asked to. Shapes that do not fit raise
-``ValueError``.
+size, 0 included; p indexes the k terms. ``out`` is overwritten and must share no memory with the inputs. Any strides
+give the right result, C-contiguous arrays give it fast. NaN and infinity propagate as in ``np.matmul``, through a
+factor of zero too, because no rung skips a term unless asked to. Shapes that do not match raise ``ValueError``.
 """
 
 import numpy as np
@@ -27,14 +26,14 @@ from numba import njit, prange
 from kernels.cpu.simd import lanes, load, multiply_add, some_nonzero, store, transpose, zeros
 from kernels.cpu.vector_math import JIT
 
-BLOCK = 64  # terms at a time, a multiple of 4: 64 rows of 1,024 float32 are 256 KiB, which an L2 cache holds
+BLOCK = 64  # terms at a time, a multiple of 4: 64 rows of 1,024 float32 are 256 KiB, which fit in an L2 cache
 
-NEAR = 1 << 16  # bytes of b that are in a near cache while the rows of a pass
+NEAR = 1 << 16  # bytes of packed b that stay in a near cache while they are multiplied with all rows of a
 
 
 @njit(**JIT)
 def _sizes(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int, int]:
-    """Return (m, k, n). ValueError if shapes or types do not fit: nothing further down would notice."""
+    """Return (m, k, n). ValueError if shapes or dtypes do not match: the loops check no index."""
     m, k = a.shape
     n = b.shape[1]
     if b.shape[0] != k or out.shape[0] != m or out.shape[1] != n:
@@ -46,7 +45,7 @@ def _sizes(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[int, int, int
 
 @njit(**JIT)
 def _accumulate(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """out (m, n) += a (m, k) @ b (k, n), with j innermost."""
+    """out (m, n) += a (m, k) @ b (k, n), with the loop over j innermost."""
     for i in range(a.shape[0]):
         out_row = out[i]
         for p in range(a.shape[1]):
@@ -60,8 +59,8 @@ def _accumulate(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 def product_naive(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     """out (m, n) = a (m, k) @ b (k, n), one dot product after another, as on paper.
 
-    The inner loop walks down a column of ``b``. Every step lands in another cache line and uses one number of
-    it, and the terms lie too far apart to be loaded as one vector.
+    The inner loop walks down a column of ``b``. Every step reads another cache line and uses one number of it, and
+    the terms are too far apart to be loaded as one vector.
     """
     m, k, n = _sizes(out, a, b)
     for i in range(m):
@@ -76,9 +75,9 @@ def product_naive(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 def product_reordered(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     """out (m, n) = a (m, k) @ b (k, n), with the loop over j innermost.
 
-    Against `product_naive`: the two inner loops have changed places, so a row of ``b``, scaled, is added to a
-    row of ``out``. Both are contiguous. Cache lines are used whole, and one instruction does a vector of
-    multiply-adds (8 in float32 with AVX2). The price is that ``out`` is loaded and stored for every term.
+    Compared with `product_naive`: the two inner loops are swapped, so that a scaled row of ``b`` is added to a row of
+    ``out``. Both are contiguous: cache lines are used whole, and one instruction does a vector of multiply-adds (8 in
+    float32 with AVX2). The price is that ``out`` is loaded and stored for every term.
     """
     _sizes(out, a, b)
     out[:] = 0
@@ -89,9 +88,9 @@ def product_reordered(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 def product_blocked(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
     """out (m, n) = a (m, k) @ b (k, n), ``BLOCK`` terms at a time.
 
-    Against `product_reordered`, which reads all of ``b`` anew for every row of ``out``: a block of ``b`` now
-    stays in the L2 cache while all the rows pass. It pays where ``b`` does not fit there whole (1,024 by
-    1,024 in float32 is 4 MiB), and does little below.
+    Compared with `product_reordered`, which reads all of ``b`` again for every row of ``out``: a block of ``b`` now
+    stays in the L2 cache while it is used for all rows. This pays where ``b`` does not fit there (1,024 by 1,024 in
+    float32 is 4 MiB), and gains little for a smaller ``b``.
     """
     _, k, _ = _sizes(out, a, b)
     out[:] = 0
@@ -101,10 +100,10 @@ def product_blocked(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 
 @njit(**JIT)
 def product_unrolled_k(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """out (m, n) = a (m, k) @ b (k, n), four terms in one pass along the row.
+    """out (m, n) = a (m, k) @ b (k, n), four terms per pass over a row.
 
-    Against `product_blocked`: ``out`` is loaded and stored once for four terms. Six accesses (four of ``b``,
-    two of ``out``) do the work of twelve.
+    Compared with `product_blocked`: ``out`` is loaded and stored once for four terms. Six accesses (four of ``b``,
+    two of ``out``) replace twelve.
     """
     m, k, n = _sizes(out, a, b)
     k4 = k - k % 4
@@ -122,10 +121,10 @@ def product_unrolled_k(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 
 @njit(**JIT)
 def product_unrolled(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """out (m, n) = a (m, k) @ b (k, n), four terms of four rows in one pass.
+    """out (m, n) = a (m, k) @ b (k, n), four terms of four rows per pass.
 
-    Against `product_unrolled_k`: each vector of ``b``, once loaded, serves four rows of ``out``. Twelve
-    accesses (four of ``b``, eight of ``out``) do the work of twenty-four.
+    Compared with `product_unrolled_k`: each vector of ``b``, once loaded, is used for four rows of ``out``. Twelve
+    accesses (four of ``b``, eight of ``out``) replace twenty-four.
     """
     m, k, n = _sizes(out, a, b)
     m4, k4 = m - m % 4, k - k % 4
@@ -134,7 +133,7 @@ def product_unrolled(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
         for i in range(0, m4, 4):
             out0, out1, out2, out3 = out[i], out[i + 1], out[i + 2], out[i + 3]
             for p in range(start, min(start + BLOCK, k4), 4):
-                # Read before the loop over j: inside it, for all the compiler knows, a store to out may alter a.
+                # Loaded before the loop over j: inside it, the compiler must assume that a store to out changes a.
                 a00, a01, a02, a03 = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
                 a10, a11, a12, a13 = a[i + 1, p], a[i + 1, p + 1], a[i + 1, p + 2], a[i + 1, p + 3]
                 a20, a21, a22, a23 = a[i + 2, p], a[i + 2, p + 1], a[i + 2, p + 2], a[i + 2, p + 3]
@@ -152,19 +151,18 @@ def product_unrolled(out: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
 
 @njit(**JIT)
 def _pack_rows(sixes, a, i):
-    """Copy six rows of ``a``, from row i on, into ``sixes``, the six numbers of a term side by side.
+    """Pack six rows of ``a``, from row i on, into the micro-panel ``sixes``, the six numbers of a term side by side.
 
-    Past the last row of ``a`` that one is repeated.
+    Past the last row of ``a``, that row is repeated.
     """
     (m, k), width, start = a.shape, lanes(sixes), 0
-    by_vectors = (
-        6 <= width <= m - i and a.strides[0] % a.itemsize == 0
-    )  # each holds more than six: the next one overwrites what is too much
-    if by_vectors and a.strides[1] == a.itemsize:  # rows of a lie in one piece
+    # A vector may hold more than six numbers: the next one overwrites the excess.
+    by_vectors = 6 <= width <= m - i and a.strides[0] % a.itemsize == 0
+    if by_vectors and a.strides[1] == a.itemsize:  # rows of a are contiguous
         start = k - k % width
         for p in range(0, start, width):
             transpose(sixes, 6 * p, 6, a[i], p, a.strides[0] // a.itemsize)
-    elif by_vectors and a.strides[0] == a.itemsize:  # columns do
+    elif by_vectors and a.strides[0] == a.itemsize:  # columns are
         start = k
         for p in range(k):
             store(sixes, 6 * p, load(a[:, p], i))
@@ -176,7 +174,7 @@ def _pack_rows(sixes, a, i):
 
 @njit(**JIT)
 def _has_zeros(a):
-    """Whether to look for zeros in ``a``: of the first, middle and last six rows, an eighth of the terms are zero."""
+    """Whether to skip zeros in ``a``: an eighth or more of the terms are zero in its first, middle, last six rows."""
     m, k = a.shape
     count = 0
     for i in (0, max(0, m // 2 - 3), max(0, m - 6)):
@@ -191,10 +189,10 @@ def _has_zeros(a):
 
 @njit(**JIT)
 def _leave_out_zeros(values, terms, sixes):
-    """Copy ``sixes`` into ``values`` but for those that are zero; ``terms`` tells which are left. Returns how many."""
+    """Copy the terms of ``sixes`` that are not all zero to ``values``, their indices to ``terms``; return how many."""
     count = 0
     for p in range(terms.size):
-        terms[count] = p  # written in any case, and again by the next term if this one is left out
+        terms[count] = p  # written in any case; if this term is skipped, the next one overwrites it
         for start in range(0, 6, lanes(values)):
             store(values, 6 * count + start, load(sixes, 6 * p + start))
         count += 1 if some_nonzero(sixes, 6 * p, 6) else 0
@@ -203,16 +201,16 @@ def _leave_out_zeros(values, terms, sixes):
 
 @njit(**JIT)
 def _pack_columns(packed, b, j):
-    """Copy two vectors' width of columns of ``b``, from column j on, into ``packed``, term by term; 0 past the last."""
+    """Pack a micro-panel of ``b``, two vectors wide, from column j on, into ``packed``; columns past the last are 0."""
     k, width, start = b.shape[0], lanes(packed), 0
     columns = min(2 * width, b.shape[1] - j)
-    if columns == 2 * width and b.strides[1] == b.itemsize:  # rows of b lie in one piece
+    if columns == 2 * width and b.strides[1] == b.itemsize:  # rows of b are contiguous
         for p in range(k):
             row = b[p]
             store(packed, 2 * width * p, load(row, j))
             store(packed, 2 * width * p + width, load(row, j + width))
         start = k
-    elif columns == 2 * width and b.strides[0] == b.itemsize and b.strides[1] % b.itemsize == 0:  # columns do
+    elif columns == 2 * width and b.strides[0] == b.itemsize and b.strides[1] % b.itemsize == 0:  # columns are
         left, right, stride = b[:, j], b[:, j + width], b.strides[1] // b.itemsize
         start = k - k % width
         for p in range(0, start, width):
@@ -226,7 +224,7 @@ def _pack_columns(packed, b, j):
 
 @njit(**JIT)
 def _multiply_tile(tile, values, terms, count, packed):
-    """tile (six rows of two vectors) = the sum of ``count`` terms, all of it in registers until it is done."""
+    """The micro-kernel: tile (six rows of two vectors) = the sum of ``count`` terms, in registers until it is done."""
     width = lanes(tile)
     c00, c01, c10, c11, c20, c21 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)
     c30, c31, c40, c41, c50, c51 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)
@@ -248,7 +246,7 @@ def _multiply_tile(tile, values, terms, count, packed):
 
 @njit(**JIT)
 def _unpack_tile(out, tile, i, j):
-    """Copy a tile to where it belongs in ``out``, from row i and column j on."""
+    """Copy a tile into ``out``, from row i and column j on."""
     (m, n), width = out.shape, 2 * lanes(tile)
     for r in range(min(6, m - i)):
         row = out[i + r]
@@ -262,14 +260,15 @@ def _unpack_tile(out, tile, i, j):
 
 @njit(parallel=True, **JIT)
 def product_tiled(out, a, b, skip_zeros=False):
-    """out (m, n) = a (m, k) @ b (k, n), a tile of six rows and two vectors at a time; the threads share the columns.
+    """out (m, n) = a (m, k) @ b (k, n), a tile of six rows and two vectors at a time; threads share the columns.
 
-    Against `product_unrolled`: a tile of ``out`` stays in twelve registers while all its terms pass, so that a term
-    costs two vectors of ``b`` and six numbers of ``a``, and no store. Both are first copied into the order in which
-    they are read, which spares them cache lines that are used in part and addresses that share a place in the cache.
+    Compared with `product_unrolled`: a tile of ``out`` stays in twelve registers while all its terms are added, so that
+    a term costs loads of two vectors of ``b`` and six numbers of ``a``, and no store. Both are first packed into the
+    order in which they are read, which avoids partly used cache lines and conflict misses.
 
-    With ``skip_zeros`` a tile leaves out the terms in which its six rows of ``a`` are all zero, on a batch of digits
-    more than half of them, if three tiles say that it pays. NaN and infinity in ``b`` do not spread through these.
+    With ``skip_zeros`` a tile skips the terms in which its six rows of ``a`` are all zero (more than half of them on a
+    batch of digits), if a sample of three tiles says that it pays. NaN and infinity in ``b`` do not propagate through
+    skipped terms.
     """
     m, k, n = _sizes(out, a, b)
     width = 2 * lanes(out)
@@ -283,9 +282,9 @@ def product_tiled(out, a, b, skip_zeros=False):
             counts[t] = _leave_out_zeros(values[t], terms[t], sixes)
         else:
             _pack_rows(values[t], a, 6 * t)
-            for p in range(k):  # an array assigned would take seconds more to compile
+            for p in range(k):  # assigning an array would take seconds longer to compile
                 terms[t, p] = p
-    block = max(1, min(NEAR // max(1, width * k * b.itemsize), panels // 8))  # eight threads still find work
+    block = max(1, min(NEAR // max(1, width * k * b.itemsize), panels // 8))  # enough blocks for eight threads
     for first in prange((panels + block - 1) // block):
         packed, tile = np.empty((block, width * k), b.dtype), np.empty(6 * width, b.dtype)
         start, end = block * first, min(block * (first + 1), panels)

@@ -1,4 +1,4 @@
-"""Random numbers by counting: the stream that ``kernels/reference/random.py`` defines, four numbers a counter."""
+"""Counter-based random numbers, as ``kernels/reference/random.py`` defines them: four numbers per counter."""
 
 import math
 
@@ -7,35 +7,40 @@ from numba import njit, prange
 
 from kernels.cpu.vector_math import JIT, cast
 
-COUNTERS = 256  # at a time, whose words a near cache holds
-LOW, BITS = np.uint64(0xFFFFFFFF), np.uint64(32)
+COUNTERS = 256  # per chunk; their words fit in an L1 cache
+ZERO, LOW, BITS = np.uint64(0), np.uint64(0xFFFFFFFF), np.uint64(32)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
-def uniform(out, seed, step):
-    """out (...) = uniform numbers in [0, 1), told by ``seed`` and ``step``: numbers below 2^63, or step (1)."""
+def uniform(out, key):
+    """out (...) = uniform numbers in [0, 1); the key is an integer below 2^63, or an array (1) holding it."""
     fill = _fill32 if out.dtype == np.float32 else _fill64
-    fill(out.reshape(-1), np.uint64(seed), np.uint64(np.reshape(step, ())))
+    fill(out.reshape(-1), np.uint64(np.reshape(key, ())))
 
 
-def normal(out, seed, step):
-    """out (...) = numbers from N(0, 1), two from every two uniform ones, by Box and Muller."""
+def normal(out, key):
+    """out (...) = samples of N(0, 1), by the Box-Muller transform of pairs of uniform numbers."""
     pairs = np.empty((out.size + 1) // 2 * 2, out.dtype)
-    uniform(pairs, seed, step)
+    uniform(pairs, key)
     _box_muller(out.reshape(-1), pairs)
 
 
 @njit(**JIT)
-def _philox(words, first, half, seed, step):
-    """words (4, n) = those of n counters from ``first`` on: uint64, of which the lower half counts.
+def _count(words, first, half):
+    """words (4, n) = the counters (first + i, half, 0, 0), as uint64 words whose upper half is not used."""
+    for i in range(words.shape[1]):
+        words[0, i], words[1, i], words[2, i], words[3, i] = np.uint64(first + i), np.uint64(half), ZERO, ZERO
 
-    A round of all counters before the next round of any: the counters are what a vector can hold.
+
+@njit(**JIT)
+def _philox(words, key):
+    """Replace n counters, words (4, n), by their random bits, in place.
+
+    Each round runs over all counters before the next one starts, so that it vectorises over the counters.
     """
     w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-    for i in range(w0.size):
-        w0[i], w1[i], w2[i], w3[i] = np.uint64(first + i), np.uint64(half), step & LOW, step >> BITS
-    k0, k1 = seed & LOW, seed >> BITS
+    k0, k1 = key & LOW, key >> BITS
     for _ in range(10):
         for i in range(w0.size):
             p0, p1 = MULTIPLIER_0 * (w0[i] & LOW), MULTIPLIER_1 * (w2[i] & LOW)
@@ -45,27 +50,30 @@ def _philox(words, first, half, seed, step):
 
 
 @njit(parallel=True, **JIT)
-def _fill32(out, seed, step):
+def _fill32(out, key):
     size = 4 * COUNTERS
     for chunk in prange((out.size + size - 1) // size):
         words, here = np.empty((4, COUNTERS), np.uint64), out[size * chunk : size * (chunk + 1)]
-        _philox(words, COUNTERS * chunk, 0, seed, step)
-        whole = here.size == size  # else the last numbers are too many
+        _count(words, COUNTERS * chunk, 0)
+        _philox(words, key)
+        whole = here.size == size  # else fewer numbers are needed than a chunk has
         numbers = here.reshape(COUNTERS, 4) if whole else np.empty((COUNTERS, 4), np.float32)
         for i in range(COUNTERS):
-            for w in range(4):  # by way of an int32, which a vector instruction turns into a float
+            for w in range(4):  # via int32: a vector instruction converts it to float
                 numbers[i, w] = np.float32(np.int32(words[w, i] >> np.uint64(8))) * np.float32(2.0**-24)
         if not whole:
             here[:] = numbers.reshape(size)[: here.size]
 
 
 @njit(parallel=True, **JIT)
-def _fill64(out, seed, step):
+def _fill64(out, key):
     size = 4 * COUNTERS
     for chunk in prange((out.size + size - 1) // size):
         upper, lower = np.empty((4, COUNTERS), np.uint64), np.empty((4, COUNTERS), np.uint64)
-        _philox(upper, COUNTERS * chunk, 0, seed, step)
-        _philox(lower, COUNTERS * chunk, 1, seed, step)
+        _count(upper, COUNTERS * chunk, 0)
+        _count(lower, COUNTERS * chunk, 1)
+        _philox(upper, key)
+        _philox(lower, key)
         for e in range(size * chunk, min(size * (chunk + 1), out.size)):
             i, w = e // 4 - COUNTERS * chunk, e % 4
             out[e] = np.float64(upper[w, i] << np.uint64(21) | lower[w, i] >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Reductions, and what is built on them."""
+"""Reductions, and functions built on them."""
 
 import math
 
@@ -10,7 +10,7 @@ from kernels.cpu.vector_math import JIT, cast
 
 @njit(**JIT)
 def sum_axis(out, x):
-    """out (o,i) = sum over the middle of x (o,n,i)."""
+    """out (o,i) = sum over the middle axis of x (o,n,i)."""
     outer, size, inner = x.shape
     for o in range(outer):
         if inner == 1:
@@ -29,7 +29,7 @@ def sum_axis(out, x):
 
 @njit(**JIT)
 def sum_squares(out, x):
-    """out (1) = sum of x (n) squared, added up in float64."""
+    """out (1) = sum of x^2 over x (n), accumulated in float64."""
     total = 0.0
     for i in range(x.size):
         total += float(x[i]) * float(x[i])
@@ -78,7 +78,7 @@ def softmax(out, x):
 
 @njit(**JIT)
 def softmax_backward(dx, dout, out):
-    """dx (r,n) = out (dout - <dout, out>), the product taken along the row."""
+    """dx (r,n) = out (dout - <dout, out>), with the inner product along the row."""
     for r in range(out.shape[0]):
         y, dy, result = out[r], dout[r], dx[r]
         product = cast(0.0, y[0])
@@ -90,19 +90,19 @@ def softmax_backward(dx, dout, out):
 
 @njit(**JIT)
 def maxout(out, x):
-    """out (r) = the largest of each row of x (r,n), n > 0."""
+    """out (r) = the maximum of each row of x (r,n), n > 0."""
     for r in range(x.shape[0]):
         row = x[r]
         largest = row[0]
         for n in range(row.size):
-            larger = row[n] > largest or math.isnan(row[n])  # once NaN, always NaN: nothing is larger
+            larger = row[n] > largest or math.isnan(row[n])  # NaN propagates: nothing compares larger
             largest = row[n] if larger else largest
         out[r] = largest
 
 
 @njit(**JIT)
 def maxout_backward(dx, dout, x):
-    """dx (r,n) = dout (r) at the largest of each row of x (r,n), the first if several are, else 0."""
+    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), 0 elsewhere."""
     for r in range(x.shape[0]):
         row, result = x[r], dx[r]
         result[:] = 0

@@ -1,22 +1,22 @@
-"""Vector registers as a Numba type, for the one loop that the compiler does not find by itself.
+"""Vector registers as a Numba type, for the one loop that the compiler does not optimise well by itself.
 
-LLVM turns a plain loop over an array into vector instructions, but it does not hold a tile of a matrix in registers
-while a loop runs over something else. Here a vector is a value like any other: assigned to a variable, it stays in a
-register. Six functions are all that a matrix product needs.
+LLVM vectorises a plain loop over an array, but it does not keep a tile of the output of a matrix product in registers
+over the loop that adds up its terms. Here a vector is an ordinary value: assigned to a variable, it stays in a
+register. A matrix product needs only six functions.
 
 ``load(array, index)``
-    array[index : index + lanes], of a C-contiguous array of one dimension. No index is checked.
+    array[index : index + lanes], of a C-contiguous one-dimensional array. Indices are not checked.
 ``store(array, index, vector)``
-    Write it there.
+    array[index : index + lanes] = vector.
 ``zeros(array)``
     A vector of zeros of the array's float type.
 ``multiply_add(total, array, index, vector)``
-    total + array[index] vector: one number, spread over all lanes, times a vector; rounded once where the machine can.
+    total + array[index] vector: a scalar, broadcast to all lanes, times a vector; fused where the machine can.
 ``transpose(out, at, step, array, index, stride)``
-    out[at + step l + r] = array[index + stride r + l], for r and l below lanes: a square, its rows made columns. Lines
-    are written in the order of l, so that with a step below lanes each overwrites the end of the one before.
+    out[at + step l + r] = array[index + stride r + l], for r, l < lanes: a square block, transposed. Its rows are
+    written in order of l, so that with step < lanes each overwrites the end of the one before.
 ``some_nonzero(array, index, count)``
-    Whether one of array[index : index + count] is not zero; ``count`` is known to the compiler. Whole vectors are read.
+    Whether any of array[index : index + count] is nonzero; ``count`` is a compile-time constant. Reads whole vectors.
 """
 
 from llvmlite import binding, ir
@@ -24,11 +24,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-BITS = 512 if binding.get_host_cpu_features().get("avx512f") else 256  # narrower machines take two registers for one
+BITS = 512 if binding.get_host_cpu_features().get("avx512f") else 256  # narrower machines use two registers each
 
 
 class Vector(types.Type):
-    """As many numbers of a float type as a register holds."""
+    """A vector with as many numbers of a float type as a register holds."""
 
     def __init__(self, dtype: types.Float) -> None:
         self.dtype, self.lanes = dtype, BITS // dtype.bitwidth
@@ -50,7 +50,7 @@ def lanes(array):
 
 @overload(lanes, inline="always")
 def _lanes(array):
-    count = BITS // array.dtype.bitwidth  # known to the compiler, which unrolls by it
+    count = BITS // array.dtype.bitwidth  # a compile-time constant, so that loops over it are unrolled
     return lambda array: count
 
 
@@ -65,7 +65,7 @@ def load(typing_context, array, index):
     def generate(context, builder, signature, arguments):
         address = _address(context, builder, signature.args[0], *arguments)
         numbers = builder.load(builder.bitcast(address, vector.llvm.as_pointer()))
-        numbers.align = array.dtype.bitwidth // 8  # arrays begin anywhere
+        numbers.align = array.dtype.bitwidth // 8  # arrays are aligned to their element size only
         return numbers
 
     return vector(array, types.intp), generate

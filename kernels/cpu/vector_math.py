@@ -1,9 +1,9 @@
-"""``exp``, ``log`` and their relatives, written so that a loop around them vectorises.
+"""``exp``, ``log`` and related functions, written so that a loop around them vectorises.
 
-``math.exp`` in Numba is a call, one number at a time, and a call in a loop stops vectorisation. The float32 forms here
-are straight-line arithmetic instead: reduce the argument, then a polynomial (coefficients of the Cephes library,
-S. Moshier 1992, single precision). Their relative error is at most 2.5e-7, and 1e-7 for ``exp``. Float64, which only
-checks gradients, takes the exact ``math`` functions. NaN and infinities come out as they do in NumPy, but that ``exp``
+``math.exp`` in Numba is a function call per number, and a call in a loop prevents vectorisation. The float32 versions
+here are straight-line arithmetic: argument reduction, then a polynomial (coefficients of the Cephes library,
+S. Moshier 1992, single precision). Their relative error is at most 2.5e-7, and 1e-7 for ``exp``. Float64, used only to
+check gradients, takes the exact ``math`` functions. NaN and infinities are handled as in NumPy, except that ``exp``
 overflows from 88.4, not 88.7.
 
     exp(x)  = 2^n exp(r),                n = round(x / ln 2),   |r| <= ln 2 / 2
@@ -18,17 +18,17 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-# For every kernel of this set. NumPy's division by zero (Python's check stops vectorisation), sums in any order,
-# fused multiply-add. Never ``fastmath=True``: it assumes that there is no NaN.
+# For every kernel of this kernel set: division by zero as in NumPy (Python's check prevents vectorisation), sums in any
+# order, fused multiply-add. Never ``fastmath=True``: it assumes that there is no NaN.
 JIT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz", "arcp", "reassoc"}}
-# For additions that keep their order: those of the functions below cancel on purpose. LLVM inlines these; Numba must
-# not, for then they would take the caller's flags.
+# Keeps the order of additions: the functions below rely on cancellation. They are inlined by LLVM, not by Numba
+# (``inline``), which would compile them with the caller's flags.
 EXACT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 LOG2E = np.float32(1.44269504088896341)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # the high part has few bits: n high is exact
+LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # n LN2_HIGH is exact: LN2_HIGH has few bits
 ZERO, HALF, ONE, TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
-EXP_LOW, EXP_HIGH = np.float32(-87.33), np.float32(88.7)  # below: 0, not a denormal number, which is slow
+EXP_LOW, EXP_HIGH = np.float32(-87.33), np.float32(88.7)  # below: 0, because denormals are slow
 SQRT_HALF, SQRT_TWO_LESS_ONE = np.float32(0.70710678), np.float32(0.41421356)
 SMALLEST_NORMAL, TWO_23 = np.float32(1.17549435e-38), np.float32(2.0**23)
 INF, NAN = np.float32(np.inf), np.float32(np.nan)
@@ -66,7 +66,7 @@ def _bits_of_float(typing_context, x):
 
 
 def cast(value, like):
-    """``value`` in the float type of ``like``: one bare Python float makes a float32 loop a float64 one."""
+    """``value`` in the float type of ``like``: a bare Python float would promote a float32 loop to float64."""
     return type(like)(value)
 
 
@@ -99,7 +99,7 @@ def _exp32(x):
     inside = EXP_HIGH if inside > EXP_HIGH else inside
     n = np.floor(inside * LOG2E + HALF)
     p = _exp_less_one_near_zero(inside - n * LN2_HIGH - n * LN2_LOW) + ONE
-    y = p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))  # n = 128 makes infinity
+    y = p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))  # n = 128 gives infinity
     return ZERO if x < EXP_LOW else y
 
 
@@ -114,12 +114,12 @@ def _log32(x):
     e = exponent - ONE if small else exponent
     y = _log_one_plus_near_zero(t) + e * LN2_LOW + e * LN2_HIGH
     y = y if x > ZERO else (-INF if x == ZERO else NAN)
-    return y if x < INF else x  # infinity and NaN pass through, but for what is negative
+    return y if x < INF else x  # infinity and NaN pass through; x < 0 gives NaN
 
 
 @njit(**EXACT)
 def _log1p_unit32(e):
-    """log(1 + e) for 0 <= e <= 1, without losing a small e beside the 1."""
+    """log(1 + e) for 0 <= e <= 1, accurate for small e."""
     near = e < SQRT_TWO_LESS_ONE
     t = e if near else HALF * e - HALF
     y = _log_one_plus_near_zero(t)
@@ -159,7 +159,7 @@ def log1p_unit(e):
 
 
 def expm1(x):
-    """e^x - 1, exact for small x."""
+    """e^x - 1, accurate for small x."""
     return math.expm1(x)
 
 
@@ -195,7 +195,7 @@ def _tanh(x):
 
 @njit(inline="always", **JIT)
 def sigmoid(x):
-    """1 / (1 + e^-x), from e^-|x| so that nothing overflows."""
+    """1 / (1 + e^-x), from e^-|x|, which does not overflow."""
     one = cast(1.0, x)
     e = exp(-abs(x))
     return (one if x >= cast(0.0, x) else e) / (one + e)

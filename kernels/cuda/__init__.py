@@ -1,4 +1,4 @@
-"""The set ``cuda``: kernels for an NVIDIA GPU in Python, compiled by numba-cuda. Arrays are ``DeviceArray``."""
+"""The kernel set ``cuda``: kernels for an NVIDIA GPU, in Python compiled by numba-cuda. Arrays are ``DeviceArray``."""
 
 from kernels.cuda import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
 

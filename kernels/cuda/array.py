@@ -1,4 +1,4 @@
-"""The array of the set ``cuda``: numbers on the device, with as much of NumPy's array as the engine asks for."""
+"""The array of the kernel set ``cuda``, on the device, with the part of NumPy's interface that the engine needs."""
 
 import math
 from collections.abc import Callable
@@ -11,18 +11,18 @@ from numpy.lib.stride_tricks import as_strided
 from kernels.cuda import elementwise, reductions
 from kernels.cuda.device import Block, cuda, launch_over, refuse_in_graph, upload
 
-DIMS = 6  # at most, where an array is copied from one layout to another
+DIMS = 6  # at most, of an array that is copied from one layout to another
 
 
 class DeviceArray:
-    """C-contiguous numbers on the device: a shape, and where they lie. Views share the memory, as in NumPy.
+    """A C-contiguous array on the device: a shape and its memory. Views share the memory, as in NumPy.
 
-    ``on_device`` is what a kernel is given. ``np.asarray`` copies to the host, and waits for all that was launched.
-    Arithmetic is between arrays of one type and shape, or with a number. An index of whole rows gives a view, any other
-    a copy, and so do ``transpose`` and the functions in ``_FUNCTIONS``.
+    ``on_device`` is what kernels take. ``np.asarray`` waits for all launched kernels and copies to the host. Arithmetic
+    is between arrays of one dtype and shape, or with a number. Basic indices and ``transpose`` give a view where the
+    elements are contiguous, else a copy; index arrays always copy. NumPy functions are those in ``_FUNCTIONS``.
     """
 
-    __array_ufunc__ = None  # NumPy's numbers and arrays leave arithmetic to this class
+    __array_ufunc__ = None  # NumPy scalars and arrays defer arithmetic to this class
     __slots__ = ("_block", "_numbers", "_shaped", "dtype", "shape", "size")
 
     def __init__(self, block: Block, numbers: Any, shape: tuple[int, ...]) -> None:
@@ -31,7 +31,7 @@ class DeviceArray:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: Any) -> "DeviceArray":
-        """With whatever is in the memory."""
+        """An uninitialized array."""
         block = Block(math.prod(shape), dtype)
         return cls(block, block.numbers, shape)
 
@@ -45,7 +45,7 @@ class DeviceArray:
 
     @property
     def on_device(self) -> Any:
-        """Numba's array of the shape; a number alone is an array of one."""
+        """The Numba array of this shape; for a scalar, an array (1)."""
         if self._shaped is None:
             self._shaped = self._numbers.reshape(self.shape) if self.ndim > 1 else self._numbers
         return self._shaped
@@ -70,7 +70,7 @@ class DeviceArray:
         return f"DeviceArray({np.asarray(self)!r})"
 
     def copy_to_device(self, other: "DeviceArray | np.ndarray") -> None:
-        """Write the numbers of another array of this size here, of the host or of the device and this type."""
+        """Overwrite with another array of this size: on the host, or on the device and of this dtype."""
         refuse_in_graph()
         if self.size and isinstance(other, DeviceArray):
             self._numbers.copy_to_device(other._numbers)
@@ -78,7 +78,7 @@ class DeviceArray:
             upload(self._numbers, np.ascontiguousarray(other, self.dtype).reshape(-1))
 
     def reshape(self, *shape: Any) -> "DeviceArray":
-        """A view in another shape, given as numbers or a tuple; one size may be -1."""
+        """A view of another shape, given as integers or a tuple; one of them may be -1."""
         wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         known = math.prod(n for n in wanted if n != -1)
         if -1 in wanted:
@@ -88,7 +88,7 @@ class DeviceArray:
         return DeviceArray(self._block, self._numbers, tuple(wanted))
 
     def copy(self) -> "DeviceArray":
-        """The same numbers in other memory."""
+        """A copy in its own memory."""
         result = DeviceArray.empty(self.shape, self.dtype)
         result.copy_to_device(self)
         return result
@@ -97,18 +97,18 @@ class DeviceArray:
         return self.copy()
 
     def item(self) -> float:
-        """The one number of an array of size 1."""
+        """The element of an array of size 1."""
         return np.asarray(self).item()
 
-    # ---- by index, and in other orders ----
+    # ---- indexing and transposition ----
 
     def _layout(self) -> np.ndarray:
-        """An array of NumPy's of this shape, a byte an element, of which only the layout is real: never read it."""
+        """A NumPy array of this shape, one byte per element, for its shape and strides only; never read it."""
         strides = [math.prod(self.shape[axis + 1 :]) for axis in range(self.ndim)]
         return as_strided(_NOWHERE, self.shape, strides)
 
     def _taken(self, layout: np.ndarray) -> "DeviceArray":
-        """The elements that a view of ``_layout`` has, as a copy; as a view where they lie side by side."""
+        """The elements that a view of ``_layout`` selects: a view where they are contiguous, else a copy."""
         start = _start(layout)
         if layout.flags.c_contiguous:
             return DeviceArray(self._block, self._numbers[start : start + layout.size], layout.shape)
@@ -126,16 +126,16 @@ class DeviceArray:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if not is_basic(index):
-            raise IndexError("an array on the device is written by slices and numbers")
+            raise IndexError("assignment to an array on the device takes slices and integers only")
         if not isinstance(value, DeviceArray):
             value = DeviceArray.from_host(np.asarray(value, self.dtype))
         elif value._block is self._block:
-            value = value.copy()  # threads would read some of its numbers after others have written there
+            value = value.copy()  # the same memory: threads would read what others have overwritten
         layout = self._layout()[_full(index)]
         copy_strided(self._numbers, layout, value._numbers, np.broadcast_to(value._layout(), layout.shape))
 
     def transpose(self, *axes: Any) -> "DeviceArray":
-        """The axes in another order, given as numbers or a sequence; reversed without."""
+        """With its axes permuted, given as integers or a sequence; reversed by default."""
         return self._taken(self._layout().transpose(*axes))
 
     # ---- arithmetic ----
@@ -145,7 +145,7 @@ class DeviceArray:
         if not isinstance(other, DeviceArray):
             other = DeviceArray.from_host(np.full(self.shape, other, self.dtype))
         if (other.shape, other.dtype) != (self.shape, self.dtype):
-            raise ValueError(f"{self.shape} {self.dtype} and {other.shape} {other.dtype} do not go together")
+            raise ValueError(f"shapes or dtypes differ: {self.shape} {self.dtype} and {other.shape} {other.dtype}")
         out = DeviceArray.empty(self.shape, self.dtype) if out is None else out
         kernel(out._numbers, self._numbers, other._numbers)
         return out
@@ -186,19 +186,19 @@ class DeviceArray:
         return result.reshape([1 if a in axis else n for a, n in enumerate(self.shape) if keepdims or a not in axis])
 
     def min(self) -> Any:
-        """The smallest number, on the host."""
+        """The minimum, computed on the host."""
         return np.asarray(self).min()
 
     def max(self) -> Any:
-        """The largest number, on the host."""
+        """The maximum, computed on the host."""
         return np.asarray(self).max()
 
     def any(self) -> bool:
-        """Whether a number is not zero."""
+        """Whether any element is nonzero."""
         return bool(np.asarray(self).any())
 
     def tobytes(self) -> bytes:
-        """The numbers as bytes, on the host."""
+        """The elements as bytes, on the host."""
         return np.asarray(self).tobytes()
 
     def __array_function__(self, function: Any, types: Any, arguments: Any, keywords: Any) -> Any:
@@ -212,23 +212,23 @@ _BASIC = slice, int, np.integer, type(None), type(...)
 
 
 def _start(layout: np.ndarray) -> int:
-    """Where the first element of a view of a ``_layout`` lies."""
+    """The flat index of the first element of a view of a ``_layout``."""
     return layout.__array_interface__["data"][0] - _NOWHERE.__array_interface__["data"][0] if layout.size else 0
 
 
 def is_basic(index: Any) -> bool:
-    """Whether an index is of numbers, slices, ``...`` and None alone, so that it names no element twice."""
+    """Whether an index has only integers, slices, ``...`` and None, so that it selects no element twice."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(type(part) is not bool and isinstance(part, _BASIC) for part in parts)  # True is a mask, not a 1
 
 
 def _full(index: Any) -> tuple:
-    """The index with ``...`` in it, so that NumPy gives a view even of a single element."""
+    """The index with ``...`` in it, so that NumPy returns a view even of a single element."""
     parts = index if isinstance(index, tuple) else (index,)
     return parts if any(part is ... for part in parts) else (*parts, ...)
 
 
-# ---- NumPy's functions of arrays on the device ----
+# ---- NumPy functions of arrays on the device ----
 
 
 def _zeros_like(array: DeviceArray) -> DeviceArray:
@@ -254,7 +254,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def copy_strided(out: Any, out_layout: np.ndarray, x: Any, x_layout: np.ndarray) -> None:
-    """Copy elements, as two layouts of one shape say, from x to out, both flat."""
+    """Copy elements from x to out, both flat, at the positions given by two layouts of one shape."""
     if x_layout.shape != out_layout.shape:
         raise ValueError(f"an array of shape {x_layout.shape} does not fit into {out_layout.shape}")
     if out_layout.ndim > DIMS:

@@ -1,5 +1,5 @@
-"""The dense layer. Its products are the last rung of ``products.py``, where a sum gets bias and activation before it is
-written; one kernel takes both back and begins the sums for the bias's gradient on its way."""
+"""The dense layer. Its products are the last rung of ``products.py``, with bias and activation fused into them. In the
+backward, one kernel multiplies by the activation's derivative and computes partial sums of the bias gradient."""
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def dense_activation_backward(dpre, db, dout, out, activation):
 
 @cuda.jit
 def _back_through(dpre, parts, dout, out, kind):
-    """dpre, and parts[0, p] (o) = its sum over part p of the rows."""
+    """dpre (r,o), and parts[0, p] (o) = its sum over part p of the rows."""
     shared = cuda.shared.array(COLUMN_TILE, out.dtype)
     part, row = cuda.blockIdx.y, cuda.threadIdx.x // COLUMNS
     o = cuda.blockIdx.x * COLUMNS + cuda.threadIdx.x % COLUMNS

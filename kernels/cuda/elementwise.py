@@ -1,6 +1,6 @@
-"""Elementwise kernels: over flat arrays of one size (n), of which every thread does some.
+"""Elementwise kernels over flat arrays of one size (n), of which each thread computes some elements.
 
-Each function is a launch of the kernel below it.
+Each public function launches the kernel below it.
 """
 
 import math
@@ -262,7 +262,7 @@ def _gelu_backward(dx, dout, x):
         dx[i] = (half * (one + math.erf(x[i] * root_half)) + x[i] * density) * dout[i]
 
 
-# ---- sampling: the noise is an input, so that every kernel is a function ----
+# ---- sampling: the noise is an input, so that every kernel is deterministic ----
 
 
 def reparameterize(out, mu, logvar, noise):

@@ -1,4 +1,4 @@
-"""What kernels call: functions of one number, and sums that the threads of a block take together."""
+"""Device functions that kernels call: functions of one number, and reductions over the threads of a block."""
 
 import math
 
@@ -9,13 +9,13 @@ from kernels.cuda.device import SIMULATED, WARP, cuda
 
 @cuda.jit(device=True)
 def cast(value, like):
-    """A constant in the float type of ``like``: or else the whole formula would become float64."""
+    """A constant in the float type of ``like``: a bare one would make the whole formula float64."""
     return type(like)(value)
 
 
 @cuda.jit(device=True)
 def sigmoid(x):
-    """1 / (1 + e^-x), where e^-|x| does not overflow."""
+    """1 / (1 + e^-x), from e^-|x|, which does not overflow."""
     e, one = math.exp(-abs(x)), cast(1.0, x)
     return (e if x < cast(0.0, x) else one) / (one + e)
 
@@ -26,16 +26,16 @@ def softplus(x):
     return (x if x > cast(0.0, x) else cast(0.0, x)) + math.log1p(math.exp(-abs(x)))
 
 
-ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")  # their places are the numbers below
+ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")  # their indices are the constants below
 RELU, ELU, SIGMOID, TANH, SOFTPLUS = range(1, 6)
 
 
 @cuda.jit(device=True)
 def activate(kind, x):
-    """The activation of that number. All threads take the same way, so asking costs next to nothing."""
+    """The activation with index ``kind``. All threads take the same branch, so branching costs next to nothing."""
     zero = cast(0.0, x)
     if kind == RELU:
-        return zero if x < zero else x  # this way round NaN stays NaN
+        return zero if x < zero else x  # in this order NaN stays NaN
     if kind == ELU:
         return x if x > zero else cast(math.expm1(x), x)
     if kind == SIGMOID:
@@ -64,12 +64,12 @@ def slope(kind, y):
     return one
 
 
-# ---- by a whole block: every thread gives a number and gets the result, in one order, so with the same bits ----
+# ---- block reductions: each thread passes a number and gets the result; the order is fixed, so it is reproducible ----
 
 
 @cuda.jit(device=True)
 def block_sum(shared, value):
-    """The sum over the threads, a power of 2 of them: the upper half is added to the lower, until one is left."""
+    """The sum over the threads, a power of 2 of them: the upper half is added to the lower until one number is left."""
     t, half = cuda.threadIdx.x, cuda.blockDim.x // 2
     shared[t] = value
     cuda.syncthreads()
@@ -79,13 +79,13 @@ def block_sum(shared, value):
         cuda.syncthreads()
         half //= 2
     total = shared[0]
-    cuda.syncthreads()  # before anyone writes there again
+    cuda.syncthreads()  # all must have read it before it is overwritten
     return total
 
 
 @cuda.jit(device=True)
 def block_max(shared, value):
-    """The largest over the threads."""
+    """The maximum over the threads."""
     t, half = cuda.threadIdx.x, cuda.blockDim.x // 2
     shared[t] = value
     cuda.syncthreads()
@@ -101,7 +101,7 @@ def block_max(shared, value):
 
 @cuda.jit(device=True)
 def row_max(shared, x, r):
-    """The largest of row r of x."""
+    """The maximum of row r of x."""
     largest = x[r, 0]
     for n in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
         largest = largest if x[r, n] < largest else x[r, n]
@@ -117,14 +117,14 @@ def row_sum_exp(shared, x, r, shift):
     return block_sum(shared, total)
 
 
-# A block for columns has a warp's width of them, so that a row of threads reads neighbours, and several such rows.
+# A block for columns has several rows of threads, each a warp wide, so that a row of threads reads adjacent columns.
 COLUMNS, ROWS = WARP, 2 if SIMULATED else 8
 COLUMN_TILE = ROWS, COLUMNS
 
 
 @cuda.jit(device=True)
 def column_sum(shared, value):
-    """The sum over the threads of one column."""
+    """The sum over the threads of a column."""
     row, column = cuda.threadIdx.x // COLUMNS, cuda.threadIdx.x % COLUMNS
     shared[row, column] = value
     cuda.syncthreads()

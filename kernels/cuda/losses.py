@@ -1,6 +1,6 @@
-"""Losses: a sum over the features (d) of each example (b), taken by a block of threads; the backward is elementwise.
+"""Losses: a sum over the features (d) of each example (b), computed by a block of threads; the backward is elementwise.
 
-A backward takes ``dout`` (b), so the mean over the batch and any weighting of the examples is fused into it.
+Backward kernels take ``dout`` (b), so the mean over the batch and any weights of the examples are fused into them.
 """
 
 import math
@@ -124,7 +124,7 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 
 def softmax_cross_entropy(out, logits, labels):
-    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and whole labels (b) in 0..c-1."""
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b) in 0..c-1."""
     launch_rows(logits.shape, _softmax_cross_entropy, out, logits, labels)
 
 
@@ -157,7 +157,7 @@ def _softmax_cross_entropy_backward(dlogits, dout, logits, labels):
 def kl_standard_normal(out, mu, logvar):
     """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar.
 
-    Near logvar = 0 a term is about logvar^2 / 2, computed to within a rounding of logvar: expm1 keeps that much.
+    Near logvar = 0 a term is about logvar^2 / 2. With expm1 its rounding error is relative to logvar, not to 1.
     """
     launch_rows(mu.shape, _kl_standard_normal, out, mu, logvar)
 

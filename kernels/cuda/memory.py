@@ -1,4 +1,4 @@
-"""Where results are written: arrays on the device, whose memory serves again once nobody holds them."""
+"""Allocation, copies and indexed writes on the device. Unreferenced memory is pooled and reused (see ``Block``)."""
 
 import math
 from collections.abc import Sequence
@@ -27,32 +27,35 @@ __all__ = [
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
-    """An array with whatever is in it."""
+    """An uninitialized array."""
     return DeviceArray.empty(shape, dtype)
 
 
 def empty_like(x: DeviceArray) -> DeviceArray:
-    """An array of the shape and type of x, with whatever is in it."""
+    """An uninitialized array of the shape and dtype of x."""
     return DeviceArray.empty(x.shape, x.dtype)
 
 
 def to_device(x: np.ndarray | DeviceArray) -> DeviceArray:
-    """A copy on the device of an array of the host; one that is on the device already, itself."""
+    """A copy on the device of a host array; a device array itself."""
     return x if isinstance(x, DeviceArray) else DeviceArray.from_host(x)
 
 
 def to_host(x: DeviceArray) -> np.ndarray:
-    """A copy on the host, after all that was launched before."""
+    """A copy on the host, after waiting for all kernels launched before."""
     return np.asarray(x)
 
 
 def copied(x: DeviceArray) -> DeviceArray:
-    """A copy of its own, C-contiguous."""
+    """A C-contiguous copy."""
     return x.copy()
 
 
 def write(out: DeviceArray, values: Any) -> None:
-    """out = values, repeated along the axes that ``out`` has more of; they may lie on the host."""
+    """out = values, broadcast to the shape of ``out``.
+
+    The values may be on the host.
+    """
     if isinstance(values, Real):
         launch_over(out.size, _fill, out.reshape(-1), out.dtype.type(values))
     elif not in_graph() and _alike(out, values):
@@ -62,7 +65,7 @@ def write(out: DeviceArray, values: Any) -> None:
 
 
 def _alike(out: DeviceArray, values: Any) -> bool:
-    """Whether the numbers can be copied as they are: the same shape, from the host or of the same type elsewhere."""
+    """Whether a plain copy will do: the same shape, and on the host or of the same dtype in other memory."""
     if isinstance(values, DeviceArray):
         return (values.shape, values.dtype) == (out.shape, out.dtype) and values._block is not out._block
     return np.shape(values) == out.shape
@@ -85,7 +88,10 @@ def add_to(out: DeviceArray, values: DeviceArray) -> None:
 
 
 def add_at(out: DeviceArray, index: Any, values: DeviceArray) -> None:
-    """out[index] += values, as often as the index names an element; in its order, so an index array takes the host."""
+    """out[index] += values, accumulated where the index repeats an element.
+
+    Index arrays go by way of the host, which adds in their order.
+    """
     if is_basic(index):
         out[index] = out[index] + values
     else:
@@ -95,7 +101,7 @@ def add_at(out: DeviceArray, index: Any, values: DeviceArray) -> None:
 
 
 def concatenate(out: DeviceArray, parts: Sequence[DeviceArray], axis: int) -> None:
-    """out = the parts, one after the other along ``axis``."""
+    """out = the parts, concatenated along ``axis``."""
     start = 0
     for part in parts:
         end = start + part.shape[axis]
@@ -103,11 +109,9 @@ def concatenate(out: DeviceArray, parts: Sequence[DeviceArray], axis: int) -> No
         start = end
 
 
-def rows(x: DeviceArray, chosen: DeviceArray) -> DeviceArray:
-    """Those rows of x (n, ...), in an array of their own; ``chosen`` lies on the device too."""
-    out = empty((*chosen.shape, *x.shape[1:]), x.dtype)
+def rows(out: DeviceArray, x: DeviceArray, chosen: DeviceArray) -> None:
+    """out (b, ...) = the rows of x (n, ...) at the indices ``chosen`` (b,), which lie in 0..n-1."""
     launch_over(out.size, _rows, out.reshape(-1), x.reshape(-1), chosen, math.prod(x.shape[1:]))
-    return out
 
 
 @cuda.jit

@@ -1,4 +1,4 @@
-"""Batch normalisation: a block takes a stripe of columns and goes through the batch; what follows is elementwise."""
+"""Batch normalisation: a block reduces a stripe of columns over the batch; the rest is elementwise."""
 
 import math
 
@@ -7,7 +7,7 @@ from kernels.cuda.functions import COLUMN_TILE, COLUMNS, ROWS, cast, column_sum
 
 
 def batch_moments(mean, variance, x):
-    """mean, variance (n) of the columns of x (b,n); the variance divides by b."""
+    """mean and biased variance (n) of the columns of x (b,n)."""
     _launch_stripes(mean.size, _batch_moments, mean, variance, x)
 
 
@@ -37,7 +37,7 @@ def _batch_moments(mean, variance, x):
 
 
 def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
-    """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the rest (n)."""
+    """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the others (n)."""
     launch_over(out.size, _batch_norm, out, normalized, x, mean, variance, gamma, beta, x.dtype.type(epsilon))
 
 
@@ -52,7 +52,7 @@ def _batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
 
 
 def batch_norm_backward(dx, dgamma, dbeta, dout, normalized, variance, gamma, epsilon):
-    """dgamma, dbeta (n) = sums over b of dout normalized and of dout;  dx (b,n), mean and variance being those of x:
+    """dgamma, dbeta (n) = sums over b of (dout normalized) and of dout;  dx (b,n), for mean and variance from x:
 
     dx = gamma / sqrt(variance + epsilon) (dout - dbeta / b - normalized dgamma / b).
     """

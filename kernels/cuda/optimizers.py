@@ -1,6 +1,6 @@
-"""One optimizer step over flat arrays (n): parameters, the optimizer's moments, gradient. Parameters and moments are
-updated in place, in one launch, unless a number of ``guard`` (k) is not finite. What changes from step to step are the
-``rates``; they lie on the device, so a captured step finds those of its own there."""
+"""One optimizer step over flat arrays (n): parameters, optimizer state, gradient. Parameters and state are updated in
+place, in one launch, unless an element of ``guard`` (k) is not finite. ``rates`` holds what changes from step to step;
+it is on the device, so that a replayed step reads its current values."""
 
 import math
 
@@ -66,7 +66,7 @@ def _adagrad_step(param, sum_square, grad, rates, guard, epsilon):
 
 
 def adam_step(param, m, v, grad, rates, guard, beta1, beta2, epsilon):
-    """m, v = running means of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon), rates = r, s."""
+    """m, v = EMAs of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon), rates = r, s."""
     real = param.dtype.type
     constants = real(beta1), real(1.0 - beta1), real(beta2), real(1.0 - beta2), real(epsilon)
     launch_over(param.size, _adam_step, param, m, v, grad, rates, guard, *constants)
@@ -85,7 +85,7 @@ def _adam_step(param, m, v, grad, rates, guard, keep1, rest1, keep2, rest2, epsi
 
 
 def average_step(average, param, decay):
-    """average = decay average + (1 - decay) param, of a decay (1)."""
+    """average = decay average + (1 - decay) param, with an array decay (1)."""
     launch_over(param.size, _average_step, average, param, decay)
 
 

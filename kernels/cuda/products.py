@@ -1,8 +1,8 @@
-"""How a matrix product gets fast on a GPU: a ladder of five, each one idea above the last.
+"""How to make a matrix product fast on a GPU: a ladder of five versions, each with one idea more than the one before.
 
-They are here to be read in order, and to be timed by ``python -m tests.benchmarks.gpu``. The last one trains. All do
-the same m·n·k multiply-adds, one instruction each; what changes is how many numbers must be fetched for them, and from
-how far. Per 64 multiply-adds of a thread, in numbers (and in instructions, where one fetches four):
+They are meant to be read in order, and timed by ``python -m tests.benchmarks.gpu``. Training uses the last one. All do
+the same m·n·k multiply-adds, one instruction each; what changes is how many numbers are fetched for them, and from
+which memory. Per 64 multiply-adds of a thread, in numbers (and in instructions, where one fetches four):
 
                        from global memory   from shared memory
     product_naive            128
@@ -11,16 +11,16 @@ how far. Per 64 multiply-adds of a thread, in numbers (and in instructions, wher
     product_vectors            1 (1/4)              16 (4)
     product_ahead              the same, while the multiply-adds before them run
 
-Global memory is the far one, with hundreds of cycles to wait. Shared memory belongs to a block of threads and answers
-after some thirty. Registers belong to one thread and answer at once.
+Global memory has a latency of hundreds of cycles. Shared memory belongs to a block of threads, with a latency of some
+thirty. Registers belong to one thread and are read at once.
 
 Each rung takes ``out`` (m, n), ``a`` (m, k) and ``b`` (k, n) of one dtype, float32 or float64, C-contiguous, on the
-device and of any size, 0 included; a row of ``out`` may have 65,535 tiles, for a launch takes no more. p counts the k
-terms. ``out`` is overwritten and must share no memory with the inputs. No rung skips a term, so NaN and infinity spread
-as they do in ``np.matmul``; past its edges a matrix is read as zeros. Shapes that do not fit raise ``ValueError``.
+device and of any size, 0 included; ``out`` may be 65,535 tiles wide, the limit of a launch. p indexes the k terms.
+``out`` is overwritten and must share no memory with the inputs. No rung skips a term, so NaN and infinity propagate as
+in ``np.matmul``; past its edges a matrix is read as zeros. Shapes that do not match raise ``ValueError``.
 
-Last come ``matmul``, ``matmul_tn``, ``matmul_nt`` and ``dense``, which choose how large a tile is and who shares its
-terms.
+Last come ``matmul``, ``matmul_tn``, ``matmul_nt`` and ``dense``, which choose the size of a tile and how many blocks
+share its terms.
 """
 
 import numpy as np
@@ -30,23 +30,23 @@ from kernels.cuda.device import SIMULATED, cuda, launch, multiprocessors
 from kernels.cuda.functions import activate
 from kernels.cuda.vectors import in_fours, load4, store4
 
-# Threads in a row of a block (as many rows are in it), and how many terms are in shared memory at a time. The simulator
-# takes a thread after the other, so there they are few, and small matrices still have several tiles.
+# Threads per row of a block, which has as many rows, and terms in shared memory at a time. The simulator runs threads
+# one after the other, so there they are few, and small matrices still have several tiles.
 BLOCK, LARGE_THREADS, LARGE_DEPTH, SMALL_THREADS, SMALL_DEPTH = (4, 2, 4, 2, 4) if SIMULATED else (16, 16, 8, 8, 16)
-LARGE, SMALL = 8 * LARGE_THREADS, 4 * SMALL_THREADS  # rows and columns of a tile of out: a thread has 8 by 8, or 4 by 4
+LARGE, SMALL = 8 * LARGE_THREADS, 4 * SMALL_THREADS  # rows and columns of a tile of out, 8 by 8 or 4 by 4 per thread
 
-PLAIN = -1  # a product without bias, in the place of an activation's number
+PLAIN = -1  # instead of the index of an activation: a product without bias
 
 BLOCK_TILE = BLOCK, BLOCK
-# Rows of the larger tiles in shared memory are 4 numbers longer than they need be: or else those that a column of a is
-# spread over would all be in the same few of the 32 banks, which answer one at a time.
+# Rows of the larger tiles in shared memory are padded by 4 numbers: without it, the numbers of a column would be in the
+# same few of the 32 banks, each of which serves one access at a time (bank conflicts).
 LARGE_TILE, TWO_LARGE_TILES = (LARGE_DEPTH, LARGE + 4), (2 * LARGE_DEPTH, LARGE + 4)
 TWO_SMALL_TILES = 2 * SMALL_DEPTH, SMALL + 4
-# What a thread fetches of a tile, in fours.
+# What a thread fetches of a tile, in groups of four.
 LARGE_SHARE, SMALL_SHARE = (2 * LARGE_DEPTH // LARGE_THREADS, 4), (SMALL_DEPTH // SMALL_THREADS, 4)
 
-# How the compiler is to spend registers, of which a multiprocessor has 65,536: the threads of a block, and how many
-# blocks are to fit. The simulator's decorator knows none of it.
+# Launch bounds tell the compiler how to divide the 65,536 registers of a multiprocessor: threads per block, and blocks
+# per multiprocessor. The simulator's decorator does not take them.
 INLINE, LARGE_BLOCK, TWO_LARGE_BLOCKS, SMALL_BLOCK = (
     ({}, {}, {}, {})
     if SIMULATED
@@ -58,12 +58,12 @@ INLINE, LARGE_BLOCK, TWO_LARGE_BLOCKS, SMALL_BLOCK = (
     )
 )
 
-FEWEST_TERMS = 4 * SMALL_DEPTH  # that are worth a block of their own
-SMALL_TILES_EACH = 4  # that a multiprocessor should have, to do one while another waits
+FEWEST_TERMS = 4 * SMALL_DEPTH  # per block, when the terms are split
+SMALL_TILES_EACH = 4  # per multiprocessor, so that one is computed while another waits
 
 
 def _sizes(out, a, b, a_along=True, b_along=False):
-    """Return (m, n, k). ValueError if the shapes do not fit: nothing further down would notice."""
+    """Return (m, n, k). ValueError if the shapes do not match: the kernels check no index."""
     m, k = a.shape if a_along else a.shape[::-1]
     if b.shape != ((out.shape[1], k) if b_along else (k, out.shape[1])) or out.shape[0] != m:
         raise ValueError(f"a product needs out (m, n), a (m, k) and b (k, n), not {out.shape}, {a.shape} and {b.shape}")
@@ -75,19 +75,19 @@ def _tiles(m, n, tile):
 
 
 def _launch(kernel, m, n, tile, threads, *arguments, shares=1):
-    """A block of ``threads`` times ``threads`` for each tile of ``tile`` by ``tile`` of an (m, n), and each share."""
+    """Launch ``threads`` by ``threads`` blocks, one for each ``tile`` by ``tile`` part of (m, n), and each share."""
     if m and n:
         launch(kernel, (-(-m // tile), -(-n // tile), shares), threads * threads, *arguments)
 
 
-# ---- one number a thread -----------------------------------------------------------------------------------------
+# ---- one element per thread --------------------------------------------------------------------------------------
 
 
 def product_naive(out, a, b):
-    """out (m, n) = a (m, k) @ b (k, n), a thread for each number of it.
+    """out (m, n) = a (m, k) @ b (k, n), one thread per element.
 
-    Neighbours in a row of threads read the same number of ``a`` and neighbours in a row of ``b``, and the hardware
-    joins what 32 of them ask for. Still every multiply-add waits for two numbers from global memory.
+    Adjacent threads read the same number of ``a`` and adjacent numbers of ``b``, and the hardware coalesces the reads
+    of a warp. Still every multiply-add waits for two numbers from global memory.
     """
     m, n, _ = _sizes(out, a, b)
     _launch(_naive, m, n, BLOCK, BLOCK, out, a, b)
@@ -105,11 +105,11 @@ def _naive(out, a, b):
 
 
 def product_shared(out, a, b):
-    """out (m, n) = a (m, k) @ b (k, n), a square tile of it a block of threads.
+    """out (m, n) = a (m, k) @ b (k, n), a square tile of it per block of threads.
 
-    Against `product_naive`: the threads of a block together fetch a square of ``a`` and one of ``b`` into shared
-    memory, one number of each a thread, and all use them from there. A number that was fetched ``BLOCK`` times is
-    fetched once. Twice a square all wait for the slowest: until it is there, and until it has been used.
+    Compared with `product_naive`: the threads of a block together fetch a square of ``a`` and one of ``b`` into shared
+    memory, one number of each per thread, and all read them from there. A number that was fetched ``BLOCK`` times is
+    now fetched once. Each square takes two barriers: until it is filled, and until all threads have used it.
     """
     m, n, _ = _sizes(out, a, b)
     _launch(_shared, m, n, BLOCK, BLOCK, out, a, b)
@@ -123,7 +123,7 @@ def _shared(out, a, b):
     i, j = cuda.blockIdx.x * BLOCK + row, cuda.blockIdx.y * BLOCK + column
     zero = total = out.dtype.type(0)
     for start in range(0, a.shape[1], BLOCK):
-        # Threads past the edge of out fetch too, and zeros, for the others wait for them.
+        # Threads past the edge of out take part too: they fetch for the others, and all must reach the barriers.
         tile_a[row, column] = a[i, start + column] if i < a.shape[0] and start + column < a.shape[1] else zero
         tile_b[row, column] = b[start + row, j] if start + row < b.shape[0] and j < b.shape[1] else zero
         cuda.syncthreads()
@@ -134,15 +134,15 @@ def _shared(out, a, b):
         out[i, j] = total
 
 
-# ---- 8 by 8 numbers a thread -------------------------------------------------------------------------------------
+# ---- 8 by 8 elements per thread ----------------------------------------------------------------------------------
 
 
 def product_registers(out, a, b):
-    """out (m, n) = a (m, k) @ b (k, n), a tile of ``LARGE`` by ``LARGE`` a block and 8 by 8 of its numbers a thread.
+    """out (m, n) = a (m, k) @ b (k, n), ``LARGE`` by ``LARGE`` elements per block, 8 by 8 of them per thread.
 
-    Against `product_shared`, where every multiply-add waits for two numbers from shared memory: 8 numbers of ``a`` and
-    8 of ``b``, once in registers, make 64 multiply-adds. And as a block's tile is larger, a number from global memory
-    serves ``LARGE`` times. The loops over 8 are unrolled by the compiler: an array in registers has no index.
+    Compared with `product_shared`, where every multiply-add waits for two numbers from shared memory: 8 numbers of
+    ``a`` and 8 of ``b``, once in registers, serve 64 multiply-adds. And as a block's tile is larger, a number from
+    global memory is used ``LARGE`` times. The compiler unrolls the loops over 8, for registers cannot be indexed.
     """
     m, n, _ = _sizes(out, a, b)
     _launch(_registers, m, n, LARGE, LARGE_THREADS, out, a, b)
@@ -150,7 +150,7 @@ def product_registers(out, a, b):
 
 @cuda.jit(**LARGE_BLOCK)
 def _registers(out, a, b):
-    tile_a = cuda.shared.array(LARGE_TILE, a.dtype)  # its rows are terms, as those of tile_b
+    tile_a = cuda.shared.array(LARGE_TILE, a.dtype)  # one row per term, as in tile_b
     tile_b = cuda.shared.array(LARGE_TILE, a.dtype)
     sums = cuda.local.array((8, 8), a.dtype)
     left = cuda.local.array(8, a.dtype)
@@ -181,14 +181,14 @@ def _registers(out, a, b):
                 out[i0 + row + i * LARGE_THREADS, j0 + column + j * LARGE_THREADS] = sums[i, j]
 
 
-# ---- four numbers an instruction: the pieces ---------------------------------------------------------------------
-# A matrix lies "along" if the terms are neighbours in its rows, as in a (m, k), and "across" if they are in its
-# columns, as in b (k, n). The transposed operands of a backward pass lie the other way; only fetching them differs.
+# ---- four numbers per instruction: helpers -----------------------------------------------------------------------
+# ``along`` says that the terms lie along the rows of a matrix, as in a (m, k); in b (k, n) they lie down its columns.
+# The transposed operands of a backward pass are the other way round; only fetching them differs.
 
 
 @cuda.jit(device=True, **INLINE)
 def _four(matrix, row, column, fours):
-    """Four neighbours in a row of the matrix; zeros past its edges."""
+    """Four consecutive numbers of a row of the matrix; zeros past its edges."""
     zero = matrix.dtype.type(0)
     if row >= matrix.shape[0] or column >= matrix.shape[1]:
         return zero, zero, zero, zero
@@ -217,7 +217,7 @@ def _fetch(share, matrix, fours, along, first, start, width, depth, threads):
 
 @cuda.jit(device=True, **INLINE)
 def _stash(tile, stage, share, along, width, depth, threads):
-    """Write the share to shared memory, a row a term from row ``stage`` on."""
+    """Write the share to shared memory, one row per term, from row ``stage`` on."""
     for v in range(share.shape[0]):
         place = 4 * (cuda.threadIdx.x + v * threads)
         if along:
@@ -229,7 +229,7 @@ def _stash(tile, stage, share, along, width, depth, threads):
 
 @cuda.jit(device=True, **INLINE)
 def _add_term(sums, left, right, tile_a, tile_b, p, row, column, threads):
-    """sums += the outer product of term p's numbers: fours of them, a block's width of fours apart."""
+    """sums += the outer product of the numbers of term p, read in groups of four that are ``threads`` groups apart."""
     for i in range(0, sums.shape[0], 4):
         left[i], left[i + 1], left[i + 2], left[i + 3] = load4(tile_a, p, 4 * row + i * threads)
     for j in range(0, sums.shape[1], 4):
@@ -241,7 +241,7 @@ def _add_term(sums, left, right, tile_a, tile_b, p, row, column, threads):
 
 @cuda.jit(device=True, **INLINE)
 def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
-    """sums += all terms of a tile; two in a pass, for the compiler unrolls no further."""
+    """sums += all terms of a tile, two per iteration: the compiler does not unroll this loop."""
     row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
     for p in range(stage, stage + depth, 2):
         _add_term(sums, left, right, tile_a, tile_b, p, row, column, threads)
@@ -250,7 +250,7 @@ def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
 
 @cuda.jit(device=True, **INLINE)
 def _write(out, above, rows, sums, i0, j0, threads):
-    """The sums to a matrix of so many ``rows`` in out, with ``above`` rows above it."""
+    """Write the sums to the matrix of ``rows`` rows that begins at row ``above`` of out."""
     fours = in_fours(out)
     row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
     for i in range(sums.shape[0]):
@@ -268,9 +268,9 @@ def _write(out, above, rows, sums, i0, j0, threads):
 
 @cuda.jit(device=True, **INLINE)
 def _finish(out, size, i0, j0, threads, bias, kind):
-    """Bias and activation for the size x size numbers that this thread has written.
+    """Add the bias to the size x size numbers that this thread has written, and apply the activation.
 
-    They come back from a cache, a few at a time. Among the registers of all sums, the compiler would need some more.
+    They are read back from a cache, a few at a time: applied to the sums in registers, it would need more registers.
     """
     fours = in_fours(out)
     row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
@@ -289,15 +289,15 @@ def _finish(out, size, i0, j0, threads, bias, kind):
                         out[r, q] = activate(kind, out[r, q] + bias[q])
 
 
-# ---- four numbers an instruction: the products -------------------------------------------------------------------
+# ---- four numbers per instruction: the products ------------------------------------------------------------------
 
 
 def product_vectors(out, a, b):
     """out (m, n) = a (m, k) @ b (k, n), tiled as before.
 
-    Against `product_registers`: an instruction moves four neighbours, 16 bytes, from global memory and from shared. A
-    quarter of the loads means more of the cycles for multiply-adds, 64 for 4 loads instead of for 16. It needs rows
-    of whole fours that begin at multiples of 16 bytes; others are read number by number.
+    Compared with `product_registers`: an instruction moves four consecutive numbers, 16 bytes, from global or shared
+    memory. A quarter of the loads leaves more cycles for multiply-adds: 64 per 4 loads, not per 16. This needs rows
+    of a multiple of 4 numbers that begin at multiples of 16 bytes; others are read number by number.
     """
     m, n, _ = _sizes(out, a, b)
     _launch(_vectors, m, n, LARGE, LARGE_THREADS, out, a, b)
@@ -326,11 +326,11 @@ def _vectors(out, a, b):
 
 
 def product_ahead(out, a, b):
-    """out (m, n) = a (m, k) @ b (k, n), tiled as before, each tile on its way while the one before is multiplied.
+    """out (m, n) = a (m, k) @ b (k, n), tiled as before, with double buffering.
 
-    Against `product_vectors`, where all threads wait for global memory at each tile: they ask for the next tile, do the
-    multiply-adds of this one, and only then need what they asked for. There is room for two tiles in shared memory, so
-    that threads which are ahead write one while others still read the other, and wait once a tile instead of twice.
+    Compared with `product_vectors`, where all threads wait for global memory at each tile: they start loading the next
+    tile, do the multiply-adds of this one, and only then need the loaded numbers. Shared memory holds two tiles, so
+    that faster threads can write one while others still read the other: one barrier per tile instead of two.
     """
     m, n, _ = _sizes(out, a, b)
     _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, True, False, out.reshape(-1), PLAIN)
@@ -355,7 +355,7 @@ def _ahead(out, a, b, a_along, b_along, bias, kind):
 
 @cuda.jit(device=True, **INLINE)
 def _sum_ahead(memories, a, b, a_along, b_along, i0, j0, start, end, width, depth, threads):
-    """sums = the terms from ``start`` to ``end``, which tiles of ``depth`` must not straddle."""
+    """sums = the sum of the terms from ``start`` to ``end``: whole tiles of ``depth``, or up to the last term."""
     tile_a, tile_b, share_a, share_b, sums, left, right = memories
     fours_a, fours_b, block = in_fours(a), in_fours(b), threads * threads
     sums[:] = a.dtype.type(0)
@@ -364,7 +364,7 @@ def _sum_ahead(memories, a, b, a_along, b_along, i0, j0, start, end, width, dept
     _stash(tile_a, 0, share_a, a_along, width, depth, block)
     _stash(tile_b, 0, share_b, b_along, width, depth, block)
     cuda.syncthreads()
-    stage = 0  # the first row of the tile that is multiplied; the other begins at depth, or at 0
+    stage = 0  # first row of the tile in use, 0 or depth; the next tile goes to the other
     for coming in range(start + depth, end + depth, depth):
         if coming < end:
             _fetch(share_a, a, fours_a, a_along, i0, coming, width, depth, block)
@@ -380,7 +380,7 @@ def _sum_ahead(memories, a, b, a_along, b_along, i0, j0, start, end, width, dept
 LADDER = (product_naive, product_shared, product_registers, product_vectors, product_ahead)
 
 
-# ---- what trains -------------------------------------------------------------------------------------------------
+# ---- the products used in training -------------------------------------------------------------------------------
 
 
 def matmul(out, a, b):
@@ -399,22 +399,22 @@ def matmul_nt(out, a, b):
 
 
 def dense(out, x, w, b, kind):
-    """out (m,n) = activation(x w + b), with x (m,k), w (k,n), b (n) and the number of an activation.
+    """out (m,n) = activation(x w + b), with x (m,k), w (k,n), b (n) and the activation's index ``kind``.
 
-    A sum gets its bias and its activation from the thread that took it: no other kernel reads ``out`` again.
+    The thread that computed a sum also applies bias and activation to it: no other kernel reads ``out`` again.
     """
     _multiply(out, x, w, True, False, b, kind)
 
 
 def _multiply(out, a, b, a_along, b_along, bias=None, kind=PLAIN):
-    """Large tiles if there is one for every multiprocessor, else small ones, whose terms several blocks may share.
+    """Large tiles if there is one for every multiprocessor, else small ones, whose terms may be split among blocks.
 
-    A batch of 128 has a single row of large tiles, and most of a GPU would stand still. Shares are added in their
-    order, whichever block is done first, so the bits are the same each time. Float64, which checks gradients, takes
-    small tiles only: 64 of its sums leave no registers for anything else.
+    A batch of 128 has a single row of large tiles, which would leave most of a GPU idle. Partial sums are added in a
+    fixed order, whichever block finishes first, so results are bitwise reproducible. Float64, used to check gradients,
+    takes small tiles only: 64 float64 sums leave no registers for anything else.
     """
     m, n, k = _sizes(out, a, b, a_along, b_along)
-    none = out.reshape(-1)  # a kernel is not launched with None, and this is never read
+    none = out.reshape(-1)  # kernels do not take None; this is never read
     bias = none if bias is None else bias
     if out.dtype == np.float32 and _tiles(m, n, LARGE) >= multiprocessors():
         _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, a_along, b_along, bias, kind)
@@ -430,7 +430,7 @@ def _multiply(out, a, b, a_along, b_along, bias=None, kind=PLAIN):
 
 
 def _terms_a_share(m, n, k):
-    """So few that there is enough to do for all multiprocessors, but worth a block, and whole tiles of them."""
+    """Terms per block: few enough to occupy all multiprocessors, but ``FEWEST_TERMS`` or more, in whole tiles."""
     wanted = -(-SMALL_TILES_EACH * multiprocessors() // max(1, _tiles(m, n, SMALL)))
     shares = max(1, min(wanted, k // FEWEST_TERMS))
     return max(1, -(-k // (shares * SMALL_DEPTH))) * SMALL_DEPTH
@@ -438,7 +438,7 @@ def _terms_a_share(m, n, k):
 
 @cuda.jit(**SMALL_BLOCK)
 def _ahead_small(out, a, b, a_along, b_along, terms, bias, kind):
-    """Share z of the terms, ``terms`` of them, to the z-th matrix of those that stand one above the other in out."""
+    """Sum share z of the terms, ``terms`` of them, into the z-th of the matrices stacked in out."""
     tile_a = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
     tile_b = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
     share_a = cuda.local.array(SMALL_SHARE, a.dtype)
@@ -459,7 +459,7 @@ def _ahead_small(out, a, b, a_along, b_along, terms, bias, kind):
 
 @cuda.jit
 def _add_shares(out, parts, bias, kind):
-    """out (m, n) = the sum of the matrices (m, n) that stand one above the other in parts; as in ``_finish``."""
+    """out (m, n) = the sum of the matrices (m, n) stacked in parts, then bias and activation as in ``_finish``."""
     i = cuda.blockIdx.x * BLOCK + cuda.threadIdx.x // BLOCK
     j = cuda.blockIdx.y * BLOCK + cuda.threadIdx.x % BLOCK
     if i < out.shape[0] and j < out.shape[1]:

@@ -1,4 +1,4 @@
-"""Random numbers by counting: the stream that ``kernels/reference/random.py`` defines, four numbers a thread."""
+"""Counter-based random numbers, as ``kernels/reference/random.py`` defines them: four numbers per thread."""
 
 import math
 
@@ -13,26 +13,26 @@ MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
-def uniform(out, seed, step):
-    """out (...) = uniform numbers in [0, 1), told by ``seed`` and ``step``: numbers below 2^63, or step (1)."""
-    _draw(_uniform32 if out.dtype == np.float32 else _uniform64, out, seed, step)
+def uniform(out, key):
+    """out (...) = uniform numbers in [0, 1); the key is an integer below 2^63, or an array (1) holding it."""
+    _draw(_uniform32 if out.dtype == np.float32 else _uniform64, out, key)
 
 
-def normal(out, seed, step):
-    """out (...) = numbers from N(0, 1), two from every two uniform ones, by Box and Muller."""
-    _draw(_normal32 if out.dtype == np.float32 else _normal64, out, seed, step)
+def normal(out, key):
+    """out (...) = samples of N(0, 1), by the Box-Muller transform of pairs of uniform numbers."""
+    _draw(_normal32 if out.dtype == np.float32 else _normal64, out, key)
 
 
-def _draw(kernel, out, seed, step):
-    if isinstance(step, int):  # from the host; an array is on the device, where a captured step can count it
-        step = to_device(np.array([step]))
+def _draw(kernel, out, key):
+    if isinstance(key, int):  # an array is on the device, where the host writes the key before each replay
+        key = to_device(np.array([key]))
     if out.size:
-        launch(kernel, -(-out.size // (4 * THREADS)), THREADS, out.reshape(out.size), np.uint64(seed), step)
+        launch(kernel, -(-out.size // (4 * THREADS)), THREADS, out.reshape(out.size), key)
 
 
 @cuda.jit(device=True)
 def _philox(c0, c1, c2, c3, k0, k1):
-    """Four words from four of the counter and two of the key, all uint32, so that a product is one instruction."""
+    """Four random words from four counter words and two key words, all uint32: a product is then one instruction."""
     for _ in range(10):
         p0, p1 = MULTIPLIER_0 * np.uint64(c0), MULTIPLIER_1 * np.uint64(c2)
         c0, c1 = np.uint32((p1 >> BITS) ^ c1 ^ k0), np.uint32(p1 & LOW)
@@ -42,15 +42,15 @@ def _philox(c0, c1, c2, c3, k0, k1):
 
 
 @cuda.jit(device=True)
-def _words(block, half, seed, step):
-    """The words of four elements."""
-    step0, step1 = np.uint32(np.uint64(step[0]) & LOW), np.uint32(np.uint64(step[0]) >> BITS)
-    return _philox(np.uint32(block), np.uint32(half), step0, step1, np.uint32(seed & LOW), np.uint32(seed >> BITS))
+def _words(block, half, key):
+    """The random words of four elements."""
+    key0, key1 = np.uint32(np.uint64(key[0]) & LOW), np.uint32(np.uint64(key[0]) >> BITS)
+    return _philox(np.uint32(block), np.uint32(half), np.uint32(0), np.uint32(0), key0, key1)
 
 
 @cuda.jit(device=True)
-def _uniforms32(block, seed, step):
-    words, scale = _words(block, 0, seed, step), np.float32(2.0**-24)
+def _uniforms32(block, key):
+    words, scale = _words(block, 0, key), np.float32(2.0**-24)
     return (
         np.float32(words[0] >> np.uint32(8)) * scale,
         np.float32(words[1] >> np.uint32(8)) * scale,
@@ -61,13 +61,13 @@ def _uniforms32(block, seed, step):
 
 @cuda.jit(device=True)
 def _join(upper, lower):
-    """53 bits as a number."""
+    """The 53 bits of two words, as a float64."""
     return np.float64(np.uint64(upper) << np.uint64(21) | np.uint64(lower) >> np.uint64(11))
 
 
 @cuda.jit(device=True)
-def _uniforms64(block, seed, step):
-    upper, lower, scale = _words(block, 0, seed, step), _words(block, 1, seed, step), np.float64(2.0**-53)
+def _uniforms64(block, key):
+    upper, lower, scale = _words(block, 0, key), _words(block, 1, key), np.float64(2.0**-53)
     return (
         _join(upper[0], lower[0]) * scale,
         _join(upper[1], lower[1]) * scale,
@@ -97,30 +97,30 @@ def _write(out, block, n0, n1, n2, n3):
 
 
 @cuda.jit
-def _uniform32(out, seed, step):
+def _uniform32(out, key):
     block = cuda.grid(1)
-    n0, n1, n2, n3 = _uniforms32(block, seed, step)
+    n0, n1, n2, n3 = _uniforms32(block, key)
     _write(out, block, n0, n1, n2, n3)
 
 
 @cuda.jit
-def _uniform64(out, seed, step):
+def _uniform64(out, key):
     block = cuda.grid(1)
-    n0, n1, n2, n3 = _uniforms64(block, seed, step)
+    n0, n1, n2, n3 = _uniforms64(block, key)
     _write(out, block, n0, n1, n2, n3)
 
 
 @cuda.jit
-def _normal32(out, seed, step):
+def _normal32(out, key):
     block = cuda.grid(1)
-    u0, u1, u2, u3 = _uniforms32(block, seed, step)
+    u0, u1, u2, u3 = _uniforms32(block, key)
     (n0, n1), (n2, n3) = _box_muller(u0, u1), _box_muller(u2, u3)
     _write(out, block, n0, n1, n2, n3)
 
 
 @cuda.jit
-def _normal64(out, seed, step):
+def _normal64(out, key):
     block = cuda.grid(1)
-    u0, u1, u2, u3 = _uniforms64(block, seed, step)
+    u0, u1, u2, u3 = _uniforms64(block, key)
     (n0, n1), (n2, n3) = _box_muller(u0, u1), _box_muller(u2, u3)
     _write(out, block, n0, n1, n2, n3)

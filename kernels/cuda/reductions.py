@@ -1,5 +1,5 @@
-"""Reductions: a block of threads takes a row, or a stripe of columns. Where that is too few blocks for the GPU, several
-share it, and a second launch adds up what they found, in order: the bits are the same each time."""
+"""Reductions: a block of threads reduces a row, or a stripe of columns. Where that gives too few blocks for the GPU,
+several share one, and a second launch adds their partial sums, in order: results are bitwise reproducible."""
 
 import math
 
@@ -12,7 +12,7 @@ from kernels.cuda.functions import COLUMN_TILE, COLUMNS, ROWS, block_sum, cast, 
 
 
 def sum_axis(out, x):
-    """out (o,i) = sum over the middle of x (o,n,i)."""
+    """out (o,i) = sum over the middle axis of x (o,n,i)."""
     outer, size, inner = x.shape
     if not out.size:
         return
@@ -59,7 +59,7 @@ def _sum_stripe(out, x):
 
 
 def sum_squares(out, x):
-    """out (1) = sum of x (n) squared, added up in float64."""
+    """out (1) = sum of x^2 over x (n), accumulated in float64."""
     parts = shares(1, x.size, THREADS)
     found = Block(parts, np.float64)
     launch(_sum_squares, parts, THREADS, found.shaped(parts), x)
@@ -88,7 +88,7 @@ def _add_up(out, parts):
         out[0] = total
 
 
-# ---- softmax and its like: a block a row ----
+# ---- softmax and logsumexp: one block per row ----
 
 
 def logsumexp(out, x):
@@ -136,7 +136,7 @@ def _softmax(out, x):
 
 
 def softmax_backward(dx, dout, out):
-    """dx (r,n) = out (dout - <dout, out>), the product taken along the row."""
+    """dx (r,n) = out (dout - <dout, out>), with the inner product along the row."""
     launch_rows(dx.shape, _softmax_backward, dx, dout, out)
 
 
@@ -152,11 +152,11 @@ def _softmax_backward(dx, dout, out):
         dx[r, n] = out[r, n] * (dout[r, n] - product)
 
 
-# ---- maxout: rows of a few numbers, so a thread a row ----
+# ---- maxout: rows are short, so one thread per row ----
 
 
 def maxout(out, x):
-    """out (r) = the largest of each row of x (r,n), n > 0."""
+    """out (r) = the maximum of each row of x (r,n), n > 0."""
     launch_over(x.shape[0], _maxout, out, x)
 
 
@@ -165,13 +165,13 @@ def _maxout(out, x):
     for r in range(cuda.grid(1), x.shape[0], cuda.gridsize(1)):
         largest = x[r, 0]
         for n in range(1, x.shape[1]):
-            larger = x[r, n] > largest or math.isnan(x[r, n])  # once NaN, always NaN: nothing is larger
+            larger = x[r, n] > largest or math.isnan(x[r, n])  # NaN propagates: nothing compares larger
             largest = x[r, n] if larger else largest
         out[r] = largest
 
 
 def maxout_backward(dx, dout, x):
-    """dx (r,n) = dout (r) at the largest of each row of x (r,n), the first if several are, else 0."""
+    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), 0 elsewhere."""
     launch_over(x.shape[0], _maxout_backward, dx, dout, x)
 
 

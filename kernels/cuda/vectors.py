@@ -1,17 +1,17 @@
-"""Loads and stores of 16 bytes, which Numba does not offer: one instruction where four numbers would take four.
+"""Loads and stores of 16 bytes, which Numba does not offer: one instruction for four numbers instead of four.
 
 ``load4(array, row, column)``
-    The four numbers of an array of two dimensions from (row, column) on, as a tuple.
+    The four numbers of a two-dimensional array from (row, column) on, as a tuple.
 ``store4(array, row, column, four)``
-    Write them there.
+    Write the tuple ``four`` there.
 ``in_fours(array)``
-    Whether both will do: rows of a multiple of 4 numbers, the first at a multiple of 16 bytes.
+    Whether both can be used: rows have a multiple of 4 numbers, and the first begins at a multiple of 16 bytes.
 
-Arrays are C-contiguous, of float32 or float64 (for which the compiler makes two instructions), in global or in shared
-memory. Columns are multiples of 4, and no index is checked, nor is a negative one counted from the end: both would cost
+Arrays are C-contiguous, of float32 or float64 (for which the compiler emits two instructions), in global or in shared
+memory. Columns are multiples of 4. Indices are not checked, and negative ones not counted from the end: both would cost
 more instructions than the load.
 
-The simulator runs Python and knows no instructions, so there the three are Python.
+The simulator runs Python, so there the three are plain Python functions.
 """
 
 from kernels.cuda.device import SIMULATED
@@ -45,10 +45,10 @@ else:
         return fields.data, cgutils.unpack_tuple(builder, fields.shape, 2)[1]
 
     def _vector_at(context, builder, array_type, array, row, column):
-        """The address of the four numbers, and how they lie there."""
+        """The address of the four numbers, and their vector type."""
         data, width = _fields(context, builder, array_type, array)
         row, column = (builder.sext(n, _64) if n.type.width < 64 else n for n in (row, column))
-        # Nothing overflows ("nsw"), so the compiler may step from one address to the next, and move constants out.
+        # "nsw" promises no overflow, so the compiler may increment addresses and hoist constants out of loops.
         place = builder.add(builder.mul(row, width, flags=("nsw",)), column, flags=("nsw",))
         number = builder.gep(data, [place], inbounds=True)
         vector = ir.VectorType(ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType(), 4)

@@ -1,4 +1,4 @@
-"""The set ``reference``: every kernel in NumPy, one line where possible. The definition of the others."""
+"""The kernel set ``reference``: every kernel in NumPy, one line where possible. It defines what the others compute."""
 
 from kernels.reference import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
 

@@ -48,7 +48,7 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 
 def softmax_cross_entropy(out, logits, labels):
-    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and whole labels (b) in 0..c-1."""
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b) in 0..c-1."""
     out[...] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
 
 
@@ -60,7 +60,7 @@ def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
 
 def kl_standard_normal(out, mu, logvar):
     """out (b) = KL(N(mu, e^logvar) || N(0, I)) = -1/2 sum over j of 1 + logvar - mu^2 - e^logvar."""
-    out[...] = (mu**2 + (np.expm1(logvar) - logvar)).sum(1) / 2  # e^logvar - 1 cancels where logvar is near 0
+    out[...] = (mu**2 + (np.expm1(logvar) - logvar)).sum(1) / 2  # e^logvar - 1 would cancel near logvar = 0
 
 
 def kl_standard_normal_backward(dmu, dlogvar, dout, mu, logvar):

@@ -1,4 +1,4 @@
-"""Where results are written."""
+"""Allocation, copies and indexed writes, in NumPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,37 +7,37 @@ import numpy as np
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array with whatever is in it."""
+    """An uninitialized array."""
     return np.empty(shape, dtype)
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:
-    """An array of the shape and type of x, with whatever is in it."""
+    """An uninitialized array of the shape and dtype of x."""
     return np.empty(x.shape, x.dtype)
 
 
 def captured(run: Callable[[], None]) -> Callable[[], None]:
-    """What does the same as ``run``, which calls kernels on arrays that are there, in one go: here, itself."""
+    """A function that repeats the kernel calls of ``run``, which are on existing arrays: here ``run`` itself."""
     return run
 
 
 def to_device(x: np.ndarray) -> np.ndarray:
-    """The array where kernels find it: here, itself."""
+    """The array in the memory that kernels use: here x itself."""
     return x
 
 
 def to_host(x: np.ndarray) -> np.ndarray:
-    """The array where NumPy finds it: itself."""
+    """The array as one of NumPy: here x itself."""
     return x
 
 
 def copied(x: np.ndarray) -> np.ndarray:
-    """A copy of its own, C-contiguous."""
+    """A C-contiguous copy."""
     return np.array(x, order="C")
 
 
 def write(out: np.ndarray, values: Any) -> None:
-    """out = values, repeated along the axes that ``out`` has more of."""
+    """out = values, broadcast to the shape of ``out``."""
     out[...] = values
 
 
@@ -47,18 +47,18 @@ def add_to(out: np.ndarray, values: np.ndarray) -> None:
 
 
 def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
-    """out[index] += values, as often as the index names an element."""
+    """out[index] += values, accumulated where the index repeats an element."""
     np.add.at(out, index, values)
 
 
 def concatenate(out: np.ndarray, parts: Sequence[np.ndarray], axis: int) -> None:
-    """out = the parts, one after the other along ``axis``."""
+    """out = the parts, concatenated along ``axis``."""
     np.concatenate(parts, axis, out=out)
 
 
-def rows(x: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Those rows of x (n, ...), in an array of their own."""
-    return x.take(chosen, axis=0)
+def rows(out: np.ndarray, x: np.ndarray, chosen: np.ndarray) -> None:
+    """out (b, ...) = the rows of x (n, ...) at the indices ``chosen`` (b,), which lie in 0..n-1."""
+    x.take(chosen, axis=0, out=out, mode="clip")  # mode "raise" would write through a buffer
 
 
 def take(out: np.ndarray, x: np.ndarray, index: Any) -> None:

@@ -4,19 +4,19 @@ import numpy as np
 
 
 def batch_moments(mean, variance, x):
-    """mean, variance (n) of the columns of x (b,n); the variance divides by b."""
+    """mean and biased variance (n) of the columns of x (b,n)."""
     mean[...] = x.mean(0)
     variance[...] = x.var(0)
 
 
 def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
-    """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the rest (n)."""
+    """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the others (n)."""
     normalized[...] = (x - mean) / np.sqrt(variance + epsilon)
     out[...] = gamma * normalized + beta
 
 
 def batch_norm_backward(dx, dgamma, dbeta, dout, normalized, variance, gamma, epsilon):
-    """dgamma, dbeta (n) = sums over b of dout normalized and of dout;  dx (b,n), mean and variance being those of x:
+    """dgamma, dbeta (n) = sums over b of (dout normalized) and of dout;  dx (b,n), for mean and variance from x:
 
     dx = gamma / sqrt(variance + epsilon) (dout - dbeta / b - normalized dgamma / b).
     """

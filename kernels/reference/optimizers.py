@@ -1,8 +1,8 @@
 """One optimizer step over flat arrays (n), defined in NumPy.
 
-``rates`` are the numbers that change from step to step, the learning rate first. Nothing is written unless every number
-of ``guard`` (k) is finite: the loss that the gradient comes from, say. Both are arrays, for they lie where kernels
-compute: a step that is replayed finds there what it has to do.
+``rates`` holds the numbers that change from step to step, the learning rate first. Nothing is written unless every
+element of ``guard`` (k), such as the loss, is finite. Both are arrays, so that a replayed step reads their current
+values.
 """
 
 import numpy as np
@@ -31,9 +31,9 @@ def adagrad_step(param, sum_square, grad, rates, guard, epsilon):
 
 
 def adam_step(param, m, v, grad, rates, guard, beta1, beta2, epsilon):
-    """m, v = running means of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon).
+    """m, v = EMAs of grad, grad^2;  param -= r m / (sqrt(s v) + epsilon), rates = r, s.
 
-    rates = r, s are lr / (1 - beta1^step) and 1 / (1 - beta2^step): the learning rate, and what unbiases the means.
+    r = lr / (1 - beta1^step) and s = 1 / (1 - beta2^step): the learning rate and Adam's bias corrections.
     """
     if np.isfinite(guard).all():
         rate, unbias = rates
@@ -43,5 +43,5 @@ def adam_step(param, m, v, grad, rates, guard, beta1, beta2, epsilon):
 
 
 def average_step(average, param, decay):
-    """average = decay average + (1 - decay) param, of a decay (1)."""
+    """average = decay average + (1 - decay) param, with an array decay (1)."""
     average[...] = decay * average + (1 - decay) * param

@@ -4,12 +4,12 @@ import numpy as np
 
 
 def sum_axis(out, x):
-    """out (o,i) = sum over the middle of x (o,n,i)."""
+    """out (o,i) = sum over the middle axis of x (o,n,i)."""
     out[...] = x.sum(1)
 
 
 def sum_squares(out, x):
-    """out (1) = sum of x (n) squared, added up in float64."""
+    """out (1) = sum of x^2 over x (n), accumulated in float64."""
     out[0] = np.sum(x.astype(np.float64) ** 2)
 
 
@@ -30,16 +30,16 @@ def softmax(out, x):
 
 
 def softmax_backward(dx, dout, out):
-    """dx (r,n) = out (dout - <dout, out>), the product taken along the row."""
+    """dx (r,n) = out (dout - <dout, out>), with the inner product along the row."""
     dx[...] = out * (dout - (dout * out).sum(1, keepdims=True))
 
 
 def maxout(out, x):
-    """out (r) = the largest of each row of x (r,n), n > 0."""
+    """out (r) = the maximum of each row of x (r,n), n > 0."""
     out[...] = x.max(1)
 
 
 def maxout_backward(dx, dout, x):
-    """dx (r,n) = dout (r) at the largest of each row of x (r,n), the first if several are, else 0."""
+    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), 0 elsewhere."""
     dx[...] = 0
     dx[np.arange(len(x)), x.argmax(1)] = dout

@@ -1,1 +1,1 @@
-"""Gradients derived on paper and written out in NumPy, without the engine: a witness beside finite differences."""
+"""Gradients derived on paper and written out in NumPy, without the engine: a second check beside finite differences."""

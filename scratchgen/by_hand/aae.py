@@ -1,31 +1,33 @@
-"""The adversarial autoencoder's four events, by hand (L25, L26). Layers are those of ``layers``, cited as layers (1).
+"""The adversarial autoencoder's four updates (the lecture's word is event), by hand (L25, L26).
 
-The encoder, a stack of dense layers, reads b images x (b, D), with noise ε beside the pixels if its posterior is
-universal. Linear heads on its last h give μ, and some of them v = log σ² and the logits c of the ten classes:
+Equations of ``layers`` are cited as layers (1). The encoder, a stack of dense layers, takes b images x (b, D), with
+noise ε beside the pixels if its posterior is universal. Linear heads on its last h give μ and, depending on the
+configuration, v = log σ² and the logits c of the ten classes:
 
     z = μ,   or with a Gaussian posterior   z = μ + e^(v/2) ⊙ ε:      μ̇ = ż,    v̇ = ż ⊙ ε ⊙ ½ e^(v/2),            (1)
     y_k = e^(c_k) / Σ_j e^(c_j),   ∂y_j/∂c_k = y_j [1(j = k) − y_k]:   ċ = y ⊙ [ẏ − Σ_j ẏ_j y_j].                   (2)
 
-The ḣ of the heads add up, and layers (2) and (1) lead back to x. What a network is given beside something else, it
-reads as further columns; backward, the columns of ḣ are told apart again, and a label takes nothing.
+The ḣ of the heads add up, and layers (2) and (1) lead back to x. Several inputs of a network are concatenated as
+columns; backward, ḣ is split into the same columns, and labels need no gradient.
 
-Event 1, reconstruction. The decoder gives logits a (b, D) of z, and of y or the labels where it takes classes:
+Update 1, reconstruction phase. The decoder maps z, and y or the labels if it takes classes, to logits a (b, D):
 
     loss = 1/b Σ_i Σ_D [log(1 + e^a) − x a],        δ = (sigmoid(a) − x) / b,                                       (3)
 
 back through the decoder to ż and ẏ, and through (1) and (2) to the encoder.
 
-Event 2, discrimination. D gives the logit a of draws of the prior, whose label t is 1, and of codes, whose label is 0,
-and lowers both cross-entropies; codes are numbers here. If the encoder classifies, a second D does the same with y,
-beside rows of the identity, and the losses add up:
+Update 2, regularisation phase, discriminator. D maps draws of the prior, with label t = 1, and codes, with t = 0, to
+logits a, and minimises both cross-entropies; codes are constants here. If the encoder classifies, a second D does the
+same with y as codes and one-hot rows as draws, and the losses add up:
 
     loss = Σ_passes 1/b Σ_i [log(1 + e^a) − t a],   δ = (sigmoid(a) − t) / b.                                       (4)
 
-Event 3, confusion. The encoder lowers −log D(z), which is (4) with t = 1, and as much of y, through D held fixed:
+Update 3, regularisation phase, generator, i.e. the encoder. It minimises −log D(z), which is (4) with t = 1, and the
+same for y, through the frozen D:
 
     loss = Σ_D 1/b Σ_i log(1 + e^(−a)),             δ = −sigmoid(−a) / b,      then D backward, then (2) and (1).   (5)
 
-Event 4, classification. With the label k of each of b labelled images,
+Update 4, semi-supervised phase. With the label k of each of b labelled images,
 
     loss = −1/b Σ_i log y_k,       −log y_k = log Σ_j e^(c_j) − c_k,      ċ_j = [y_j − 1(j = k)] / b.                (6)
 """
@@ -60,16 +62,16 @@ def reconstruction_gradients(
     labels: np.ndarray,
     noise: np.ndarray | None,
 ) -> tuple[float, Arrays]:
-    """Event 1: the loss, and its gradients with respect to encoder and decoder. The arguments are those of all events.
+    """Update 1: the loss, and its gradients with respect to encoder and decoder. All updates share these arguments.
 
     Parameters
     ----------
     parameters : dict
         As ``AAE.state_dict`` names them; the gradients have the same names.
     images, x : np.ndarray
-        What is to come back, (b, D), and what the encoder sees of it, (b, D): the same, or with noise.
+        The target (b, D), and the encoder's input (b, D): the same, or with noise.
     labels : np.ndarray
-        (b,) of 0 to 9, or -1 where none is given; read only by who is given labels.
+        (b,) of 0 to 9, or -1 for unlabelled; used only by the network that ``labels_for`` names.
     noise : np.ndarray or None
         (b, J) for a Gaussian posterior, (b, noise_dim) for a universal one, None for a deterministic one.
     """
@@ -78,7 +80,7 @@ def reconstruction_gradients(
     if code.c is not None:
         reads = np.concatenate([code.z, _softmax(code.c)], axis=1)
     elif config.labels_for == "decoder":
-        reads = np.concatenate([code.z, _rows(labels, x.dtype)[:, :CLASSES]], axis=1)  # without a label, no class
+        reads = np.concatenate([code.z, _rows(labels, x.dtype)[:, :CLASSES]], axis=1)  # a row of zeros without a label
     else:
         reads = code.z
     out, h, a = _network(p, "decoder", config.decoder_hidden, reads)
@@ -100,7 +102,7 @@ def discriminator_gradients(
     prior: np.ndarray,
     classes: np.ndarray | None = None,
 ) -> tuple[float, Arrays]:
-    """Event 2: the loss, and its gradients with respect to the discriminators.
+    """Update 2: the loss, and its gradients with respect to the discriminators.
 
     ``prior`` are draws of z (b, J). ``classes`` (b,) are draws of 0 to 9, needed where the encoder classifies.
     """
@@ -109,7 +111,7 @@ def discriminator_gradients(
     games = {"discriminator": (_beside_labels(config, prior, labels), _beside_labels(config, code.z, labels))}
     if code.c is not None:
         if classes is None:
-            raise ValueError("where the encoder classifies, event 2 needs draws of the classes")
+            raise ValueError("where the encoder classifies, update 2 needs draws of the classes")
         games["class_discriminator"] = _rows(classes, x.dtype)[:, :CLASSES], _softmax(code.c)
     for name, (draws, codes) in games.items():
         for reads, label in ((draws, 1.0), (codes, 0.0)):
@@ -118,7 +120,7 @@ def discriminator_gradients(
             grad: Arrays = {}
             delta = cross_entropy_prime(out, label) / len(x)  # (4)
             _network_backward(p, grad, name, config.discriminator_hidden, h, a, delta)
-            for key, gradient in grad.items():  # one D: both passes add up
+            for key, gradient in grad.items():  # the same D: both passes add up
                 gradients[key] = gradients.get(key, 0) + gradient
     return loss, gradients
 
@@ -126,7 +128,7 @@ def discriminator_gradients(
 def encoder_gradients(
     parameters: Arrays, config: AAEConfig, x: np.ndarray, labels: np.ndarray, noise: np.ndarray | None
 ) -> tuple[float, Arrays]:
-    """Event 3: the loss, and its gradients with respect to the encoder."""
+    """Update 3: the loss, and its gradients with respect to the encoder."""
     p, grad, loss = parameters, dict[str, np.ndarray](), 0.0
     code = _encode(p, config, x, noise)
     games = {"discriminator": _beside_labels(config, code.z, labels)}
@@ -138,7 +140,7 @@ def encoder_gradients(
         loss += float(softplus(-out).sum() / len(x))  # (5)
         delta = -sigmoid(-out) / len(x)  # (5)
         dots[name] = _network_backward(p, None, name, config.discriminator_hidden, h, a, delta)
-    z_dot = dots["discriminator"][:, : config.latent_dim]  # the labels take nothing
+    z_dot = dots["discriminator"][:, : config.latent_dim]  # labels need no gradient
     c_dot = None if code.c is None else _softmax_backward(code.c, dots["class_discriminator"])
     _encode_backward(p, grad, config, code, noise, z_dot, c_dot)
     return loss, grad
@@ -147,11 +149,11 @@ def encoder_gradients(
 def classification_gradients(
     parameters: Arrays, config: AAEConfig, x: np.ndarray, labels: np.ndarray, noise: np.ndarray | None
 ) -> tuple[float, Arrays]:
-    """Event 4: the loss, and its gradients with respect to what of the encoder has a part in the classes."""
+    """Update 4: the loss, and its gradients with respect to the encoder's parameters that class logits depend on."""
     p, grad, b = parameters, dict[str, np.ndarray](), len(x)
     code = _encode(p, config, x, noise)
     if code.c is None:
-        raise ValueError(f"labels_for is {config.labels_for}: only an encoder that classifies has event 4")
+        raise ValueError(f"labels_for is {config.labels_for}: only an encoder that classifies has update 4")
     c_k = code.c[np.arange(b), labels]
     loss = (_log_sum_exp(code.c)[:, 0] - c_k).sum() / b  # (6)
     c_dot = (_softmax(code.c) - _rows(labels, x.dtype)[:, :CLASSES]) / b  # (6)
@@ -163,7 +165,7 @@ def classification_gradients(
 
 
 class Code(NamedTuple):
-    """What the encoder makes of x: every h and a, the code z (b, J), v (b, J) and c (b, 10) if there are such heads."""
+    """The encoder's values: every h and a, the code z (b, J), v (b, J) and c (b, 10) if there are such heads."""
 
     h: list[np.ndarray]
     a: list[np.ndarray]
@@ -194,7 +196,7 @@ def _encode_backward(
     z_dot: np.ndarray | None,
     c_dot: np.ndarray | None,
 ) -> None:
-    """(1), then layers (1) and (2) to the pixels: enters the gradients of every layer that ż and ċ pass."""
+    """(1), then layers (1) and (2): stores the gradients of every layer that ż and ċ pass in ``grad``."""
     deltas = {}
     if z_dot is not None:
         deltas["encoder.code"] = z_dot  # μ̇ = ż
@@ -207,7 +209,7 @@ def _encode_backward(
     dense_stack_backward(p, grad, names, "relu", code.h, code.a, h_dot)
 
 
-# ---- decoder and discriminators: hidden layers with relu and a linear one ----
+# ---- decoder and discriminators: hidden layers with relu, then a linear one ----
 
 
 def _network(
@@ -227,7 +229,7 @@ def _network_backward(
     a: Sequence[np.ndarray],
     delta: np.ndarray,
 ) -> np.ndarray:
-    """Of the logits' δ, the ḣ of what the network reads."""
+    """The ḣ of the network's input, from the δ of its logits."""
     h_dot = dense_backward(p, grad, f"{name}.layers.{len(hidden)}", h[-1], delta)
     return dense_stack_backward(p, grad, numbered(name, len(hidden)), "relu", h, a, h_dot)
 
@@ -236,12 +238,12 @@ def _network_backward(
 
 
 def _rows(labels: np.ndarray, dtype: Any) -> np.ndarray:
-    """Rows (b, 11) with a 1 at the label (b,); -1, no label, is the last of eleven classes."""
+    """One-hot rows (b, 11) of labels (b,); -1, unlabelled, is the last of eleven classes."""
     return np.eye(CLASSES + 1, dtype=dtype)[labels]
 
 
 def _beside_labels(config: AAEConfig, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What D reads of z (b, J): the labels too, where each class has a region of the prior."""
+    """D's input for z (b, J): with the labels if each class has a region of the prior."""
     if config.labels_for == "discriminator" and config.prior in REGIONS:
         return np.concatenate([z, _rows(labels, z.dtype)], axis=1)
     return z

@@ -1,33 +1,33 @@
-"""The GAN's two steps, by hand (L22, L23). Layers are those of ``layers``, whose equations are cited as layers (1).
+"""The GAN's two steps, by hand (L22, L23). Equations of ``layers`` are cited as layers (1).
 
-With b real pictures x (b, D) and as many samples G(z), D gives the logit a of each, s = sigmoid(a) being the
-probability of real. Its step lowers two cross-entropies, each a mean over b,
+For each of b real pictures x (b, D) and b samples G(z), D computes a logit a; s = sigmoid(a) is the probability that it
+is real. The discriminator step minimises two cross-entropies, each a mean over b,
 
     r(a, t) = −[t log s + (1 − t) log(1 − s)] = log(1 + e^a) − t a,          ∂r/∂a = s − t,                          (1)
 
-of the label t = real_label for x and t = 0 for G(z); the gradients of both passes add up, for they go through one D:
+with the label t = real_label for x and t = 0 for G(z). Both passes go through the same D, so their gradients add up:
 
     loss = 1/b Σ r(a(x), t) + 1/b Σ r(a(G(z)), 0),      δ = (s − t) / b.                                             (2)
 
-The step of G lowers one of
+The generator step minimises one of
 
     minimax          log(1 − s) = −log(1 + e^a)         ∂/∂a = −s                                                    (3)
     non-saturating   −log s = log(1 + e^(−a))           ∂/∂a = −(1 − s) = −sigmoid(−a)                               (4)
     literal          −s                                 ∂/∂a = −s (1 − s) = −sigmoid(a) sigmoid(−a)                  (5)
 
-over b. Its δ goes back through D, held fixed, to the pixels: ẋ. There G ends with x = sigmoid(u) of a dense layer's u,
+averaged over b. Its δ is propagated through the frozen D to the pixels: ẋ. G's last layer is dense, x = sigmoid(u),
 
     ds/da = s (1 − s)      so      u̇ = ẋ ⊙ x ⊙ (1 − x),                                                              (6)
 
-and layers (1) and (2) lead back to z, with layers (6) between them where G's hidden layers are normalised,
+and layers (1) and (2) lead back to z, with layers (6) between them if G's hidden layers are batch-normalised,
 
     a = h W,   o = batch norm of a,   h⁺ = relu(o):       ȯ = ḣ⁺ ⊙ relu'(o),   δ from ȯ,   Ẇ = hᵀ δ,   ḣ = δ Wᵀ.     (7)
 
-D may judge P pictures of a kind side by side: x (b, D) is read as (b/P, P D), row after row, and of b logits there are
-b/P, over which the means are taken. Nothing else changes, and ẋ is read back as (b, D).
+D may judge packs of P pictures: x (b, D) is reshaped to (b/P, P D), there are b/P logits, and the means are over b/P.
+Nothing else changes, and ẋ is reshaped back to (b, D).
 
 D's layers, from the first: x ⊙ mask, then for each hidden layer φ(h W + c) or maxout(h W + c), then its ⊙ mask, and the
-logit. Backward it is the same line from its end, by layers (1), (4), (2) or (3), (1), (4), and so on.
+logit. The backward pass takes them in reverse, by layers (1), (4), (2) or (3), (1), (4), and so on.
 """
 
 from collections.abc import Sequence
@@ -53,9 +53,9 @@ from scratchgen.by_hand.layers import (
     softplus,
 )
 from scratchgen.models.gan import GANConfig
-from scratchgen.noise import Masks
+from scratchgen.random import RandomStream
 
-# What G lowers, and its derivative, as functions of the logits a (b, 1): (3), (4), (5).
+# What G minimises, and its derivative, as functions of the logits a (b, 1): (3), (4), (5).
 OBJECTIVES = {
     "minimax": (lambda a: -softplus(a), lambda a: -sigmoid(a)),
     "non-saturating": (lambda a: softplus(-a), lambda a: -sigmoid(-a)),
@@ -73,12 +73,12 @@ class DiscriminatorStep(NamedTuple):
     gradients: Arrays
 
 
-def draw_masks(config: GANConfig, n: int, masks: Masks, dtype: Any) -> list[Mask]:
-    """The masks of one pass of n pictures through D, from the input to the last hidden layer: the next of ``masks``."""
+def draw_masks(config: GANConfig, n: int, random: RandomStream, dtype: Any) -> list[Mask]:
+    """The dropout masks of one pass of n pictures through D, from the input to the last hidden layer."""
     drawn: list[Mask] = []
     for layer, width in enumerate((config.pack * config.input_dim, *config.discriminator_hidden)):
         rate = config.hidden_dropout if layer else config.input_dropout
-        drawn.append(np.asarray(masks((n // config.pack, width), np.dtype(dtype), rate)) if rate else 1.0)
+        drawn.append(random.dropout_mask((n // config.pack, width), dtype, rate).data if rate else 1.0)
     return drawn
 
 
@@ -90,16 +90,16 @@ def discriminator_gradients(
     real_label: float,
     masks: tuple[Sequence[Mask], Sequence[Mask]],
 ) -> DiscriminatorStep:
-    """The step of D: (2).
+    """The discriminator step: (2).
 
     Parameters
     ----------
     parameters : dict
         As ``GAN.state_dict`` names them; the gradients have the same names.
     real, fake : np.ndarray
-        (b, D) both.
+        (b, D) each.
     masks : tuple
-        Those of the pass of ``real`` and of the pass of ``fake``, each as ``draw_masks`` gives them.
+        For the pass of ``real`` and for that of ``fake``, each from ``draw_masks``.
     """
     losses, certainty, passes = [], [], []
     for x, label, mask in ((real, real_label, masks[0]), (fake, 0.0, masks[1])):
@@ -110,12 +110,12 @@ def discriminator_gradients(
         delta = cross_entropy_prime(logits, label) / len(logits)  # δ = (s − t) / b
         _discriminate_backward(parameters, grad, config, mask, h, a, delta)
         passes.append(grad)
-    gradients = {name: passes[0][name] + passes[1][name] for name in passes[0]}  # one D: they add up
+    gradients = {name: passes[0][name] + passes[1][name] for name in passes[0]}  # the same D: they add up
     return DiscriminatorStep(losses[0], losses[1], certainty[0], certainty[1], gradients)
 
 
 def generate(parameters: Arrays, config: GANConfig, z: np.ndarray) -> tuple[np.ndarray, Arrays]:
-    """G(z) (b, D) of z (b, J) in training, and batch normalisation's running averages after it, by their names."""
+    """G(z) (b, D) of z (b, J) in training, and batch normalisation's moving averages after it, by name."""
     h, a, _ = _generate(parameters, config, z)
     averages = {}
     for layer in range(len(config.generator_hidden) * config.batch_norm):
@@ -128,7 +128,7 @@ def generate(parameters: Arrays, config: GANConfig, z: np.ndarray) -> tuple[np.n
 def generator_gradients(
     parameters: Arrays, config: GANConfig, z: np.ndarray, objective: str, masks: Sequence[Mask]
 ) -> tuple[float, Arrays]:
-    """The step of G: the loss, and its gradients with respect to G's parameters.
+    """The generator step: the loss, and its gradients with respect to G's parameters.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def generator_gradients(
     objective : str
         A name in ``OBJECTIVES``.
     masks : sequence
-        Those of the pass of G(z) through D, as ``draw_masks`` gives them.
+        For the pass of G(z) through D, from ``draw_masks``.
     """
     p, grad, (loss, loss_prime) = parameters, dict[str, np.ndarray](), OBJECTIVES[objective]
     relu_prime, depth = ACTIVATIONS["relu"][1], len(config.generator_hidden)
@@ -148,7 +148,7 @@ def generator_gradients(
     logits, g, c = _discriminate(p, config, h[-1], masks)
     delta = loss_prime(logits) / len(logits)  # (3), (4), (5)
     packed = _discriminate_backward(p, None, config, masks, g, c, delta)
-    x_dot = np.zeros_like(h[-1])  # a picture that fills no pack is not judged
+    x_dot = np.zeros_like(h[-1])  # pictures of an incomplete last pack are not judged
     x_dot[: config.pack * len(packed)] = packed.reshape(-1, config.input_dim)
 
     delta = x_dot * h[-1] * (1 - h[-1])  # (6)
@@ -165,11 +165,11 @@ def generator_gradients(
     return float(loss(logits).mean()), grad
 
 
-# ---- the two networks. What a forward found is what its backward reads: every h, every a ----
+# ---- the two networks. The forward pass returns every h and a for the backward pass ----
 
 
 def _generate(p: Arrays, config: GANConfig, z: np.ndarray) -> tuple[list[np.ndarray], ...]:
-    """Every h, from z to G(z), and each hidden layer's a and o, which are one without batch normalisation: (7)."""
+    """Every h, from z to G(z), and each hidden layer's a and o, which are the same without batch normalisation: (7)."""
     relu, depth = ACTIVATIONS["relu"][0], len(config.generator_hidden)
     h, a, o = [z], list[np.ndarray](), list[np.ndarray]()
     for layer in range(depth):
@@ -188,7 +188,7 @@ def _generate(p: Arrays, config: GANConfig, z: np.ndarray) -> tuple[list[np.ndar
 def _discriminate(
     p: Arrays, config: GANConfig, x: np.ndarray, masks: Sequence[Mask]
 ) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """The logits (b / pack, 1) of x (b, D), and of each layer what it reads, h, and its a."""
+    """The logits (b / pack, 1) of x (b, D), every layer's input h, and every hidden layer's a."""
     packs = len(x) // config.pack
     packed = x[: packs * config.pack].reshape(packs, -1)
     h, a = [packed * masks[0]], list[np.ndarray]()  # layers (4)
@@ -213,7 +213,7 @@ def _discriminate_backward(
     a: Sequence[np.ndarray],
     delta: np.ndarray,
 ) -> np.ndarray:
-    """ẋ, packed, of the δ (b / pack, 1) of the logits; D's gradients enter ``grad``, if it is not None."""
+    """ẋ, packed, from the δ (b / pack, 1) of the logits; stores D's gradients in ``grad`` unless it is None."""
     h_dot = dense_backward(p, grad, _linear(config, len(a)), h[-1], delta) * masks[-1]  # layers (1), (4)
     for layer in reversed(range(len(a))):
         if config.discriminator == "maxout":
@@ -225,7 +225,7 @@ def _discriminate_backward(
 
 
 def _linear(config: GANConfig, layer: int) -> str:
-    """The name of D's dense layer of that number; a dropout stands before each."""
+    """The name of D's dense layer number ``layer``; a dropout layer precedes each."""
     hidden = layer < len(config.discriminator_hidden)
     name = f"discriminator.layers.{2 * layer + 1}"
     return f"{name}.linear" if hidden and config.discriminator == "maxout" else name

@@ -1,21 +1,21 @@
-"""The layers that the models of this folder share, forward and backward, by hand.
+"""The layers that the models in this folder share, forward and backward, by hand.
 
-A layer reads h, one of b examples a row, and hands on h⁺. Write δ for d(loss)/da and ẏ for d(loss)/dy of all else.
-Backward, a layer is told ḣ⁺, leaves the gradients of its own parameters and says ḣ. By the chain rule, with a mask that
-is given (it holds 0 for what is dropped, 1 / (1 − rate) for what stays),
+A layer maps h (b, ·), one example a row, to h⁺. Write δ for d(loss)/da, and ẏ for d(loss)/dy of any other y. Backward,
+a layer takes ḣ⁺ and returns ḣ and the gradients of its own parameters. By the chain rule, with a given mask (0 for
+dropped elements, 1 / (1 − rate) for the others),
 
     dense, a = h W + c:                       Ẇ = hᵀ δ,   ċ = Σ_rows δ,   ḣ = δ Wᵀ                                  (1)
     activation, h⁺ = φ(a):                    δ = ḣ⁺ ⊙ φ'(a)                                                        (2)
     maxout, h⁺_u = max_j a_uj:                δ_uj = ḣ⁺_u if j is the first of the largest pieces of unit u, else 0 (3)
     dropout, h⁺ = h ⊙ mask:                   ḣ = ḣ⁺ ⊙ mask                                                         (4)
 
-Batch normalisation makes each column of a, over its b rows, one of mean 0 and variance 1, and scales and shifts it:
+Batch normalisation standardises each column of a over its b rows to mean 0 and variance 1, then scales and shifts it:
 
     μ = 1/b Σ a,    v = 1/b Σ (a − μ)²,    s = √(v + ε),    n = (a − μ) / s,    o = γ ⊙ n + β.                      (5)
 
-For its own parameters and for n that gives γ̇ = Σ ȯ ⊙ n, β̇ = Σ ȯ, ṅ = ȯ ⊙ γ. A number a_i of a column is in every row's
-n_k, by itself, by μ and by s, with ∂μ/∂a_i = 1/b and ∂s/∂a_i = (a_i − μ) / b s = n_i / b (what a_i does to v through μ
-vanishes, for Σ (a − μ) = 0). So ∂n_k/∂a_i = [1(k = i) − 1/b − n_k n_i / b] / s, and
+For its own parameters and for n that gives γ̇ = Σ ȯ ⊙ n, β̇ = Σ ȯ, ṅ = ȯ ⊙ γ. Within a column every n_k depends on a_i
+through a_k if k = i, through μ and through s, with ∂μ/∂a_i = 1/b and ∂s/∂a_i = (a_i − μ) / b s = n_i / b (the part of
+∂v/∂a_i through μ vanishes, because Σ (a − μ) = 0). So ∂n_k/∂a_i = [1(k = i) − 1/b − n_k n_i / b] / s, and
 
     γ̇ = Σ_rows ȯ ⊙ n,      β̇ = Σ_rows ȯ,      δ = Σ_k ṅ_k ∂n_k/∂a = γ / s ⊙ [ȯ − β̇ / b − n ⊙ γ̇ / b].               (6)
 """
@@ -54,7 +54,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.nd
 }
 
 
-# ---- dense layers. A network that is held fixed has no ``grad``: only ḣ goes through it ----
+# ---- dense layers. For a frozen network ``grad`` is None: only ḣ is computed ----
 
 
 def dense(p: Arrays, name: str, h: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def dense(p: Arrays, name: str, h: np.ndarray) -> np.ndarray:
 
 
 def dense_backward(p: Arrays, grad: Arrays | None, name: str, h: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """(1): enters the layer's gradients, returns ḣ (b, inputs), of h (b, inputs) and δ (b, outputs)."""
+    """(1), of h (b, inputs) and δ (b, outputs): stores the layer's gradients in ``grad``, returns ḣ (b, inputs)."""
     if grad is not None:
         grad[f"{name}.weight"] = h.T @ delta  # Ẇ = hᵀ δ
         grad[f"{name}.bias"] = delta.sum(0)  # ċ = Σ_rows δ
@@ -71,7 +71,7 @@ def dense_backward(p: Arrays, grad: Arrays | None, name: str, h: np.ndarray, del
 
 
 def heads_backward(p: Arrays, grad: Arrays | None, h: np.ndarray, deltas: Arrays) -> np.ndarray:
-    """(1) for every dense layer that reads h, by its name: its ḣ is the sum of theirs."""
+    """(1) for all dense layers that take h, by name: returns the sum of their ḣ."""
     return np.sum([dense_backward(p, grad, name, h, delta) for name, delta in deltas.items()], axis=0)
 
 
@@ -83,7 +83,7 @@ def numbered(prefix: str, depth: int) -> list[str]:
 def dense_stack(
     p: Arrays, names: Sequence[str], activation: str, x: np.ndarray
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Dense layers one after the other, each with φ: every h, from x to what the last one hands on, and every a."""
+    """Consecutive dense layers, each with φ: every h, from x to the last layer's output, and every a."""
     phi, _ = ACTIVATIONS[activation]
     h, a = [x], list[np.ndarray]()
     for name in names:
@@ -101,7 +101,7 @@ def dense_stack_backward(
     a: Sequence[np.ndarray],
     h_dot: np.ndarray,
 ) -> np.ndarray:
-    """(2) and (1) from the last layer to the first: of the last one's ḣ⁺, the first one's ḣ."""
+    """(2) and (1) from the last layer to the first: from the last one's ḣ⁺ to the first one's ḣ."""
     _, phi_prime = ACTIVATIONS[activation]
     for layer in reversed(range(len(names))):
         h_dot = dense_backward(p, grad, names[layer], h[layer], h_dot * phi_prime(a[layer]))  # δ = ḣ⁺ ⊙ φ'(a)
@@ -112,7 +112,7 @@ def dense_stack_backward(
 
 
 def maxout(a: np.ndarray) -> np.ndarray:
-    """h⁺ (b, u), the largest of the pieces of a (b, u, pieces): (3)."""
+    """h⁺ (b, u), the maximum over the pieces of a (b, u, pieces): (3)."""
     return a.max(axis=2)
 
 
@@ -145,7 +145,7 @@ def batch_norm(p: Arrays, name: str, a: np.ndarray) -> np.ndarray:
 
 
 def batch_norm_backward(p: Arrays, grad: Arrays, name: str, a: np.ndarray, o_dot: np.ndarray) -> np.ndarray:
-    """(6): enters the gradients of γ and β, returns δ, of a and ȯ, all three (b, width)."""
+    """(6), of a and ȯ (b, width): stores the gradients of γ and β in ``grad``, returns δ (b, width)."""
     b, (n, s) = len(a), _standardized(a)
     gamma_dot = grad[f"{name}.gamma"] = (o_dot * n).sum(0)  # γ̇ = Σ_rows ȯ ⊙ n
     beta_dot = grad[f"{name}.beta"] = o_dot.sum(0)  # β̇ = Σ_rows ȯ
@@ -153,11 +153,11 @@ def batch_norm_backward(p: Arrays, grad: Arrays, name: str, a: np.ndarray, o_dot
 
 
 def running_average(before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """What evaluation takes for a moment (width,) of the batch: ``MOMENTUM`` of the average ``before`` stays."""
+    """The moving average (width,) of a batch moment, for evaluation; ``MOMENTUM`` is the decay."""
     return MOMENTUM * before + (1 - MOMENTUM) * now
 
 
-# ---- likelihoods of bits ----
+# ---- binary cross-entropy ----
 
 
 def cross_entropy(a: np.ndarray, target: np.ndarray | float) -> np.ndarray:
@@ -166,5 +166,5 @@ def cross_entropy(a: np.ndarray, target: np.ndarray | float) -> np.ndarray:
 
 
 def cross_entropy_prime(a: np.ndarray, target: np.ndarray | float) -> np.ndarray:
-    """Its derivative by a: sigmoid(a) − x."""
+    """Its derivative with respect to a: sigmoid(a) − x."""
     return sigmoid(a) - target

@@ -1,28 +1,26 @@
-"""Training by hand: the tasks of ``models`` with every backward replaced by the derivations of this folder.
+"""Training by hand: the tasks of ``scratchgen.tasks``, each ``train_step`` with the gradients derived in this folder.
 
-Parameters, optimizers, random streams, metrics and checkpoints are those of the engine, so that two tasks which begin
-with the same parameters and the same seed draw the same numbers and follow the same curve, up to rounding. What is the
-engine's own here is bookkeeping: no tensor that these tasks make has a graph.
+Parameters, optimizers, random streams and metrics are those of the engine, so that two tasks which begin with the same
+parameters and the same seed draw the same numbers and follow the same curve, up to rounding. What is the engine's own
+here is bookkeeping: no tensor that these tasks make has a graph.
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-import kernels
 from scratchgen.by_hand import aae, gan
 from scratchgen.by_hand.layers import ACTIVATIONS, Arrays
 from scratchgen.by_hand.vae import vae_gradients
 from scratchgen.errors import require_one_of
-from scratchgen.models.aae import AAETask
-from scratchgen.models.gan import GANTask
-from scratchgen.models.vae import VAE, VAETask, VAETraining
 from scratchgen.nn import BatchNormDense, Module
-from scratchgen.noise import Masks
 from scratchgen.optim import Optimizer
+from scratchgen.random import stream
+from scratchgen.tasks.aae import AAETask
+from scratchgen.tasks.gan import GANTask
+from scratchgen.tasks.task import Metrics, Task
+from scratchgen.tasks.vae import VAETask
 from scratchgen.tensor import Tensor
-from scratchgen.training import Metrics, Reading, Task, stream
 
 
 def receive(model: Module, gradients: Arrays) -> None:
@@ -35,9 +33,16 @@ def receive(model: Module, gradients: Arrays) -> None:
         p._receive(gradient)
 
 
-def on_device(*numbers: float) -> Any:
-    """Numbers as an array (k,) where kernels compute."""
-    return kernels.active().memory.to_device(np.array(numbers))
+def update(optimizer: Optimizer, model: Module, gradients: Arrays, loss: float) -> None:
+    """A step of the optimizer with these gradients, unless the loss is not finite."""
+    optimizer.zero_grad()
+    receive(model, gradients)
+    optimizer.step(Tensor(loss, dtype=np.float64))
+
+
+def metrics_of(**numbers: float) -> dict[str, Tensor]:
+    """Metrics as a ``train_step`` returns them."""
+    return {name: Tensor(number, dtype=np.float64) for name, number in numbers.items()}
 
 
 class ByHandVAETask(VAETask):
@@ -46,101 +51,92 @@ class ByHandVAETask(VAETask):
     Parameters as in ``VAETask``.
     """
 
-    replays = False  # what NumPy computes is in no recording
-
-    def __init__(self, model: VAE, training: VAETraining, steps_per_epoch: int, epochs: int) -> None:
-        require_one_of("activation", model.config.activation, ACTIVATIONS)
-        if training.monte_carlo_kl:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        require_one_of("activation", self.model.config.activation, ACTIVATIONS)
+        if self.settings.monte_carlo_kl:
             raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
-        super().__init__(model, training, steps_per_epoch, epochs)
 
-    def backward(self, x: Tensor, noise: Tensor, beta: Tensor) -> Any:
-        state, config = self.model.state_dict(), self.model.config
-        reconstruction, kl, gradients = vae_gradients(state, config, x.data, noise.data, beta.item())
-        receive(self.model, gradients)
-        return on_device(reconstruction, kl)
+    def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
+        if self.settings.binarize == "dynamic":
+            x = self.random.bernoulli(x)
+        noise = self.random.normal((self.settings.samples, len(x), self.model.config.latent_dim), x.dtype)
+        state, beta = self.model.state_dict(), self.beta().item()
+        reconstruction, kl, gradients = vae_gradients(state, self.model.config, x.data, noise.data, beta)
+        update(self.optimizer, self.model, gradients, reconstruction + beta * kl)
+        return metrics_of(neg_elbo=reconstruction + kl, reconstruction=reconstruction, kl=kl)
 
 
 class ByHandGANTask(GANTask):
     """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``. Parameters as in ``GANTask``."""
 
-    replays = False
-
-    def play(self, images: Any, turn: Any, rates: Any, both: bool) -> tuple[Any, ...]:
+    def train_step(self, x: Tensor, labels: Any = None, update_generator: bool = True) -> dict[str, Tensor]:
         """G's step sends the noise through G once more, where the engine has kept the graph."""
-        config, images, z = self.model.config, np.asarray(images), self.model.draw_noise(len(images), turn).data
-        samples, averages = gan.generate(self.model.state_dict(), config, z)
-        for number, layer in enumerate(self.model.generator.layers):
+        model, config = self.model, self.model.config
+        z = model.draw_noise(len(x), self.random).data
+        fake, averages = gan.generate(model.state_dict(), config, z)
+        for number, layer in enumerate(model.generator.layers):
             if isinstance(layer, BatchNormDense):
                 layer.mean.write(averages[f"generator.layers.{number}.mean"])
                 layer.variance.write(averages[f"generator.layers.{number}.variance"])
-        next_masks = partial(gan.draw_masks, config, len(images), Masks(turn), self.model.dtype)  # of a pass through D
-        masks, label = (next_masks(), next_masks()), self.training.real_label
-        found = gan.discriminator_gradients(self.model.state_dict(), config, images, samples, label, masks)
-        losses = [found.loss_real, found.loss_fake, found.d_real, found.d_fake]
-        of_d = self._update(self.discriminator_optimizer, losses, found.gradients, rates[0])
-        if not both:
-            return (of_d,)
-        state, objective = self.model.state_dict(), self.training.objective
-        loss, gradients = gan.generator_gradients(state, config, z, objective, next_masks())
-        of_g = self._update(self.generator_optimizer, [loss], gradients, rates[1])
-        self.average.step(rates[2][:1])
-        return of_d, of_g
 
-    def _update(self, optimizer: Optimizer, losses: list[float], gradients: Arrays, rates: Any) -> Any:
-        optimizer.zero_grad()
-        receive(self.model, gradients)
-        squares = sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients.values())
-        found = on_device(*losses, squares)
-        optimizer.update(rates, found)
-        return found
+        masks = [gan.draw_masks(config, len(x), self.random, model.dtype) for _ in range(2)]
+        label = self.settings.real_label
+        found = gan.discriminator_gradients(model.state_dict(), config, x.data, fake, label, (masks[0], masks[1]))
+        d_loss = found.loss_real + found.loss_fake
+        update(self.discriminator_optimizer, model, found.gradients, d_loss)
+        metrics = metrics_of(d_loss=d_loss, d_real=found.d_real, d_fake=found.d_fake, d_gradient=norm(found.gradients))
+        if not update_generator:
+            return metrics
+
+        mask, objective = gan.draw_masks(config, len(x), self.random, model.dtype), self.settings.objective
+        g_loss, gradients = gan.generator_gradients(model.state_dict(), config, z, objective, mask)
+        update(self.generator_optimizer, model, gradients, g_loss)
+        self.average.step()
+        return metrics | metrics_of(g_loss=g_loss, g_gradient=norm(gradients))
+
+
+def norm(gradients: Arrays) -> float:
+    """The Euclidean norm of all gradients together."""
+    return float(np.sqrt(sum(np.square(gradient, dtype=np.float64).sum() for gradient in gradients.values())))
 
 
 class ByHandAAETask(AAETask):
-    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``.
+    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``."""
 
-    ``labels`` are those of this step.
-    """
+    def train_step(self, x: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
+        """The encoder computes its codes anew in update 3, where the engine has kept the graph."""
+        seen, noise = self._seen_by_encoder(x)
+        found = aae.reconstruction_gradients(*self._model(), x.data, seen, labels, noise)
+        metrics = self._by_hand("reconstruction", "reconstruction", *found)
 
-    replays = False
-    labels: np.ndarray
+        seen, noise = self._seen_by_encoder(x)
+        prior = self.draw_prior(labels).data
+        classes = self.draw_classes(len(x)).data.argmax(axis=1) if self.model.config.labels_for == "encoder" else None
+        found = aae.discriminator_gradients(*self._model(), seen, labels, noise, prior, classes)
+        metrics |= self._by_hand("discriminator", "d_loss", *found)
+        found = aae.encoder_gradients(*self._model(), seen, labels, noise)
+        metrics |= self._by_hand("encoder", "e_loss", *found)
 
-    def step(self, images: Any, labels: np.ndarray, rng: np.random.Generator) -> Reading:
-        self.labels = labels
-        return super().step(images, labels, rng)
+        if "classification" in self.optimizers and len(self.labelled):
+            known, known_labels = self.draw_labelled(len(x))
+            seen, noise = self._seen_by_encoder(known)
+            found = aae.classification_gradients(*self._model(), seen, known_labels.data, noise)
+            metrics |= self._by_hand("classification", "c_loss", *found)
+        return metrics
 
-    def events(
-        self, images: Any, turn: Any, rates: Any, prior: Any, y: Any, classes: Any, known: Any, labels_known: Any
-    ) -> tuple[Any, ...]:
-        """The encoder computes its codes anew in event 3, where the engine has kept the graph."""
-        model, labels, drawn = self.model, self.labels, None if classes is None else np.asarray(classes).argmax(axis=1)
-        x, noise = self._read_by_encoder(images, turn[:1])
-        found = aae.reconstruction_gradients(model.state_dict(), model.config, np.asarray(images), x, labels, noise)
-        of_reconstruction = self._update("reconstruction", *found, rates[0])
-        x, noise = self._read_by_encoder(images, turn[1:2])
-        arguments = x, labels, noise
-        found = aae.discriminator_gradients(model.state_dict(), model.config, *arguments, np.asarray(prior), drawn)
-        of_discriminators = self._update("discriminator", *found, rates[1])
-        found = aae.encoder_gradients(model.state_dict(), model.config, *arguments)
-        losses = of_reconstruction, of_discriminators, self._update("encoder", *found, rates[2])
-        return losses if known is None else (*losses, self.classify(known, labels_known, turn[2:], rates[3]))
+    def _model(self) -> tuple[Arrays, Any]:
+        return self.model.state_dict(), self.model.config
 
-    def classify(self, known: Any, labels_known: Any, turn: Any, rates: Any) -> Any:
-        (x, noise), labels = self._read_by_encoder(known, turn), np.asarray(labels_known)
-        found = aae.classification_gradients(self.model.state_dict(), self.model.config, x, labels, noise)
-        return self._update("classification", *found, rates)
-
-    def _read_by_encoder(self, images: Any, turn: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def _seen_by_encoder(self, x: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """Images (b, D) with the noise of training, and the noise of the posterior."""
-        noise = self.model.draw_noise(len(images), turn)
-        return self.encoder_input(images, turn).data, None if noise is None else noise.data
+        seen = self.encoder_input(x)
+        noise = self.model.draw_noise(len(x), self.random)
+        return seen.data, None if noise is None else noise.data
 
-    def _update(self, event: str, loss: float, gradients: Arrays, rates: Any) -> Any:
-        self.optimizers[event].zero_grad()
-        receive(self.model, gradients)
-        found = on_device(loss)
-        self.optimizers[event].update(rates, found)
-        return found
+    def _by_hand(self, optimizer: str, metric: str, loss: float, gradients: Arrays) -> dict[str, Tensor]:
+        update(self.optimizers[optimizer], self.model, gradients, loss)
+        return metrics_of(**{metric: loss})
 
 
 def learning_curves(
@@ -161,12 +157,14 @@ def learning_curves(
     dict
         For each metric its values (steps,) in both tasks, ``task`` first; NaN at steps that do not give it.
     """
-    shuffle, tasks = stream(seed, "shuffle"), (task, by_hand_task)
-    noises, histories = [stream(seed, "noise") for _ in tasks], [list[Metrics]() for _ in tasks]
+    shuffle, tasks, histories = stream(seed, "shuffle"), (task, by_hand_task), (list[Metrics](), list[Metrics]())
+    for each in tasks:
+        each.random.generator = stream(seed, "noise")
     for _ in range(steps):
         chosen = shuffle.integers(len(images), size=batch_size)
-        for each, noise, history in zip(tasks, noises, histories, strict=True):
-            history.append(each.step(images[chosen], labels[chosen], noise)())
+        for each, history in zip(tasks, histories, strict=True):
+            metrics = each.train_step(Tensor(images[chosen]), labels[chosen], **each.step_options())
+            history.append({name: metric.item() for name, metric in metrics.items()})
     names = dict.fromkeys(name for metrics in histories[0] for name in metrics)
     engine, by_hand = ({name: np.array([m.get(name, np.nan) for m in h]) for name in names} for h in histories)
     return {name: (engine[name], by_hand[name]) for name in names}

@@ -4,11 +4,11 @@ With b examples x (b, D), M draws of noise ε (M, b, J) and the weight β of the
 
     loss = 1/b Σ_i [ 1/M Σ_m r(x_i, z_mi) + β KL_i ],        z_m = μ + σ ⊙ ε_m,   σ = e^(v/2),   v = log σ².
 
-A hidden layer makes h⁺ = φ(a) of a = h W + c. Write δ for d(loss)/da and ḣ for d(loss)/dh. Then, as in ``layers``,
+A hidden layer computes h⁺ = φ(a) with a = h W + c. Write δ for d(loss)/da and ḣ for d(loss)/dh. Then, as in ``layers``,
 
     δ = ḣ⁺ ⊙ φ'(a),      d(loss)/dW = hᵀ δ,      d(loss)/dc = Σ_rows δ,      ḣ = δ Wᵀ,                        (1)
 
-and a linear layer is the same with φ' = 1. The rows of the decoder are all M b codes. It begins at its output, with
+and a linear layer is the same with φ' = 1. The rows of the decoder are all M b codes. Its backward pass begins with
 
     Bernoulli, logits a:              r = Σ_D [log(1 + e^a) − x a]                ∂r/∂a = sigmoid(a) − x          (2)
     Gaussian, mean m, sd σ_x fixed:   r = Σ_D [(x − m)²/2σ_x² + log σ_x + ½ log 2π]   ∂r/∂m = (m − x)/σ_x²        (3)
@@ -16,12 +16,12 @@ and a linear layer is the same with φ' = 1. The rows of the decoder are all M b
                                       ∂r/∂m = (m − x) e^(−s),   ∂r/∂s = ½ [1 − (x − m)² e^(−s)]                  (4)
       where s = f + log(1 + e^(u − f)) for an output u and the floor f, so  ∂s/∂u = sigmoid(u − f),              (5)
 
-each divided by b M, the weight of one draw in the loss. What arrives at the codes, ż, goes on through
-z = μ + e^(v/2) ε, and the KL term, KL = ½ Σ_J (μ² + e^v − 1 − v), joins it (L16):
+each divided by b M, the weight of one draw in the loss. The gradient of the codes, ż, continues through
+z = μ + e^(v/2) ε, and that of the KL term, KL = ½ Σ_J (μ² + e^v − 1 − v), is added (L16):
 
     d(loss)/dμ = Σ_m ż_m + β μ / b,         d(loss)/dv = Σ_m ż_m ⊙ ε_m ⊙ ½ e^(v/2) + β (e^v − 1) / 2b.          (6)
 
-Both heads of the encoder are linear layers on the same h, whose ḣ is the sum of theirs; (1) leads back to the pixels.
+Both heads of the encoder are linear layers on the same h, and their ḣ add up; (1) leads back to the pixels.
 """
 
 import math
@@ -46,7 +46,7 @@ from scratchgen.models.vae import VAEConfig
 def vae_gradients(
     parameters: Arrays, config: VAEConfig, x: np.ndarray, noise: np.ndarray, beta: float = 1.0
 ) -> tuple[float, float, Arrays]:
-    """The means of ``reconstruction`` and ``kl``, and d(reconstruction + beta kl) / d(parameter) for each of them.
+    """The means of ``reconstruction`` and ``kl``, and d(reconstruction + beta kl) / d(parameter) for every parameter.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Data sets: the real MNIST, and ``strokes``, digits drawn by a program."""
+"""Data sets: MNIST, and ``strokes``, digits drawn by a program."""
 
 import sys
 from pathlib import Path
@@ -14,9 +14,9 @@ __all__ = ["SOURCES", "Dataset", "Split", "load_dataset"]
 
 
 def load_dataset(source: str = "auto", data_dir: Path | None = None) -> Dataset:
-    """MNIST or strokes; "auto" is MNIST where it is found or can be downloaded, else strokes, and says so.
+    """MNIST or strokes; "auto" is MNIST if it is found or can be downloaded, else strokes, with a notice on stderr.
 
-    A folder that is named (by ``data_dir`` or ``SCRATCHGEN_DATA``) and does not hold MNIST is an error all the same.
+    Even then, a folder given by ``data_dir`` or ``SCRATCHGEN_DATA`` that does not hold MNIST is an error.
     """
     if source == "strokes":
         return load_strokes()

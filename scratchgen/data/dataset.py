@@ -1,4 +1,4 @@
-"""What every data source gives back."""
+"""The types that every data source returns."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ from scratchgen.errors import UserError
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, d), float32, row-major pixels in [0, 1]; labels (n,), int64. UserError if the images are not that."""
+    """Images (n, d), float32, row-major pixels in [0, 1], and labels (n,), int64. UserError for other images."""
 
     images: np.ndarray
     labels: np.ndarray
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise UserError(f"there are {len(self.images)} images and {len(self.labels)} labels; they go in pairs")
+            raise UserError(f"there are {len(self.images)} images but {len(self.labels)} labels")
         if self.images.dtype != np.float32:
             raise UserError(f"the images are {self.images.dtype}; make them float32, with pixels in [0, 1]")
         if self.images.size and not (self.images.min() >= 0 and self.images.max() <= 1):  # a NaN fails both
             where = np.flatnonzero(~((self.images >= 0) & (self.images <= 1)).all(axis=1))
             raise UserError(
-                f"{len(where)} images hold pixels that are NaN or not in [0, 1], the first is image {where[0]}; "
-                "mend the data"
+                f"{len(where)} images hold pixels that are NaN or not in [0, 1]; the first is image {where[0]}; "
+                "fix the data"
             )
 
     def __len__(self) -> int:
@@ -34,8 +34,8 @@ CLASSES, UNLABELLED = 10, -1
 
 
 def keep_labels(split: Split, count: int, rng: np.random.Generator) -> Split:
-    """The split, all labels but ``count`` of them ``UNLABELLED``: drawn at random, as many of each class as can be."""
-    rank = np.empty(len(split), np.int64)  # of each image among those of its class, in a random order
+    """The split with ``count`` labels kept, drawn at random and balanced over the classes; the rest ``UNLABELLED``."""
+    rank = np.empty(len(split), np.int64)  # of each image within its class, in random order
     for label in np.unique(split.labels):
         places = np.flatnonzero(split.labels == label)
         rank[places] = rng.permutation(len(places))

@@ -1,4 +1,4 @@
-"""MNIST: where its four files are, how they are read and checked, and how they are downloaded.
+"""MNIST: how its four files are found, read, checked and downloaded.
 
 The data and the IDX format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits",
 http://yann.lecun.com/exdb/mnist/.
@@ -23,7 +23,7 @@ from scratchgen.cache import cache_folder
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
 
-# Of the uncompressed bytes, header included: gzip may pack the same bytes in many ways.
+# Of the uncompressed bytes, header included: gzip can compress the same bytes in many ways.
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -35,13 +35,13 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
     "http://yann.lecun.com/exdb/mnist/",
 )
-TIMEOUT_S = 10.0  # to connect, and between two pieces of an answer
-MAX_BYTES = 2**30  # MNIST has 47 MB: a header that claims more than this is damaged
+TIMEOUT_S = 10.0  # for connecting, and between two chunks of a response
+MAX_BYTES = 2**30  # the largest file has 47 MB; a header that claims more than this is damaged
 CHUNK_BYTES = 2**20
 
 
 def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped or not, whatever its name says.
+    """Read an IDX file of unsigned bytes, gzipped or not, regardless of its name.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        uint8, of the one to three dimensions in the header.
+        uint8, with one to three dimensions, as in the header.
 
     Raises
     ------
     UserError
-        The file cannot be read, is not exactly one such array, or has another digest.
+        The file cannot be read, is not exactly one such array, or has a different digest.
     """
     try:
         with path.open("rb") as file:
@@ -70,50 +70,50 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
     except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         fetch = f"scratchgen data fetch --data-dir {shlex.quote(str(path.parent))}"
-        # repr keeps every file name on one line
+        # repr keeps any file name on one line
         raise UserError(f"{str(path)!r}: {reason}; replace it or run `{fetch}`") from error
     return array
 
 
 def _parse(stream: IO[bytes] | gzip.GzipFile) -> np.ndarray:
-    """Read an array and the end of the stream, where gzip compares its checksum."""
+    """Read one array up to the end of the stream, where gzip verifies its checksum."""
     magic = stream.read(4)
     if magic[:3] != b"\0\0\x08" or magic[3:] not in (b"\1", b"\2", b"\3"):
         raise ValueError(f"not IDX of unsigned bytes in 1 to 3 dimensions (it begins with '{magic.hex()}')")
     lengths = stream.read(4 * magic[3])
     if len(lengths) < 4 * magic[3]:
-        raise ValueError("cut off within its header")
+        raise ValueError("its header is truncated")
     shape = struct.unpack(f">{magic[3]}I", lengths)
-    # A length of 0 hides no absurd other one: NumPy refuses the shape (0, 2**32 - 1, 2**32 - 1).
+    # max: a length of 0 must not hide huge ones, since NumPy rejects the shape (0, 2**32 - 1, 2**32 - 1).
     if math.prod(max(length, 1) for length in shape) > MAX_BYTES:
-        raise ValueError(f"its header claims the absurd shape {shape}")
+        raise ValueError(f"its header claims the implausible shape {shape}")
     size = math.prod(shape)
-    data = bytearray()  # grows with what is there: what the header claims is not allocated
+    data = bytearray()  # grows with the data: the size in the header is not trusted
     while len(data) <= size and (chunk := stream.read(CHUNK_BYTES)):
         data += chunk
     if len(data) != size:
         held = "more" if len(data) > size else f"only {len(data)}"
-        raise ValueError(f"its header claims {size} bytes of data, it holds {held}")
+        raise ValueError(f"its header claims {size} bytes of data, but it holds {held}")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _digest(array: np.ndarray) -> str:
-    """Hash the array's uncompressed IDX file, whose header follows from the shape."""
+    """SHA-256 of the array as an uncompressed IDX file, whose header follows from the shape."""
     header = struct.pack(f">2x2B{array.ndim}I", 0x08, array.ndim, *array.shape)
     return hashlib.sha256(header + array.tobytes()).hexdigest()
 
 
 def _cache() -> Path:
-    """The user's folder for MNIST, there or not."""
+    """MNIST's folder in the user's cache, whether it exists or not."""
     return cache_folder() / "mnist"
 
 
 def _locate(folder: Path) -> dict[str, Path]:
-    """Map the names of the MNIST files that are in the folder to their paths."""
+    """The paths of the MNIST files in the folder, by name."""
     found = {}
     for name in SHA256:
         dotted = name.replace("-idx", ".idx")
-        # First the spelling that fetch_mnist writes: its file counts even beside a damaged one.
+        # The spelling that fetch_mnist writes comes first: a download takes precedence over a damaged file.
         for spelling in (f"{name}.gz", name, f"{dotted}.gz", dotted):
             if name not in found and os.path.isfile(folder / spelling):
                 found[name] = folder / spelling
@@ -121,7 +121,7 @@ def _locate(folder: Path) -> dict[str, Path]:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Name the MNIST files that are not in the folder."""
+    """The names of the MNIST files that are not in the folder."""
     found = _locate(folder)
     return [name for name in SHA256 if name not in found]
 
@@ -132,12 +132,12 @@ def find_mnist(data_dir: Path | None = None) -> Path | None:
     Returns
     -------
     Path or None
-        The folder; None if none was asked for and the cache is not complete.
+        The folder; None if none was requested and the cache is incomplete.
 
     Raises
     ------
     UserError
-        The folder asked for, by argument or variable, lacks files.
+        The folder requested by argument or environment variable lacks files.
     """
     variable = os.environ.get("SCRATCHGEN_DATA")
     if data_dir is not None:
@@ -153,14 +153,14 @@ def find_mnist(data_dir: Path | None = None) -> Path | None:
 
 
 def load_mnist(data_dir: Path | None = None, download: bool = True) -> Dataset:
-    """Load MNIST, 60000 training and 10000 test images of 784 pixels, from files of the right SHA-256.
+    """Load MNIST, 60000 training and 10000 test images of 784 pixels, from files with the expected SHA-256.
 
     Parameters
     ----------
     data_dir : Path, optional
         Folder of the files; the default is to search as `find_mnist` does.
     download : bool
-        Whether to download into the user's cache what is found nowhere.
+        Whether to download MNIST into the user's cache if it is not found.
 
     Raises
     ------
@@ -174,38 +174,38 @@ def load_mnist(data_dir: Path | None = None, download: bool = True) -> Dataset:
             "or do without: `--data strokes`"
         )
     if folder is None:
-        print("MNIST is not here: downloading its 11 MB into your cache", file=sys.stderr)
+        print("MNIST not found: downloading 11 MB into your cache", file=sys.stderr)
         folder = fetch_mnist()
     paths = _locate(folder)
-    # The digest covers the header, and with it the shape.
+    # The digest covers the header, and so the shape.
     train_images, train_labels, test_images, test_labels = (read_idx(paths[n], SHA256[n]) for n in SHA256)
     return Dataset("mnist", _split(train_images, train_labels), _split(test_images, test_labels))
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:
-    pixels = np.divide(images, 255, dtype=np.float32)  # in one pass, no float64 copy between
+    pixels = np.divide(images, 255, dtype=np.float32)  # in one pass, without a float64 copy
     return Split(pixels.reshape(len(images), -1), labels.astype(np.int64))
 
 
 def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
-    """Download the files that are missing in a folder or wrong; called again, continue.
+    """Download the files that a folder lacks or holds damaged; after a failure, another call continues.
 
     Parameters
     ----------
     target : Path, optional
-        The folder, made if need be; the default is the user's cache.
+        The folder, created if needed; the default is the user's cache.
     mirrors : sequence of str
-        Addresses of folders of gzipped files, tried in turn for each file.
+        Base URLs of the gzipped files, tried in order for each file.
 
     Returns
     -------
     Path
-        The folder, with all four files right.
+        The folder, with four valid files.
 
     Raises
     ------
     UserError
-        No mirror gave a file, or the folder cannot be written to.
+        A file could not be downloaded from any mirror, or the folder cannot be written to.
     """
     folder = _cache() if target is None else target
     try:
@@ -227,15 +227,15 @@ def _is_right(folder: Path, name: str) -> bool:
 
 
 def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:
-    """Put the first right file that a mirror sends into the folder."""
-    # Imported here because nothing but a download needs them, and they load slowly.
+    """Save the first valid copy of a file that a mirror sends."""
+    # Imported here because only a download needs them, and they load slowly.
     from pooch import HTTPDownloader
     from requests.exceptions import ChunkedEncodingError, RequestException
 
-    # Elsewhere than on a terminal a progress bar is noise.
+    # A progress bar only in a terminal.
     fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
     failures = []
-    # Within the folder, so that os.replace puts the file in place whole or not at all.
+    # Inside the folder, so that os.replace is atomic.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
         part = Path(scratch, f"{name}.gz")
         for mirror in mirrors:
@@ -244,17 +244,17 @@ def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:
                 read_idx(part, SHA256[name])
                 os.replace(part, folder / part.name)
                 return
-            except RequestException as error:  # a kind of OSError, unlike a full disk not the folder's fault
+            except RequestException as error:  # also an OSError, but unlike a full disk not the folder's fault
                 if error.response is not None:
                     reason = f"HTTP {error.response.status_code}"
                 elif isinstance(error, ChunkedEncodingError) or part.stat().st_size:
                     reason = "stopped midway"
                 else:
                     reason = "unreachable"
-            except (UserError, ValueError):  # ValueError: pooch, of a Content-Length that is no number
+            except (UserError, ValueError):  # ValueError: pooch, for a Content-Length that is not a number
                 reason = "sent a wrong file"
             failures.append(f"{mirror} {reason}")
     raise UserError(
-        f"no mirror gave {part.name} ({'; '.join(failures)}); try again later, put the MNIST files into "
+        f"no mirror delivered {part.name} ({'; '.join(failures)}); try again later, put the MNIST files into "
         f"{str(folder)!r} by hand, or do without: `--data strokes`"
     )

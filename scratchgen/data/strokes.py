@@ -1,8 +1,8 @@
 """Digits drawn by a program: a stand-in for MNIST that needs no download.
 
 Each digit is a skeleton of smooth strokes. For every image the skeleton's knots are jittered, the result is
-posed by known factors (slant, height, ...) and drawn with a soft round pen. The factors come back beside the
-pixels, so what a model's latent space has learnt can be compared with what made the data.
+transformed by known factors (slant, height, ...) and drawn with a soft round pen. The factors are returned with
+the pixels, so that a model's latent space can be compared with the true factors of variation.
 """
 
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from scratchgen.data.dataset import Dataset, Split
 
 # Each factor follows a triangular distribution (low, mode, high): bounded, with rare extremes.
 FACTORS: dict[str, tuple[float, float, float]] = {
-    "slant": (-0.30, 0.12, 0.55),  # lean of upright strokes, radians, positive to the right
-    "rotation": (-0.15, 0.0, 0.15),  # turn of the whole digit, radians, positive clockwise
+    "slant": (-0.30, 0.12, 0.55),  # of upright strokes, radians, positive to the right
+    "rotation": (-0.15, 0.0, 0.15),  # of the whole digit, radians, positive clockwise
     "height": (14.0, 17.0, 19.0),  # top to bottom of the unjittered skeleton before it is rotated, pixels
-    "aspect": (0.75, 1.0, 1.25),  # stretch along x, a ratio
+    "aspect": (0.75, 1.0, 1.25),  # scale factor along x
     "width": (1.5, 2.5, 3.9),  # diameter of the pen, pixels
-    "dx": (-1.2, 0.0, 1.2),  # centre of the strokes right of the field's centre, pixels
-    "dy": (-1.2, 0.0, 1.2),  # centre of the strokes below the field's centre, pixels
+    "dx": (-1.2, 0.0, 1.2),  # centre of the strokes relative to the image's, pixels, positive to the right
+    "dy": (-1.2, 0.0, 1.2),  # the same, positive downwards
 }
 
 _SIDE = 28  # height and width of an image, pixels
 _BOX = 10.0  # height of the skeletons, in their own units
 _JITTER = 0.25  # standard deviation of each knot's displacement, in the skeletons' units
-_STEPS = 3  # straight pieces per span of a spline
+_STEPS = 3  # line segments per span of a spline
 _EDGE = 1.2  # pixels over which the pen fades from full ink to none
-_CHUNK = 64  # images drawn together, few enough that their pixels stay in the cache
+_CHUNK = 64  # images drawn at a time, few enough that their pixels stay in the cache
 
-# The ways to write 0, 1, ..., 9. Strokes are parted by "|" and made of knots "x,y", y down; one that ends
-# where it began is a smooth loop. A knot that several strokes name is jittered once, so they stay joined.
+# The writing styles of 0, 1, ..., 9. Strokes are separated by "|" and made of knots "x,y", y down; one that
+# ends at its first knot is a smooth loop. A knot shared by several strokes is jittered once, so they stay joined.
 _STYLES: tuple[tuple[str, ...], ...] = (
     ("3.3,0 1,1.8 0,5 0.9,8.4 3.2,10 5.7,8.2 6.6,5 5.6,1.6 3.3,0",),
     ("1,0 1,5 1,10", "0,2.4 1.2,1.5 2.2,0 | 2.2,0 2.2,5 2.2,10"),
@@ -59,17 +59,17 @@ _STYLES: tuple[tuple[str, ...], ...] = (
 
 
 class _Glyph(NamedTuple):
-    """A digit's ``knots`` (K, 2) and their weights (2, S, K) in both ends of each of its straight pieces."""
+    """A digit's ``knots`` (K, 2), and ``pieces`` (2, S, K): their weights in the start and end of S line segments."""
 
     knots: np.ndarray
     pieces: np.ndarray
 
 
 def _glyph(style: str) -> _Glyph:
-    """Cut a style's strokes, uniform Catmull-Rom splines through their knots, into straight pieces.
+    """Cut a style's strokes, uniform Catmull-Rom splines through their knots, into line segments.
 
     Each point of such a spline is a weighted sum of four knots, so one matrix product turns jittered knots
-    into pieces. Source: Catmull and Rom, "A class of local interpolating splines", 1974.
+    into segments. Source: Catmull and Rom, "A class of local interpolating splines", 1974.
     """
     names = list(dict.fromkeys(style.replace("|", " ").split()))
     basis = np.array([[-1, 3, -3, 1], [2, -5, 4, -1], [-1, 0, 1, 0], [0, 2, 0, 0]]) / 2
@@ -91,7 +91,7 @@ _MAX_KNOTS = max(len(glyph.knots) for glyphs in _GLYPHS for glyph in glyphs)
 
 @dataclass(frozen=True)
 class Strokes:
-    """Drawn digits and what they were drawn from.
+    """Drawn digits and the factors that they were drawn from.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Strokes:
         (n,) int64, the digit 0..9.
     factors : dict[str, np.ndarray]
         Latent factors: those of `FACTORS`, (n,) float64 in the units given there, and ``style``, (n,) int64,
-        which of its digit's ways of writing an image shows.
+        the index of the digit's writing style.
     """
 
     images: np.ndarray
@@ -109,15 +109,15 @@ class Strokes:
     factors: dict[str, np.ndarray]
 
 
-def draw_strokes(n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> Strokes:
-    """Draw ``n`` digits; the same state of ``rng`` gives the same bits.
+def draw_strokes(n: int, rng: int | np.random.Generator, labels: np.ndarray | None = None) -> Strokes:
+    """Draw ``n`` digits, bit-identical for the same state of ``rng``.
 
     Parameters
     ----------
     n : int
         Number of images.
-    rng : np.random.Generator
-        Source of every random choice.
+    rng : int or np.random.Generator
+        A seed, or the source of every random choice.
     labels : np.ndarray, optional
         (n,) integers 0..9, the digits to draw; uniform if not given.
 
@@ -128,6 +128,7 @@ def draw_strokes(n: int, rng: np.random.Generator, labels: np.ndarray | None = N
     """
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
+    rng = np.random.default_rng(rng)
     labels = rng.integers(10, size=n) if labels is None else np.asarray(labels)
     if labels.shape != (n,):
         raise ValueError(f"labels must have shape ({n},), got {labels.shape}")
@@ -149,7 +150,7 @@ def draw_strokes(n: int, rng: np.random.Generator, labels: np.ndarray | None = N
 
 
 def _draw(pieces: np.ndarray, knots: np.ndarray, factors: dict[str, np.ndarray]) -> np.ndarray:
-    """Images (n, 784) of a glyph's ``pieces`` (2, S, K) laid through ``knots`` (n, K, 2)."""
+    """Images (n, 784) of a glyph's ``pieces`` (2, S, K) with jittered ``knots`` (n, K, 2)."""
     slant, stretch, scale = np.tan(factors["slant"]), factors["aspect"], factors["height"] / _BOX
     cos, sin = scale * np.cos(factors["rotation"]), scale * np.sin(factors["rotation"])
     # Rotation after slant after stretch, (2, 2, n); y points down, so leaning right is a negative shear.
@@ -157,26 +158,26 @@ def _draw(pieces: np.ndarray, knots: np.ndarray, factors: dict[str, np.ndarray])
     starts, ends = pieces[:, None] @ np.einsum("ijn,nkj->nki", pose, knots)  # (n, S, 2) each, pixels
     length = np.linalg.norm(ends - starts, axis=-1, keepdims=True)
     middle = (starts + ends) / 2
-    # Centred by the ink, as MNIST is, so that dx and dy can be read off the pixels.
+    # Centred by the ink's centre of mass, as in MNIST, so that dx and dy can be measured from the pixels.
     centre = (length * middle).sum(axis=1) / length.sum(axis=1)
     shift = np.stack([factors["dx"], factors["dy"]], axis=-1) - centre
     return _pen(middle + shift[:, None], (ends - starts) / length, length, factors["width"])
 
 
 def _pen(middle: np.ndarray, along: np.ndarray, length: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Ink (n, 784) of a soft round pen: a ramp of each pixel's distance to the nearest piece.
+    """Ink (n, 784) of a soft round pen: a linear ramp in each pixel's distance to the nearest segment.
 
-    A piece has a ``middle`` (n, S, 2) in pixels from the field's centre, a unit vector ``along`` it (n, S, 2)
+    A segment has a ``middle`` (n, S, 2) in pixels from the image's centre, a unit vector ``along`` it (n, S, 2)
     and a ``length`` (n, S, 1) in pixels; ``width`` (n,) is the pen's diameter in pixels.
     """
     axis = np.arange(_SIDE) - (_SIDE - 1) / 2
     offset = axis - middle[..., None]  # (n, S, 2, 28): x of each column, y of each row
-    # A pixel's place along (u) and across (v) a piece is the sum of a term of its column and one of its row.
+    # A pixel's coordinates along (u) and across (v) a segment are each a column term plus a row term.
     u = (along[..., None] * offset).astype(np.float32)
     v = (along[..., ::-1, None] * [[-1], [1]] * offset).astype(np.float32)
     half = (length[..., None] / 2).astype(np.float32)
     nearest = np.full((len(width), _SIDE, _SIDE), np.inf, np.float32)  # squared distance, pixels²
-    for s in range(middle.shape[1]):  # piece by piece: an (n, S, 28, 28) array would not fit the cache
+    for s in range(middle.shape[1]):  # one at a time: an (n, S, 28, 28) array would not fit in the cache
         beyond = np.maximum(np.abs(u[:, s, 0, None] + u[:, s, 1, :, None]) - half[:, s], 0)
         across = v[:, s, 0, None] + v[:, s, 1, :, None]
         np.minimum(nearest, beyond * beyond + across * across, out=nearest)
@@ -185,7 +186,7 @@ def _pen(middle: np.ndarray, along: np.ndarray, length: np.ndarray, width: np.nd
 
 
 def load_strokes(n_train: int = 20_000, n_test: int = 4_000, seed: int = 0) -> Dataset:
-    """Draw a data set, about 0.1 ms an image; its two splits come from independent streams of ``seed``.
+    """Draw a data set, about 0.1 ms an image; its two splits use independent random streams of ``seed``.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Measures of trained models: likelihoods, codes beside their prior, samples before a judge."""
+"""Evaluation of trained models: likelihoods, the match of codes and prior, the classes of samples."""

@@ -1,4 +1,4 @@
-"""How near the codes of an autoencoder have come to their prior (L25)."""
+"""How well the codes of an autoencoder match their prior (L25)."""
 
 import math
 
@@ -9,16 +9,16 @@ from scratchgen.nn import Dense, Module, Sequential
 from scratchgen.optim import Adam, cosine
 from scratchgen.tensor import Tensor, no_grad
 
-ROWS = 100  # rows of the kernel matrix at a time: with 10,000 columns they fit a cache
+ROWS = 100  # rows of the kernel matrix at a time: with 10,000 columns they fit in a cache
 STEPS, HALF_BATCH = 3_000, 250  # a batch is half codes, half prior
-CHECK = 100  # steps between two looks at what is kept aside
+CHECK = 100  # steps between two validations
 
 
 def kernel_scale(prior_samples: np.ndarray) -> float:
-    """c of the kernel of ``mmd``: twice the variance of samples (n, d), summed over the dimensions.
+    """The scale c of ``mmd``'s kernel: twice the variance of samples (n, d), summed over the dimensions.
 
-    The mean squared distance of two draws. Source: Tolstikhin et al. 2018, section 4, whose 2 d sigma^2 is that of
-    N(0, sigma^2 I).
+    It is the mean squared distance of two draws. Source: Tolstikhin et al. 2018, section 4, whose 2 d sigma^2 is its
+    value for N(0, sigma^2 I).
     """
     return 2 * float(prior_samples.var(axis=0, dtype=np.float64).sum())
 
@@ -28,13 +28,13 @@ def mmd(x: np.ndarray, y: np.ndarray, scale: float) -> float:
 
         mean over i != j of k(x_i, x_j)  +  mean over i != j of k(y_i, y_j)  -  2 mean over all i, j of k(x_i, y_j)
 
-    with the inverse multiquadric kernel k(x, y) = c / (c + |x - y|^2), c = ``scale``. Its expectation is 0 where the
-    distributions are the same, so a draw may be negative. ValueError with less than two samples of either. Source:
+    with the inverse multiquadric kernel k(x, y) = c / (c + |x - y|^2), c = ``scale``. Its expectation is 0 if the
+    distributions are equal, so an estimate may be negative. ValueError for fewer than two samples of either. Source:
     Gretton et al. 2012, eq. 3.
     """
     n, m = len(x), len(y)
     if min(n, m) < 2:
-        raise ValueError(f"mmd compares two samples or more with two or more, not {n} with {m}")
+        raise ValueError(f"mmd needs at least two samples of each, got {n} and {m}")
     x, y = x.astype(np.float64), y.astype(np.float64)
     within_x = (_kernel_sum(x, x, scale) - n) / (n * (n - 1))  # k(x_i, x_i) = 1
     within_y = (_kernel_sum(y, y, scale) - m) / (m * (m - 1))
@@ -56,12 +56,12 @@ def _kernel_sum(x: np.ndarray, y: np.ndarray, scale: float) -> float:
 def fresh_discriminator_bce(
     codes: np.ndarray, prior: np.ndarray, held_out: np.ndarray, prior_held_out: np.ndarray, rng: np.random.Generator
 ) -> float:
-    """How well a new discriminator, with nothing else to do, tells codes from draws of the prior.
+    """The test cross-entropy of a new discriminator, trained only to tell codes from draws of the prior.
 
-    It is trained on ``codes`` (n, d) and ``prior`` (m, d), less a tenth on which the best of its moments is chosen, so
-    that learning them by heart is no end. Its cross-entropy is taken on ``held_out`` (k, d) and ``prior_held_out``
-    (l, d): the mean over both, half each, in nats. The least that any discriminator can have is log 2 - JSD(p, q), log
-    2 = 0.693 where there is nothing to tell apart (L23). ValueError with less than ten codes or draws to train on.
+    It is trained on ``codes`` (n, d) and ``prior`` (m, d); a tenth of each is a validation set for early stopping,
+    against overfitting. Its cross-entropy on ``held_out`` (k, d) and ``prior_held_out`` (l, d) is in nats, with equal
+    weight for both. The minimum for any discriminator is log 2 - JSD(p, q), which is log 2 = 0.693 if the distributions
+    are equal (L23). ValueError for fewer than ten codes or draws to train on.
     """
     mean, sd = prior.mean(axis=0), prior.std(axis=0)
     (codes, codes_aside), (prior, prior_aside), (held_out, prior_held_out) = (
@@ -69,12 +69,10 @@ def fresh_discriminator_bce(
         for pair in (_split(codes, rng), _split(prior, rng), (held_out, prior_held_out))
     )
     last = Dense(128, 1, rng)
-    last.weight.write(np.zeros((128, 1)))  # D is 1/2 everywhere: whatever it learns has to be better than that
+    last.weight.write(np.zeros((128, 1)))  # D starts at 1/2 everywhere, the baseline that it has to beat
     model = Sequential(Dense(codes.shape[1], 128, rng, "relu"), Dense(128, 128, rng, "relu"), last)
-    optimizer, least, best = Adam(model, lr=3e-3), math.log(2), model.state_dict()
-    rate = cosine(optimizer.lr, STEPS)
+    optimizer, least, best = Adam(model, lr=cosine(3e-3, STEPS)), math.log(2), model.state_dict()
     for step in range(STEPS):
-        optimizer.lr = rate(step)
         optimizer.zero_grad()
         _cross_entropy(model, *(z[rng.integers(0, len(z), HALF_BATCH)] for z in (prior, codes))).backward()
         optimizer.step()
@@ -89,14 +87,14 @@ def fresh_discriminator_bce(
 
 
 def _split(z: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Nine tenths and one tenth of z (n, d), at random."""
+    """A random split of z (n, d) into nine tenths and one tenth."""
     if len(z) < 10:
-        raise ValueError(f"a discriminator is trained on ten codes and ten draws of the prior or more, not {len(z)}")
+        raise ValueError(f"the discriminator needs at least ten codes and ten draws of the prior, got {len(z)}")
     order = rng.permutation(len(z))
     return z[order[len(z) // 10 :]], z[order[: len(z) // 10]]
 
 
 def _cross_entropy(model: Module, prior: np.ndarray, codes: np.ndarray) -> Tensor:
-    """The mean over both of the loss, with the label 1 for the prior and 0 for codes."""
+    """The mean of the losses on the prior, with label 1, and on codes, with label 0."""
     of_prior, of_codes = model(Tensor.wrap(prior)), model(Tensor.wrap(codes))
     return (discriminator_loss(of_prior, 1.0) + discriminator_loss(of_codes, 0.0)) / 2

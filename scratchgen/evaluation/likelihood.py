@@ -1,34 +1,46 @@
-"""How good a trained model is, by measures that compare across projects."""
+"""Likelihood-based metrics of a VAE, comparable across projects."""
 
 from typing import Any
 
 import numpy as np
 
-from scratchgen.models.vae import VAE, mean_bound
-from scratchgen.tensor import Tensor, no_grad
+from scratchgen.inference import in_batches
+from scratchgen.models.vae import VAE
+from scratchgen.tensor import Tensor
 
-ROWS = 2000  # latent draws decoded at a time: they and their pixels should stay in the cache
+ROWS = 2000  # latent draws decoded at a time, so that they and their pixels stay in the cache
+
+
+def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_size: int = 500) -> dict[str, float]:
+    """The means of ``neg_elbo``, ``reconstruction`` and ``kl`` over images (n, D), in nats, one draw of z each."""
+    terms = in_batches(
+        lambda x: model.negative_elbo(x, _noise(model, 1, len(x), rng)), images, size=batch_size, dtype=model.dtype
+    )
+    reconstruction, kl = (float(term.mean(dtype=np.float64)) for term in terms)
+    return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 
 def importance_nll(model: VAE, images: np.ndarray, samples: int, rng: np.random.Generator) -> float:
     """-L_K, in nats an image, over images (n, D), with K = ``samples`` (Burda et al. 2015; L12).
 
-    An upper bound of -log p(x) in expectation, which K = 5,000 brings near.
+    An upper bound on -log p(x) in expectation, nearly tight for large K (5,000 in the paper).
     """
-    total, at_once = 0.0, max(1, ROWS // samples)
-    with no_grad():
-        for start in range(0, len(images), at_once):
-            x = Tensor(images[start : start + at_once], dtype=model.dtype)
-            noise = rng.standard_normal((samples, len(x), model.config.latent_dim), dtype=model.dtype.type)
-            total -= float(model.importance_bound(x, Tensor.wrap(noise)).data.sum(dtype=np.float64))
-    return total / len(images)
+    (bounds,) = in_batches(
+        lambda x: (model.importance_bound(x, _noise(model, samples, len(x), rng)),),
+        images,
+        size=max(1, ROWS // samples),
+        dtype=model.dtype,
+    )
+    return -float(bounds.mean(dtype=np.float64))
+
+
+def _noise(model: VAE, samples: int, n: int, rng: np.random.Generator) -> Tensor:
+    return Tensor.wrap(rng.standard_normal((samples, n, model.config.latent_dim), dtype=model.dtype.type))
 
 
 def latent_means(model: VAE, images: np.ndarray) -> np.ndarray:
-    """mu (n, J) of images (n, D)."""
-    with no_grad():
-        batches = [images[start : start + ROWS] for start in range(0, len(images), ROWS)]
-        return np.concatenate([model.encode(Tensor(batch, dtype=model.dtype))[0].data for batch in batches])
+    """The posterior means mu (n, J) of images (n, D)."""
+    return in_batches(lambda x: (model.encode(x)[0],), images, size=ROWS, dtype=model.dtype)[0]
 
 
 def active_units(model: VAE, images: np.ndarray) -> int:
@@ -39,9 +51,9 @@ def active_units(model: VAE, images: np.ndarray) -> int:
 def evaluate_vae(
     model: VAE, images: np.ndarray, rng: np.random.Generator, iw_samples: int, nll_images: int
 ) -> dict[str, Any]:
-    """The table of a VAE over images (n, D) as it sees pixels, in nats an image.
+    """A VAE's test metrics on images (n, D) with pixels as the model sees them, in nats an image.
 
-    ``nll`` is -L_K with K = ``iw_samples`` over the first ``nll_images`` images, all else is over all of them.
+    ``nll`` is -L_K with K = ``iw_samples`` over the first ``nll_images`` images, the rest is over all images.
     """
     return {
         **mean_bound(model, images, rng),

@@ -1,28 +1,28 @@
-"""What a judge makes of samples, and how far a discriminator tells them from data."""
+"""Metrics of samples: the classes that a judge sees, and how well a discriminator separates them from data."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-COVERED = 0.02  # a class with a smaller share of the samples counts as missing; of ten even ones each has 0.1
+COVERED = 0.02  # a class with a smaller share of the samples counts as missing; ten equal shares are 0.1
 BINS = 50
 
 
 def class_histogram(probabilities: np.ndarray) -> np.ndarray:
-    """How many samples (c,) are most probably of each class, by a judge's probabilities (n, c)."""
+    """The number of samples (c,) in each class, by the largest of a judge's probabilities (n, c)."""
     return np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
 
 
 def class_statistics(probabilities: np.ndarray) -> dict[str, Any]:
-    """Whether a model draws every class, by a judge's probabilities (n, c) of its samples.
+    """Class coverage of a model's samples, from a judge's probabilities (n, c).
 
     Returns
     -------
     dict
-        ``classes_covered``, those with a share of ``COVERED`` or more; ``smallest_class``, the smallest share;
-        ``class_entropy``, that of the shares, in nats, log c where they are even; ``judge_confidence``, the mean of
-        the largest probability.
+        ``classes_covered``, the number of classes with a share of at least ``COVERED``; ``smallest_class``, the
+        smallest share; ``class_entropy``, the entropy of the shares in nats, log c if they are equal;
+        ``judge_confidence``, the mean of the largest probability.
     """
     shares = class_histogram(probabilities) / len(probabilities)
     drawn = shares[shares > 0]
@@ -40,11 +40,10 @@ def missing_classes(probabilities: np.ndarray) -> list[int]:
 
 
 def overlap(real_logits: np.ndarray, fake_logits: np.ndarray) -> float:
-    """The area under the smaller of two histograms, of logits (n,) and (m,): 1 where alike, 0 where apart (L23).
+    """The area shared by the histograms of logits (n,) and (m,): 1 if they are equal, 0 if disjoint (L23).
 
-    Over ``BINS`` equal bins from the smallest logit to the largest; NaN where one is not finite. It estimates the
-    overlapping coefficient, the integral of min(p, q), which is 1 less the total variation distance (Inman & Bradley
-    1989).
+    ``BINS`` equal bins span all logits; NaN if a logit is not finite. It estimates the overlapping coefficient, the
+    integral of min(p, q), which is 1 minus the total variation distance (Inman & Bradley 1989).
     """
     if not (np.isfinite(real_logits).all() and np.isfinite(fake_logits).all()):
         return math.nan

@@ -1,1 +1,1 @@
-"""The models: networks, losses, and one training step each."""
+"""The models: networks and losses."""

@@ -1,6 +1,6 @@
 """Matrix products, and the dense layer with its bias and activation in one operation."""
 
-from scratchgen.op import Case, Op, new_gradient, register
+from scratchgen.op import Case, Op, empty_gradient, register
 from scratchgen.ops.reductions import rows
 from scratchgen.signature import REAL
 from scratchgen.tensor import Tensor, apply
@@ -14,14 +14,14 @@ def _matmul(kernels, a, b):
     return out, (a, b)
 
 
-def _matmul_backward(kernels, needs, dout, saved):
+def _matmul_backward(kernels, needs_grad, dout, saved):
     a, b = saved
     da = db = None
-    if needs[0]:
-        da = new_gradient(kernels, needs[0], a.shape, a.dtype)
+    if needs_grad[0]:
+        da = empty_gradient(kernels, needs_grad[0], a.shape, a.dtype)
         kernels.dense.matmul_nt(da, dout, b)  # da = dout b^T
-    if needs[1]:
-        db = new_gradient(kernels, needs[1], b.shape, b.dtype)
+    if needs_grad[1]:
+        db = empty_gradient(kernels, needs_grad[1], b.shape, b.dtype)
         kernels.dense.matmul_tn(db, a, dout)  # db = a^T dout
     return da, db
 
@@ -32,21 +32,21 @@ def _dense(kernels, x, w, b, activation):
     return out, (x, w, out)
 
 
-def _dense_backward(kernels, needs, dout, saved, activation):
+def _dense_backward(kernels, needs_grad, dout, saved, activation):
     x, w, out = saved
-    dpre, db = dout, new_gradient(kernels, needs[2], w.shape[1:], w.dtype)
+    dpre, db = dout, empty_gradient(kernels, needs_grad[2], w.shape[1:], w.dtype)
     if activation == "identity":
-        if needs[2]:
+        if needs_grad[2]:
             kernels.reductions.sum_axis(db.reshape(1, -1), rows(dout).reshape(1, *rows(dout).shape))
     else:
         dpre = kernels.memory.empty_like(out)
         kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
     dx = dw = None
-    if needs[0]:
+    if needs_grad[0]:
         dx = kernels.memory.empty_like(x)
         kernels.dense.matmul_nt(rows(dx), rows(dpre), w)  # dx = dpre w^T
-    if needs[1]:
-        dw = new_gradient(kernels, needs[1], w.shape, w.dtype)
+    if needs_grad[1]:
+        dw = empty_gradient(kernels, needs_grad[1], w.shape, w.dtype)
         kernels.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
     return dx, dw, db
 
@@ -76,7 +76,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 def dense(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "identity") -> Tensor:
     """activation(x weight + bias), with x (..., i), weight (i, o), bias (o).
 
-    ``activation`` is one of ``FUSED_ACTIVATIONS``: those whose derivative is a function of their value.
+    ``activation`` is one of ``FUSED_ACTIVATIONS``: those whose derivative is a function of their output.
     """
     if activation not in FUSED_ACTIVATIONS:
         raise ValueError(f"dense: activation {activation!r} is not one of {', '.join(FUSED_ACTIVATIONS)}")

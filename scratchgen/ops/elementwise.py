@@ -10,12 +10,12 @@ from scratchgen.tensor import Tensor, apply
 
 
 def flat(array: np.ndarray) -> np.ndarray:
-    """A C-contiguous array as the one-dimensional view that elementwise kernels walk."""
+    """A C-contiguous array as the one-dimensional view that elementwise kernels take."""
     return array.reshape(-1)
 
 
 def _compute(kernels: Any, name: str, *arrays: np.ndarray, **params: float) -> np.ndarray:
-    """The result of the kernel ``name`` on arrays of one shape."""
+    """The result of the kernel ``name`` on arrays of equal shape."""
     out = kernels.memory.empty_like(arrays[0])
     getattr(kernels.elementwise, name)(flat(out), *map(flat, arrays), *params.values())
     return out
@@ -28,7 +28,7 @@ def _add(kernels, a, b):
     return _compute(kernels, "add", a, b), ()
 
 
-def _add_backward(kernels, needs, dout, saved):
+def _add_backward(kernels, needs_grad, dout, saved):
     return dout, dout
 
 
@@ -36,18 +36,18 @@ def _subtract(kernels, a, b):
     return _compute(kernels, "subtract", a, b), ()
 
 
-def _subtract_backward(kernels, needs, dout, saved):
-    return dout, _compute(kernels, "scale", dout, factor=-1.0) if needs[1] else None
+def _subtract_backward(kernels, needs_grad, dout, saved):
+    return dout, _compute(kernels, "scale", dout, factor=-1.0) if needs_grad[1] else None
 
 
 def _multiply(kernels, a, b):
     return _compute(kernels, "multiply", a, b), (a, b)
 
 
-def _multiply_backward(kernels, needs, dout, saved):
+def _multiply_backward(kernels, needs_grad, dout, saved):
     a, b = saved
-    da = _compute(kernels, "multiply", dout, b) if needs[0] else None
-    db = _compute(kernels, "multiply", dout, a) if needs[1] else None
+    da = _compute(kernels, "multiply", dout, b) if needs_grad[0] else None
+    db = _compute(kernels, "multiply", dout, a) if needs_grad[1] else None
     return da, db
 
 
@@ -56,10 +56,10 @@ def _divide(kernels, a, b):
     return out, (b, out)
 
 
-def _divide_backward(kernels, needs, dout, saved):
+def _divide_backward(kernels, needs_grad, dout, saved):
     b, out = saved
     da, db = _compute(kernels, "divide", dout, b), None  # da = dout / b,  db = -dout a / b^2 = -da out
-    if needs[1]:
+    if needs_grad[1]:
         db = _compute(kernels, "scale", _compute(kernels, "multiply", da, out), factor=-1.0)
     return da, db
 
@@ -68,29 +68,29 @@ register(Op("add", "(),()->()", (REAL, REAL), _add, _add_backward))
 register(Op("subtract", "(),()->()", (REAL, REAL), _subtract, _subtract_backward))
 register(Op("multiply", "(),()->()", (REAL, REAL), _multiply, _multiply_backward))
 register(Op("divide", "(),()->()", (REAL, NONZERO), _divide, _divide_backward))
-# dropout: the mask comes from outside, so that the operation is a function. It multiplies.
+# dropout multiplies by a mask, which is an input so that the operation is deterministic
 register(Op("dropout", "(),()->()", (REAL, CONSTANT), _multiply, _multiply_backward))
 
 
 def dropout(x: Tensor, mask: Any) -> Tensor:
-    """x mask, where the mask holds 0 for what is dropped and 1 / (1 - rate) for what is kept.
+    """x mask, where the mask is 0 for dropped elements and 1 / (1 - rate) for the others.
 
-    Source: Srivastava et al. 2014, in the inverted form, which leaves evaluation alone.
+    Source: Srivastava et al. 2014, in the inverted form, which needs no scaling in evaluation.
     """
     return apply("dropout", x, mask)
 
 
-# ---- one input, and a kernel and its backward of the same name ----
+# ---- one input, with a backward kernel ----
 
 
 def _unary(name: str, domain: Domain, backward_takes: str, case: Case | None = None) -> None:
-    """Register the operation of the kernels ``name`` and ``name_backward``, which reads x or out besides dout."""
+    """Register the operation of the kernels ``name`` and ``name_backward``; the latter takes x or out besides dout."""
 
     def forward(kernels, x, **params):
         out = _compute(kernels, name, x, **params)
         return out, (x if backward_takes == "x" else out,)
 
-    def backward(kernels, needs, dout, saved, **params):
+    def backward(kernels, needs_grad, dout, saved, **params):
         return (_compute(kernels, f"{name}_backward", dout, saved[0], **params),)
 
     register(Op(name, "()->()", (domain,), forward, backward, (case or Case(),)))
@@ -108,14 +108,14 @@ _unary("softplus", REAL, "out")
 _unary("gelu", REAL, "x")
 
 
-# ---- one input, and a backward that is arithmetic ----
+# ---- one input, with a backward of arithmetic kernels ----
 
 
 def _scale(kernels, x, factor):
     return _compute(kernels, "scale", x, factor=factor), ()
 
 
-def _scale_backward(kernels, needs, dout, saved, factor):
+def _scale_backward(kernels, needs_grad, dout, saved, factor):
     return (_compute(kernels, "scale", dout, factor=factor),)
 
 
@@ -124,7 +124,7 @@ def _exp(kernels, x):
     return out, (out,)
 
 
-def _exp_backward(kernels, needs, dout, saved):
+def _exp_backward(kernels, needs_grad, dout, saved):
     return (_compute(kernels, "multiply", dout, saved[0]),)
 
 
@@ -132,7 +132,7 @@ def _log(kernels, x):
     return _compute(kernels, "log", x), (x,)
 
 
-def _log_backward(kernels, needs, dout, saved):
+def _log_backward(kernels, needs_grad, dout, saved):
     return (_compute(kernels, "divide", dout, saved[0]),)
 
 
@@ -169,7 +169,7 @@ def relu(x: Tensor) -> Tensor:
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     """x where x > 0, else slope x, with slope > 0 (Maas et al. 2013). Its derivative at 0 is the slope."""
     if slope <= 0:
-        raise ValueError(f"leaky_relu: the slope is above 0, not {slope}")
+        raise ValueError(f"leaky_relu: the slope must be above 0, not {slope}")
     return apply("leaky_relu", x, slope=slope)
 
 

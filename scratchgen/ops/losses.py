@@ -1,6 +1,6 @@
-"""Losses. Each sums over the features (the last axis) and leaves one number an example: ``.mean()`` makes the loss.
+"""Losses. Each sums over the features (the last axis) and returns one number per example; ``.mean()`` is the loss.
 
-Negative log-likelihoods are in nats, with every constant: they compare across models.
+Negative log-likelihoods are in nats, constants included, so that they are comparable across models.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def _register(name: str, signature: str, domains: tuple[Domain, ...], case: Case
         getattr(kernels.losses, name)(out.reshape(-1), *[rows(x) for x in inputs], *params.values())
         return out, inputs
 
-    def backward(kernels, needs, dout, saved, **params):
+    def backward(kernels, needs_grad, dout, saved, **params):
         found = [kernels.memory.empty_like(x) for x in saved[:gradients]]
         kernel = getattr(kernels.losses, backward_name)
         kernel(*[rows(dx) for dx in found], dout.reshape(-1), *[rows(x) for x in saved], *params.values())
@@ -42,18 +42,20 @@ _register("kl_standard_normal", PAIR, (REAL, REAL))
 
 def _require_labels(labels: np.ndarray, classes: int) -> None:
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(f"softmax_cross_entropy: labels lie in 0..{classes - 1}, not {labels.min()}..{labels.max()}")
+        raise ValueError(
+            f"softmax_cross_entropy: labels must be in 0..{classes - 1}, not {labels.min()}..{labels.max()}"
+        )
 
 
 def _cross_entropy(kernels, logits, labels):
-    if isinstance(labels, np.ndarray):  # those on a device were seen before they went there
+    if isinstance(labels, np.ndarray):  # on a device they are not read back
         _require_labels(labels, logits.shape[-1])
     out = kernels.memory.empty(labels.shape, logits.dtype)
     kernels.losses.softmax_cross_entropy(out.reshape(-1), rows(logits), labels.reshape(-1))
     return out, (logits, labels)
 
 
-def _cross_entropy_backward(kernels, needs, dout, saved):
+def _cross_entropy_backward(kernels, needs_grad, dout, saved):
     logits, labels = saved
     dlogits = kernels.memory.empty_like(logits)
     kernels.losses.softmax_cross_entropy_backward(rows(dlogits), dout.reshape(-1), rows(logits), labels.reshape(-1))
@@ -64,9 +66,9 @@ register(Op("softmax_cross_entropy", "(...,c),(...)->(...)", (REAL, LABEL), _cro
 
 
 def bce_with_logits(logits: Tensor, targets: Any) -> Tensor:
-    """-log Bernoulli(targets | sigmoid(logits)) (L13), exact at any logit; targets in [0, 1], shapes (..., d).
+    """-log Bernoulli(targets | sigmoid(logits)) (L13), without overflow; targets in [0, 1], shapes (..., d).
 
-    With targets strictly between 0 and 1 it is the cross-entropy of soft targets, not a likelihood of them.
+    With targets strictly between 0 and 1 it is the cross-entropy of soft targets, not a likelihood.
     """
     return apply("bce_with_logits", logits, targets)
 
@@ -77,9 +79,9 @@ def gaussian_nll(mean: Tensor, logvar: Tensor, x: Any) -> Tensor:
 
 
 def gaussian_nll_fixed(mean: Tensor, x: Any, sigma: float) -> Tensor:
-    """-log N(x | mean, sigma^2 I), constant included (L13): least squares / sigma^2, to gradients; shapes (..., d)."""
+    """-log N(x | mean, sigma^2 I) = |x - mean|^2 / (2 sigma^2), plus a constant, which is included (L13); (..., d)."""
     if not sigma > 0:
-        raise ValueError(f"gaussian_nll_fixed: sigma is above 0, not {sigma}")
+        raise ValueError(f"gaussian_nll_fixed: sigma must be above 0, not {sigma}")
     return apply("gaussian_nll_fixed", mean, x, sigma=sigma)
 
 
@@ -89,9 +91,9 @@ def squared_error(prediction: Tensor, target: Any) -> Tensor:
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Any) -> Tensor:
-    """-log softmax(logits)[label], with logits (..., c) and whole labels (...) in 0..c-1.
+    """-log softmax(logits)[label], with logits (..., c) and integer labels (...) in 0..c-1.
 
-    ValueError if they lie elsewhere; of a tensor of labels on a device, that is not seen.
+    ValueError for other labels, except in a tensor on a device, which is not checked.
     """
     if not isinstance(labels, Tensor):
         _require_labels(np.asarray(labels), logits.shape[-1])

@@ -7,7 +7,7 @@ from scratchgen.tensor import Tensor, apply
 
 def _batch_norm(kernels, x, gamma, beta, epsilon):
     if len(x) == 0:
-        raise ValueError(f"batch_norm: there is no example in a batch of shape {x.shape}")
+        raise ValueError(f"batch_norm: a batch of shape {x.shape} has no examples")
     mean, variance, normalized, out = (
         kernels.memory.empty_like(gamma),
         kernels.memory.empty_like(gamma),
@@ -19,7 +19,7 @@ def _batch_norm(kernels, x, gamma, beta, epsilon):
     return out, (normalized, variance, gamma)
 
 
-def _batch_norm_backward(kernels, needs, dout, saved, epsilon):
+def _batch_norm_backward(kernels, needs_grad, dout, saved, epsilon):
     dx, dgamma, dbeta = (
         kernels.memory.empty_like(dout),
         kernels.memory.empty_like(saved[1]),
@@ -44,7 +44,7 @@ register(
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = 1e-5) -> Tensor:
     """gamma (x - mean) / sqrt(variance + epsilon) + beta, with x (b, n), gamma and beta (n).
 
-    Mean and variance are those of the batch, column by column, and the gradient flows through them. Source: Ioffe &
+    Mean and variance are those of each column of the batch, and the gradient flows through them. Source: Ioffe &
     Szegedy 2015, algorithm 1.
     """
     return apply("batch_norm", x, gamma, beta, epsilon=epsilon)

@@ -13,12 +13,12 @@ from scratchgen.tensor import Tensor, apply
 
 
 def rows(array: np.ndarray) -> np.ndarray:
-    """An array (..., n) as the view (r, n) that row kernels walk."""
+    """An array (..., n) as the view (r, n) that row-wise kernels take."""
     return array if array.ndim == 2 else array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def _reduced_axes(name: str, shape: Shape, axis: Any) -> tuple[int, ...]:
-    """The axes that ``axis`` means, None being all of them: counted from 0, in order."""
+    """The axes given by ``axis``, or all for None, as sorted non-negative numbers."""
     ndim = len(shape)
     if axis is None:
         return tuple(range(ndim))
@@ -32,22 +32,22 @@ def _reduced_axes(name: str, shape: Shape, axis: Any) -> tuple[int, ...]:
 
 
 class _Plan(NamedTuple):
-    """How an array is summed over axes: as the middle of ``view`` (outer, count, inner)."""
+    """How an array is summed over axes: as the middle axis of ``view`` (outer, count, inner)."""
 
-    order: Shape | None  # of the axes, where those to sum over lie apart and must be brought together
+    order: Shape | None  # a permutation that makes the axes to sum over adjacent, where they are not
     view: Shape
-    kept: Shape  # the result's shape with the axes left behind, of size 1
-    without: Shape  # and without them
+    kept: Shape  # the result's shape with keepdims
+    without: Shape  # and without
 
 
-@lru_cache(maxsize=1000)  # a training step asks for few
+@lru_cache(maxsize=1000)  # training uses few
 def _plan(name: str, shape: Shape, axis: Any) -> _Plan:
     axes = _reduced_axes(name, shape, axis)
     others = tuple(a for a in range(len(shape)) if a not in axes)
     kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
     without = tuple(shape[a] for a in others)
     first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
-    if last - first == len(axes):  # side by side
+    if last - first == len(axes):  # adjacent
         order, parts = None, (shape[:first], shape[first:last], shape[last:])
     else:
         order, parts = axes + others, ((), tuple(shape[a] for a in axes), without)
@@ -62,7 +62,7 @@ def _sum(kernels, x, axis, keepdims, name="sum"):
     return out.reshape(plan.kept if keepdims else plan.without), (x.shape, plan)
 
 
-def _sum_backward(kernels, needs, dout, saved, axis, keepdims):
+def _sum_backward(kernels, needs_grad, dout, saved, axis, keepdims):
     shape, plan = saved
     dx = kernels.memory.empty(shape, dout.dtype)
     kernels.memory.write(dx, dout.reshape(plan.kept))
@@ -77,8 +77,8 @@ def _mean(kernels, x, axis, keepdims):
     return _scaled(kernels, total, 1 / count), saved
 
 
-def _mean_backward(kernels, needs, dout, saved, axis, keepdims):
-    return _sum_backward(kernels, needs, _scaled(kernels, dout, 1 / saved[1].view[1]), saved, axis, keepdims)
+def _mean_backward(kernels, needs_grad, dout, saved, axis, keepdims):
+    return _sum_backward(kernels, needs_grad, _scaled(kernels, dout, 1 / saved[1].view[1]), saved, axis, keepdims)
 
 
 def _scaled(kernels, x, factor):
@@ -94,7 +94,7 @@ def _logsumexp(kernels, x):
     return out, (x, out)
 
 
-def _logsumexp_backward(kernels, needs, dout, saved):
+def _logsumexp_backward(kernels, needs_grad, dout, saved):
     x, out = saved
     dx = kernels.memory.empty_like(x)
     kernels.reductions.logsumexp_backward(rows(dx), dout.reshape(-1), rows(x), out.reshape(-1))
@@ -108,7 +108,7 @@ def _softmax(kernels, x):
     return out, (out,)
 
 
-def _softmax_backward(kernels, needs, dout, saved):
+def _softmax_backward(kernels, needs_grad, dout, saved):
     dx = kernels.memory.empty_like(dout)
     kernels.reductions.softmax_backward(rows(dx), rows(dout), rows(saved[0]))
     return (dx,)
@@ -121,14 +121,14 @@ def _maxout(kernels, x):
     return out, (x,)
 
 
-def _maxout_backward(kernels, needs, dout, saved):
+def _maxout_backward(kernels, needs_grad, dout, saved):
     dx = kernels.memory.empty_like(saved[0])
     kernels.reductions.maxout_backward(rows(dx), dout.reshape(-1), rows(saved[0]))
     return (dx,)
 
 
 def _largest_two_apart(x):
-    """Zero where the two largest of a row are one: a kink. A row of one number has none."""
+    """Zero where the two largest elements of a row are equal: a kink. A row of one element has none."""
     ordered = np.sort(x, axis=-1)
     return ordered[..., -1] - ordered[..., -2] if x.shape[-1] > 1 else np.ones(1)
 
@@ -153,7 +153,7 @@ register(Op("maxout", "(...,n)->(...)", (REAL,), _maxout, _maxout_backward, (Cas
 
 
 def logsumexp(x: Tensor, axis: int = -1) -> Tensor:
-    """log of the sum of e^x along ``axis``, without overflow. The axis goes."""
+    """log of the sum of e^x along ``axis``, which is removed; without overflow."""
     return apply("logsumexp", _with_last(x, axis))
 
 
@@ -168,9 +168,9 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def maxout(x: Tensor) -> Tensor:
-    """The largest along the last axis, which goes; the gradient is that of the first such number.
+    """The maximum along the last axis, which is removed; the gradient goes to the first maximum.
 
-    With a linear layer before it, the units of a maxout network. Source: Goodfellow et al. 2013, "Maxout Networks".
+    After a linear layer, the units of a maxout network. Source: Goodfellow et al. 2013, "Maxout Networks".
     """
     return apply("maxout", x)
 

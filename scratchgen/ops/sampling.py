@@ -1,4 +1,4 @@
-"""Sampling as a function of its noise, so that it has a gradient and a check."""
+"""Sampling as a function of its noise, so that it is differentiable and can be checked."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def _reparameterize(kernels, mu, logvar, noise):
     return out, (logvar, noise)
 
 
-def _reparameterize_backward(kernels, needs, dout, saved):
+def _reparameterize_backward(kernels, needs_grad, dout, saved):
     dmu, dlogvar = kernels.memory.empty_like(dout), kernels.memory.empty_like(dout)
     kernels.elementwise.reparameterize_backward(flat(dmu), flat(dlogvar), flat(dout), *map(flat, saved))
     return dmu, dlogvar, None

@@ -1,4 +1,4 @@
-"""Operations that move numbers and change none: reshape, transpose, slice, concatenate."""
+"""Operations that rearrange elements: reshape, transpose, slice, concatenate."""
 
 import operator
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from scratchgen.tensor import Tensor, apply
 
 def _reshape(kernels, x, shape):
     try:
-        return kernels.memory.copied(x.reshape(shape)), (x.shape,)  # a view of a parameter would change with a step
+        return kernels.memory.copied(x.reshape(shape)), (x.shape,)  # not a view, which an optimizer step would change
     except ValueError:
-        raise ValueError(f"reshape: {x.size} numbers of shape {x.shape} do not fit {tuple(shape)}") from None
+        raise ValueError(f"reshape: {x.size} elements of shape {x.shape} do not fit {tuple(shape)}") from None
 
 
-def _reshape_backward(kernels, needs, dout, saved, shape):
+def _reshape_backward(kernels, needs_grad, dout, saved, shape):
     return (dout.reshape(saved[0]),)
 
 
@@ -26,10 +26,10 @@ def _transpose(kernels, x, axes):
     try:
         return kernels.memory.copied(x.transpose(axes)), ()
     except ValueError:
-        raise ValueError(f"transpose: {axes} is no order of the axes of shape {x.shape}") from None
+        raise ValueError(f"transpose: {axes} is not a permutation of the axes of shape {x.shape}") from None
 
 
-def _transpose_backward(kernels, needs, dout, saved, axes):
+def _transpose_backward(kernels, needs_grad, dout, saved, axes):
     return (kernels.memory.copied(dout.transpose(np.argsort([a % dout.ndim for a in axes]).tolist())),)
 
 
@@ -43,11 +43,11 @@ def _slice(kernels, x, index):
     return out, (x.shape, index)
 
 
-def _slice_backward(kernels, needs, dout, saved, index):
+def _slice_backward(kernels, needs_grad, dout, saved, index):
     shape, taken = saved
     dx = kernels.memory.empty(shape, dout.dtype)
     kernels.memory.write(dx, 0)
-    kernels.memory.add_at(dx, taken, dout)  # an index array may name an element twice
+    kernels.memory.add_at(dx, taken, dout)  # an index array may contain an element twice
     return (dx,)
 
 
@@ -64,7 +64,7 @@ def _concatenate(kernels, *parts, axis):
     return out, tuple(part.shape[axis] for part in parts)
 
 
-def _concatenate_backward(kernels, needs, dout, saved, axis):
+def _concatenate_backward(kernels, needs_grad, dout, saved, axis):
     pieces, end = [], 0
     for size in saved:
         start, end = end, end + size
@@ -122,5 +122,5 @@ register(
 
 
 def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """The parts, one after the other along ``axis``; their other sizes agree."""
+    """The parts, joined along ``axis``; their other sizes must agree."""
     return apply("concatenate", *parts, axis=operator.index(axis))

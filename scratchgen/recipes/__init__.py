@@ -1,4 +1,4 @@
-"""What each kind of model brings to a run."""
+"""Recipes: what each kind of model contributes to a run."""
 
 from scratchgen.recipes.aae import AAERecipe
 from scratchgen.recipes.gan import GANRecipe

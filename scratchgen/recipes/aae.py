@@ -1,4 +1,4 @@
-"""The adversarial autoencoder's part of a run: named configurations, how well its codes fit the prior, the figures."""
+"""The adversarial autoencoder's recipe: named configurations, evaluation of its codes, figures."""
 
 import math
 from dataclasses import replace
@@ -8,18 +8,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchgen.data import Dataset
-from scratchgen.data.dataset import UNLABELLED, Split, keep_labels
+from scratchgen.data.dataset import CLASSES, UNLABELLED, Split, keep_labels
 from scratchgen.errors import UserError
 from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, mmd
-from scratchgen.models.aae import AAE, CLASSES, AAEConfig, AAETask, AAETraining, one_hot
-from scratchgen.noise import turns
+from scratchgen.inference import in_batches
+from scratchgen.models.aae import AAE, AAEConfig, one_hot
+from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
-from scratchgen.tensor import Tensor, no_grad
-from scratchgen.training import Metrics, stream
+from scratchgen.tasks.aae import AAETask, AAETraining
+from scratchgen.tasks.task import Metrics
+from scratchgen.tensor import Tensor
 
-CODES_AN_EPOCH = 2_000  # compared with the prior after an epoch
-PRIOR_PAIRS = 3  # pairs of draws of the prior, compared with one another
-ROWS = 1_000  # images encoded, or codes decoded, together
+CODES_AN_EPOCH = 2_000  # compared with the prior after each epoch
+PRIOR_PAIRS = 3  # pairs of samples of the prior, compared with each other
+ROWS = 1_000  # images encoded, or codes decoded, at a time
 ALL_LABELS = 10**6
 SORTING = AAETraining(labels=ALL_LABELS, reconstruction_lr=3e-4, encoder_lr=1e-3, encoder_optimizer="adam")
 
@@ -31,8 +33,8 @@ class AAERecipe(Recipe):
     network, training = AAEConfig, AAETraining
     configs: ClassVar = named(
         RunConfig("aae", "gaussian", AAEConfig(), AAETraining(), epochs=15, batch_size=100),
-        # Labels, and an encoder that moves fast enough to sort the classes into their regions; noise on its input keeps
-        # it from learning the training images by heart.
+        # With labels, and an encoder learning rate high enough to sort the classes into their regions; noise on the
+        # encoder's input prevents overfitting.
         RunConfig(
             "aae",
             "mixture",
@@ -41,8 +43,8 @@ class AAERecipe(Recipe):
             epochs=20,
             batch_size=100,
         ),
-        # Stretches of the roll touch: a reconstruction that learns slowly does not pull codes over the bounds, and a
-        # discriminator that learns slowly does not run ahead of the encoder.
+        # The regions of the roll touch: a low reconstruction_lr does not pull codes across the boundaries, and a low
+        # discriminator_lr keeps the discriminator from outpacing the encoder.
         RunConfig(
             "aae",
             "swiss-roll",
@@ -75,7 +77,7 @@ class AAERecipe(Recipe):
             batch_size=100,
         ),
     )
-    # Over three seeds; of mixture, one.
+    # Over three seeds; of mixture, one seed.
     expected: ClassVar = {
         (
             "gaussian",
@@ -87,7 +89,7 @@ class AAERecipe(Recipe):
     }
 
     def seen(self, config: RunConfig, data: Dataset) -> Dataset:
-        """The data, without the labels that are not given."""
+        """The data, with only ``labels`` training labels kept."""
         train = keep_labels(data.train, config.training.labels, stream(config.seed, "labels"))
         return Dataset(data.name, train, data.test, data.image_shape)
 
@@ -96,31 +98,32 @@ class AAERecipe(Recipe):
         return AAE(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: AAE, data: Dataset) -> AAETask:
-        """The adversarial autoencoder in training. UserError for labels that reach nobody, or that somebody lacks."""
+        """The AAE in training. UserError for labels that no network uses, or that the decoder lacks."""
         if config.training.labels and config.network.labels_for == "discriminator" and not model.regional:
             raise UserError(
-                f"labels reach nobody: the prior {config.network.prior} has no regions for classes; give another "
-                "--prior, mixture or swiss-roll, or say by --labels-for who takes them"
+                f"no network uses the labels: the prior {config.network.prior} has no regions for classes; use --prior "
+                "mixture or swiss-roll, or another --labels-for"
             )
         if config.network.labels_for == "decoder" and not config.training.labels:
-            raise UserError("a decoder that takes labels needs some; say by --labels how many images have theirs")
+            raise UserError("the decoder needs labels; give the number of labelled images with --labels")
         given = data.train.labels != UNLABELLED
         labelled = Split(data.train.images[given], data.train.labels[given])
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
-        return AAETask(model, config.training, steps_per_epoch, config.epochs, labelled, health)
+        random = RandomStream(stream(config.seed, "noise"))
+        return AAETask(model, config.training, random, steps_per_epoch, config.epochs, labelled, health)
 
     def evaluate(
         self, config: RunConfig, model: AAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """Reconstruction, and the codes against the prior, over the first ``limit`` test images."""
+        """Reconstruction error, and the match of codes and prior, over the first ``limit`` test images."""
         if iw_samples is not None:
-            raise UserError("an AAE gives no likelihood; leave --iw-samples out")
+            raise UserError("an AAE has no likelihood; leave --iw-samples out")
         if limit is not None and limit < 2:
             raise UserError("codes are compared in pairs; give a --limit of 2 or more")
-        rng = stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+        rng = stream(config.seed, "final evaluation")
         codes, table = _measured(model, data.test.images[:limit], data.test.labels[:limit], rng)
         if not config.training.labels:
-            table.pop("own_region", None)  # nobody was told whose region is whose
+            table.pop("own_region", None)  # meaningless without labels
         train_codes, _ = encode(model, data.train.images, rng)
         prior = model.prior.sample(len(train_codes), rng)
         draws = [model.prior.sample(len(codes), rng) for _ in range(2 * PRIOR_PAIRS)]
@@ -129,13 +132,13 @@ class AAERecipe(Recipe):
         return {
             **table,
             "mmd": mmd(codes, draws[0], scale),
-            # 0 in expectation: this is its spread
+            # the root mean square, since the expectation is 0
             "mmd_prior_vs_prior": math.sqrt(np.mean(np.square(alike))),
             "fresh_discriminator_bce": fresh_discriminator_bce(train_codes, prior, codes, draws[0], rng),
         }
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
-        """How well pictures come back, and how near the codes are to the prior."""
+        """Reconstruction error, and the match of codes and prior."""
         labels = {"own_region": "in their class's own region", "error_rate": "classified wrongly"}
         return (
             f"test: reconstruction_mse {test['reconstruction_mse']:.4f} a pixel;  codes against the prior: "
@@ -145,19 +148,19 @@ class AAERecipe(Recipe):
         )
 
     def sample(self, config: RunConfig, model: AAE, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Pictures (n, D) of n draws from the prior, of classes drawn alike where the decoder takes them."""
+        """Pictures (n, D) of n draws from the prior, with uniform classes if the decoder takes them."""
         return decode(model, model.prior.sample(n, rng), rng.integers(CLASSES, size=n))
 
     def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D)."""
-        codes, classes = encode(model, images, stream(config.seed, "evaluation", 10**6))
+        codes, classes = encode(model, images, stream(config.seed, "final evaluation"))
         return decode(model, codes, labels if classes is None else classes)
 
     def draw(
         self, config: RunConfig, model: AAE, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """Samples, reconstructions and curves; codes beside the prior and its manifold; styles by digits."""
-        from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+        """Samples, reconstructions and loss curves; codes beside the prior and its manifold, or styles by digits."""
+        from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         test, shape, rng = data.test, data.image_shape, stream(config.seed, "samples")
         reconstructions = self.reconstruct(config, model, test.images[:20], test.labels[:20])
@@ -167,7 +170,7 @@ class AAERecipe(Recipe):
             figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
         ]
         if model.config.labels_for != "discriminator":
-            styles = np.repeat(encode(model, test.images[:10], rng)[0], CLASSES, axis=0)  # a row each
+            styles = np.repeat(encode(model, test.images[:10], rng)[0], CLASSES, axis=0)  # one row per style
             pictures = decode(model, styles, np.tile(np.arange(CLASSES), 10))
             paths.append(figures.save_samples(folder / "styles.png", pictures, shape, CLASSES))
         elif model.config.latent_dim == 2:
@@ -199,7 +202,7 @@ def health(model: AAE, data: Dataset, rng: np.random.Generator) -> Metrics:
 def _measured(
     model: AAE, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The codes (n, J) of images (n, D), and what is measured of each image: the pictures and the classes."""
+    """The codes (n, J) of images (n, D), and the metrics of their reconstructions and classes."""
     codes, classes = encode(model, images, rng)
     pictures = decode(model, codes, labels if classes is None else classes)
     table = {"reconstruction_mse": float(np.mean((pictures - images) ** 2, dtype=np.float64))}
@@ -211,26 +214,20 @@ def _measured(
 
 
 def encode(model: AAE, images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray | None]:
-    """Draws of z (n, J) from q(z|x) of images (n, D), and the likeliest classes (n,) where the encoder classifies."""
-    codes, classes = [], []
-    with no_grad():
-        for start in range(0, len(images), ROWS):
-            x = Tensor(images[start : start + ROWS], dtype=model.dtype)
-            z, class_logits = model.encode(x, model.draw_noise(len(x), turns(rng)))
-            codes.append(z.data)
-            if class_logits is not None:
-                classes.append(class_logits.data.argmax(axis=1))
-    return np.concatenate(codes), np.concatenate(classes) if classes else None
+    """Draws of z (n, J) from q(z|x) of images (n, D), and the most probable classes (n,) if the encoder classifies."""
+    random = RandomStream(rng)
+
+    def codes_of(x: Tensor) -> tuple[Tensor, ...]:
+        z, class_logits = model.encode(x, model.draw_noise(len(x), random))
+        return (z,) if class_logits is None else (z, class_logits)
+
+    codes, *class_logits = in_batches(codes_of, images, size=ROWS, dtype=model.dtype)
+    return codes, class_logits[0].argmax(axis=1) if class_logits else None
 
 
 def decode(model: AAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Pictures (n, D) of codes (n, J) and of labels (n,), which count only where the decoder takes them."""
-    takes_labels, pictures = model.config.labels_for != "discriminator", []
-    with no_grad():
-        for start in range(0, len(codes), ROWS):
-            rows = slice(start, start + ROWS)
-            y = None
-            if takes_labels and labels is not None:
-                y = Tensor.wrap(one_hot(labels[rows], CLASSES, model.dtype))
-            pictures.append(model.mean(Tensor(codes[rows], dtype=model.dtype), y).data)
-    return np.concatenate(pictures)
+    """Pictures (n, D) of codes (n, J) and of labels (n,), which are used only if the decoder takes them."""
+    arrays = [codes]
+    if model.config.labels_for != "discriminator" and labels is not None:
+        arrays.append(one_hot(labels, CLASSES, model.dtype))
+    return in_batches(lambda z, y=None: (model.mean(z, y),), *arrays, size=ROWS, dtype=model.dtype)[0]

@@ -1,4 +1,4 @@
-"""The GAN's part of a run: named configurations, its health, the figures."""
+"""The GAN's recipe: named configurations, evaluation of its samples, figures."""
 
 import math
 import sys
@@ -13,16 +13,18 @@ from scratchgen import ops
 from scratchgen.data import Dataset
 from scratchgen.errors import UserError
 from scratchgen.evaluation.samples import class_histogram, class_statistics, missing_classes, overlap
+from scratchgen.inference import in_batches
 from scratchgen.judge import Judge, load_judge
-from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining, load_averaged
+from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.nn import evaluating
-from scratchgen.noise import turns
+from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.tasks.gan import GANTask, GANTraining, load_averaged
+from scratchgen.tasks.task import Metrics
 from scratchgen.tensor import Tensor
-from scratchgen.training import Metrics, stream
 
-SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after an epoch
-ROWS = 1_000  # pictures drawn or looked at together
+SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after each epoch
+ROWS = 1_000  # pictures generated or judged at a time
 
 
 class GANRecipe(Recipe):
@@ -31,14 +33,14 @@ class GANRecipe(Recipe):
     model = "gan"
     network, training = GANConfig, GANTraining
     configs: ClassVar = named(
-        # Without batch normalisation the generator collapses within epochs. Judging pictures in pairs keeps all ten
-        # classes alike at a learning rate that would lose some. Dropout in D keeps it too dull to teach clean strokes.
-        # The averaged generator and the cosine take away the noise of the last steps.
+        # Without batch normalisation the generator collapses within a few epochs. Judging pictures in pairs keeps the
+        # ten classes balanced at a learning rate that would otherwise lose some. Dropout in D would weaken it too much
+        # for clean strokes. The averaged generator and the cosine schedule remove the noise of the last steps.
         RunConfig("gan", "mlp", GANConfig(), GANTraining(), epochs=40, batch_size=128),
-        # The net of Goodfellow et al. 2014 after their code: maxout and dropout, uniform noise, a momentum that rises
-        # to 0.7 over 250 epochs, weights that begin within 0.05 in G and within 0.005 in D. Their code also bounds the
-        # norm of D's weights, which is not done here: in the first epoch D tells everything apart, and G draws one
-        # class; after nine it draws all ten.
+        # The network of Goodfellow et al. 2014, from their code: maxout and dropout, uniform noise, a momentum that
+        # rises to 0.7 over 250 epochs, weights initialised within 0.05 in G and within 0.005 in D. Their code also
+        # bounds the norm of D's weights, which is not done here: in the first epoch D separates data and samples
+        # completely, and G draws one class; after nine epochs it draws all ten.
         RunConfig(
             "gan",
             "goodfellow",
@@ -79,30 +81,31 @@ class GANRecipe(Recipe):
         return GAN(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: GAN, data: Dataset) -> GANTask:
-        """The GAN in training. UserError if an epoch's batches would not all fill one pack."""
+        """The GAN in training. UserError if an epoch's last batch would be smaller than a pack."""
         smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
         if smallest < config.network.pack:
             raise UserError(
-                f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, and the "
+                f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but the "
                 f"discriminator judges {config.network.pack} together; give another --batch-size"
             )
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
-        return GANTask(model, config.training, steps_per_epoch, config.epochs, Health(load_judge(data)))
+        random = RandomStream(stream(config.seed, "noise"))
+        return GANTask(model, config.training, random, steps_per_epoch, config.epochs, Health(load_judge(data)))
 
     def load(self, model: GAN, arrays: Mapping[str, np.ndarray]) -> None:
-        """Give the model a checkpoint's parameters, its generator being the averaged one."""
+        """Load a checkpoint's parameters into the model, with the averaged generator."""
         load_averaged(model, arrays)
         model.eval()
 
     def evaluate(
         self, config: RunConfig, model: GAN, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """The health of 10,000 samples beside the test images, or of ``limit`` of each."""
+        """Metrics of 10,000 samples and all test images, or of ``limit`` of each."""
         if iw_samples is not None:
-            raise UserError("a GAN gives no likelihood; leave --iw-samples out")
+            raise UserError("a GAN has no likelihood; leave --iw-samples out")
         if limit is not None and limit < model.config.pack:
             raise UserError(f"the discriminator judges {model.config.pack} together; give a larger --limit")
-        judge, rng = load_judge(data), stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+        judge, rng = load_judge(data), stream(config.seed, "final evaluation")
         samples = draw_samples(model, limit or SAMPLES, rng)
         probabilities = judge.probabilities(samples)
         return {
@@ -114,7 +117,7 @@ class GANRecipe(Recipe):
         }
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
-        """Classes, confidence, and what D makes of it."""
+        """Class coverage, the judge's confidence, and D's outputs."""
         return (
             f"{test['samples']:,} samples: {test['classes_covered']} of 10 classes, the smallest "
             f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(10):.3f} nats; "
@@ -123,14 +126,14 @@ class GANRecipe(Recipe):
         )
 
     def sample(self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
-        """n pictures (n, D)."""
+        """n samples (n, D)."""
         return draw_samples(model, n, rng)
 
     def draw(
         self, config: RunConfig, model: GAN, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """Samples, curves, and the health of the samples."""
-        from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+        """Samples, loss curves, and the metrics of the samples."""
+        from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         samples = draw_samples(model, SAMPLES_AN_EPOCH, stream(config.seed, "samples"))
         real, fake = (logits(model, images) for images in (data.test.images, samples))
@@ -143,7 +146,7 @@ class GANRecipe(Recipe):
 
 
 class Health:
-    """The metrics of a GAN at the end of an epoch, and a word when classes have gone missing."""
+    """The metrics of a GAN at the end of an epoch, with a warning if classes are missing."""
 
     def __init__(self, judge: Judge) -> None:
         self.judge, self.missing = judge, list[int]()
@@ -155,28 +158,28 @@ class Health:
         missing = missing_classes(probabilities)
         if missing and missing != self.missing and np.isfinite(list(table.values())).all():
             classes = ", ".join(map(str, missing))
-            tqdm.write(f"mode collapse? among {len(samples):,} samples there is hardly a {classes}", file=sys.stderr)
+            tqdm.write(f"mode collapse? {len(samples):,} samples contain almost none of {classes}", file=sys.stderr)
         self.missing = missing
         return table
 
 
 def draw_samples(model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n pictures (n, D), the generator evaluating: batch normalisation by its running averages."""
+    """n samples (n, D) in evaluation mode: batch normalisation uses its moving averages."""
+    random = RandomStream(rng)
     with evaluating(model):
-        pictures = [
-            model.generate(model.draw_noise(min(ROWS, n - start), turns(rng))).data for start in range(0, n, ROWS)
-        ]
-    return np.concatenate(pictures)
+        counts = [min(ROWS, n - start) for start in range(0, n, ROWS)]
+        return np.concatenate([model.generate(model.draw_noise(count, random)).data for count in counts])
 
 
 def logits(model: GAN, images: np.ndarray) -> np.ndarray:
-    """D's logits (n / pack,) of images (n, D), without dropout."""
-    rows = ROWS - ROWS % model.config.pack  # so that only the last ones may fill no pack
-    whole = len(images) - len(images) % model.config.pack
+    """D's logits (n / pack,) of images (n, D), without dropout; an incomplete last pack is left out."""
+    pack, width = model.config.pack, model.config.input_dim
+    packs = images[: len(images) - len(images) % pack].reshape(-1, pack * width)
     with evaluating(model):
-        starts = range(0, whole, rows)
-        found = [model.discriminate(Tensor(images[i : min(i + rows, whole)], dtype=model.dtype)) for i in starts]
-    return np.concatenate([logit.data[:, 0] for logit in found])
+        (found,) = in_batches(
+            lambda x: (model.discriminate(x.reshape(-1, width)),), packs, size=ROWS // pack, dtype=model.dtype
+        )
+    return found[:, 0]
 
 
 def discriminator_statistics(model: GAN, real: np.ndarray, fake: np.ndarray) -> Metrics:

@@ -1,4 +1,4 @@
-"""A run's configuration, and what a kind of model has to bring so that it can be trained, measured and drawn."""
+"""A run's configuration, and the interface by which each kind of model is trained, evaluated and drawn."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ import kernels
 from scratchgen.data import SOURCES, Dataset
 from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
-from scratchgen.training import Task, load_parameters
+from scratchgen.tasks.task import Task, under
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that makes a run: two of one configuration have the same bits, on one machine and number of BLAS threads.
+    """All that determines a run, to the last bit on one machine and number of BLAS threads.
 
     ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining.
     """
@@ -43,14 +43,14 @@ class RunConfig:
         require_one_of("kernels", self.kernels, kernels.NAMES)
 
     def fingerprint(self) -> str:
-        """A digest of all that makes the bits of training: a checkpoint fits no configuration of another one."""
+        """A hash of all that determines training; a checkpoint fits only configurations with the same one."""
         content = asdict(self)
         made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 class Recipe(ABC):
-    """What a kind of model brings to a run; ``model`` as an argument is a module that ``build`` has made.
+    """What a kind of model contributes to a run; an argument ``model`` is a module made by ``build``.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class Recipe(ABC):
     network, training : type
         The dataclasses of its networks and of its training.
     configs : dict
-        Named configurations, the first being the one where none is named.
+        Named configurations; the first is the default.
     expected : dict
-        (configuration, data) to what its summary shows, over several seeds: an answer to "is this normal?".
+        From (configuration, data) to what summaries of several seeds show: an answer to "is this normal?".
     """
 
     model: str
@@ -71,7 +71,7 @@ class Recipe(ABC):
     expected: ClassVar[dict[tuple[str, str], str]]
 
     def config(self, content: dict[str, Any]) -> RunConfig:
-        """The configuration out of ``config.json``; ValueError, TypeError and the like if it is not one."""
+        """The configuration from the contents of ``config.json``; ValueError, TypeError or KeyError if invalid."""
         parts = {
             "network": from_json(self.network, content["network"]),
             "training": from_json(self.training, content["training"]),
@@ -79,7 +79,7 @@ class Recipe(ABC):
         return from_json(RunConfig, {**content, **parts})
 
     def expectation(self, config: RunConfig, data: str) -> str | None:
-        """What others see for this configuration on this data, if it was left as it is."""
+        """The usual results of this configuration on this data, if it is a named one and unchanged."""
         named = self.configs.get(config.name)
         same = named is not None and (named.network, named.training, named.epochs, named.batch_size) == (
             config.network,
@@ -90,7 +90,7 @@ class Recipe(ABC):
         return self.expected.get((config.name, data)) if same else None
 
     def pixels(self, config: RunConfig) -> str:
-        """What the model sees of pixels, in words: losses compare only where it is the same."""
+        """The pixels that the model sees, in words: losses are comparable only if they are the same."""
         return "grey levels in [0, 1]"
 
     def seen(self, config: RunConfig, data: Dataset) -> Dataset:
@@ -102,13 +102,13 @@ class Recipe(ABC):
         return data.test.images
 
     def load(self, model: Any, arrays: Mapping[str, np.ndarray]) -> None:
-        """Give ``model`` the parameters of a checkpoint; ValueError if they are another's."""
-        load_parameters(model, arrays)
+        """Load the parameters of a checkpoint into ``model``; ValueError if they do not fit."""
+        model.load_state_dict(under("model.", arrays))
         model.eval()
 
     def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Pictures (n, D) of the codes of images (n, D). UserError if the model has no encoder."""
-        raise UserError(f"a {self.model.upper()} has no encoder, so it reconstructs nothing; draw samples instead")
+        """Reconstructions (n, D) of images (n, D). UserError if the model has no encoder."""
+        raise UserError(f"a {self.model.upper()} has no encoder, so it cannot reconstruct; draw samples instead")
 
     @abstractmethod
     def build(self, config: RunConfig) -> Module:
@@ -116,17 +116,17 @@ class Recipe(ABC):
 
     @abstractmethod
     def task(self, config: RunConfig, model: Any, data: Dataset) -> Task:
-        """The model in training on ``data``, as it is ``seen``."""
+        """The model in training on ``data``, the result of ``seen``."""
 
     @abstractmethod
     def evaluate(
         self, config: RunConfig, model: Any, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """The summary's ``test``, over the first ``limit`` test images; ``iw_samples`` is for likelihoods only."""
+        """The summary's ``test`` metrics over the first ``limit`` test images; ``iw_samples`` is for likelihoods."""
 
     @abstractmethod
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
-        """The summary's ``test`` in words."""
+        """The summary's ``test`` metrics in words."""
 
     @abstractmethod
     def sample(self, config: RunConfig, model: Any, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -145,7 +145,7 @@ def named(*configs: RunConfig) -> dict[str, RunConfig]:
 
 
 def from_json(kind: Any, content: dict[str, Any]) -> Any:
-    """``kind(**content)``, lists becoming tuples. TypeError if a value is not what its field declares."""
+    """``kind(**content)``, lists converted to tuples. TypeError if a value does not have its field's type."""
     content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     for name, declared in get_type_hints(kind).items():
         if name in content and not _fits(content[name], declared):

@@ -1,4 +1,4 @@
-"""The VAE's part of a run: named configurations, the table, the figures."""
+"""The VAE's recipe: named configurations, evaluation, figures."""
 
 import math
 from dataclasses import replace
@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-import kernels
 from scratchgen.data import Dataset
-from scratchgen.data.pixels import binarized, describe
+from scratchgen.data.pixels import describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
-from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
-from scratchgen.noise import turns
+from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.priors import Gaussian
+from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.tasks.vae import VAETask, VAETraining
 from scratchgen.tensor import Tensor, no_grad
-from scratchgen.training import stream
 
 IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000 test images
 
@@ -27,7 +26,7 @@ class VAERecipe(Recipe):
     model = "vae"
     network, training = VAEConfig, VAETraining
     configs: ClassVar = named(
-        # The example of the PyTorch repository, whose loss so many people have seen.
+        # The VAE of PyTorch's examples, whose loss is widely known.
         RunConfig(
             "vae",
             "pytorch-example",
@@ -46,7 +45,7 @@ class VAERecipe(Recipe):
             batch_size=100,
         ),
         # The one-layer VAE of Burda et al. 2015, with its initialisation and binarisation. Its schedule ("tripling") is
-        # made for 3,280 epochs; in minutes, three times the learning rate and half a cosine get further.
+        # for 3,280 epochs; in minutes, three times the learning rate with a cosine schedule gets further.
         RunConfig(
             "vae",
             "iwae",
@@ -56,7 +55,7 @@ class VAERecipe(Recipe):
             batch_size=100,
         ),
     )
-    # What a test image costs, in nats.
+    # Nats per test image.
     expected: ClassVar = {
         ("pytorch-example", "mnist"): "neg_elbo 105 to 106.5",
         ("pytorch-example", "strokes"): "neg_elbo 93 to 94.5",
@@ -65,11 +64,11 @@ class VAERecipe(Recipe):
     }
 
     def pixels(self, config: RunConfig) -> str:
-        """What the model sees of pixels, in words."""
+        """The pixels that the model sees, in words."""
         return describe(config.training.binarize, config.network.likelihood)
 
     def seen(self, config: RunConfig, data: Dataset) -> Dataset:
-        """The data, binarised if that is done once."""
+        """The data, binarised if ``binarize`` is "static"."""
         if config.training.binarize != "static":
             return data
         train = replace(data.train, images=_binarized_once(data.train.images, stream(config.seed, "pixels", 0)))
@@ -89,15 +88,17 @@ class VAERecipe(Recipe):
         """The VAE in training."""
         if config.training.output_bias:
             model.set_output_bias(data.train.images.mean(axis=0))
-        return VAETask(model, config.training, math.ceil(len(data.train) / config.batch_size), config.epochs)
+        steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+        random = RandomStream(stream(config.seed, "noise"))
+        return VAETask(model, config.training, random, steps_per_epoch, config.epochs)
 
     def evaluate(
         self, config: RunConfig, model: VAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """The bound over the first ``limit`` test images, and L_K, over at most ``NLL_IMAGES`` unless told a limit."""
+        """The bound over the first ``limit`` test images, and L_K; without a limit, L_K over ``NLL_IMAGES``."""
         images, iw_samples = self.test_images(config, data)[:limit], iw_samples or IW_SAMPLES
         nll_images = min(NLL_IMAGES, len(images)) if limit is None else limit
-        rng = stream(config.seed, "evaluation", 10**6)  # a stream that no epoch uses
+        rng = stream(config.seed, "final evaluation")
         return evaluate_vae(model, images, rng, iw_samples, nll_images)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
@@ -109,21 +110,21 @@ class VAERecipe(Recipe):
         )
 
     def sample(self, config: RunConfig, model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Mean pictures (n, D) of n draws from the prior."""
+        """The decoder's means (n, D) for n draws from the prior."""
         noise = rng.standard_normal((n, model.config.latent_dim), dtype=model.dtype.type)
         with no_grad():
             return model.mean(Tensor.wrap(noise)).data
 
     def reconstruct(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Mean pictures (n, D) of the codes' means of images (n, D)."""
+        """The decoder's means (n, D) for the posterior means of images (n, D)."""
         with no_grad():
             return model.mean(model.encode(Tensor(images, dtype=model.dtype))[0]).data
 
     def draw(
         self, config: RunConfig, model: VAE, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """The figures of a run; the manifold and the scatter only where the code has two dimensions."""
-        from scratchgen import figures  # matplotlib takes half a second to import: only those who draw wait for it
+        """The figures of a run; the manifold and the scatter plot only for two-dimensional codes."""
+        from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         images, shape = self.test_images(config, data), data.image_shape
         samples = self.sample(config, model, 100, stream(config.seed, "samples"))
@@ -143,4 +144,4 @@ class VAERecipe(Recipe):
 
 
 def _binarized_once(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return kernels.active().memory.to_host(binarized(images, turns(rng)))
+    return RandomStream(rng).bernoulli(Tensor(images)).data

@@ -17,16 +17,17 @@ class FirstStepDone(BaseException):
 
 def main() -> None:
     from scratchgen import cli
-    from scratchgen.models.vae import VAETask
+    from scratchgen.tasks.vae import VAETask
 
-    times, step = {"imported": time.time()}, VAETask.step
+    times, train_step = {"imported": time.time()}, VAETask.train_step
 
     def first_step(*arguments: Any) -> None:
-        step(*arguments)()  # read, so that it is done
+        for metric in train_step(*arguments).values():
+            metric.item()  # read, so that it is done
         times["done"] = time.time()
         raise FirstStepDone
 
-    VAETask.step = first_step  # type: ignore[assignment,method-assign]
+    VAETask.train_step = first_step  # type: ignore[assignment,method-assign]
     try:
         sys.exit(cli.main(sys.argv[1:]))
     except FirstStepDone:

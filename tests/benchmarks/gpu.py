@@ -25,8 +25,11 @@ from kernels import reference
 from kernels.cuda import dense, elementwise, losses, optimizers, products, random, reductions
 from kernels.cuda.device import cuda
 from kernels.cuda.memory import to_device, to_host
-from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
-from scratchgen.training import UNREAD, Reading, batches
+from scratchgen.capture import Capture, PendingMetrics
+from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.random import RandomStream
+from scratchgen.tasks.vae import VAETask, VAETraining
+from scratchgen.training import UNREAD, batches
 
 PARTS = ("products", "bandwidth", "steps", "epochs")
 ROUNDS, ROUND_MS = 11, 20.0
@@ -128,8 +131,8 @@ def bounds(rows: int, columns: int) -> list[Bound]:
         Bound(reductions, "sum_axis", ((1, columns), (1, rows, columns)), 1),
         Bound(reductions, "sum_squares", ((1,), flat), 1),
         Bound(optimizers, "adam_step", (flat, flat, flat, flat, (2,), np.ones(2), 0.9, 0.999, 1e-8), 7),
-        Bound(random, "uniform", (flat, 5, 3), 1),
-        Bound(random, "normal", (flat, 5, 3), 1),
+        Bound(random, "uniform", (flat, 5), 1),
+        Bound(random, "normal", (flat, 5), 1),
     ]
 
 
@@ -172,19 +175,20 @@ def step_table(workloads: list[str], rounds: int) -> Iterator[str]:
 
 
 def epoch_table(images: np.ndarray, network: VAEConfig, batch_size: int, epochs: int) -> Iterator[str]:
-    """A line an epoch of a VAE's training: seconds, and the mean loss. The first compiles, records and compares."""
+    """A line an epoch of a VAE's training: seconds, and the mean loss. The first compiles, captures and compares."""
     rng, steps = np.random.default_rng(0), -(-len(images) // batch_size)
     with kernels.use("cuda"):
-        task = VAETask(VAE(network, rng), VAETraining(), steps, epochs)
+        task = VAETask(VAE(network, rng), VAETraining(), RandomStream(rng), steps, epochs)
+        train_step = Capture(task.train_step, *task.modules())
         data, labels = to_device(images), np.zeros(len(images), np.int64)
         for epoch in range(epochs):
             start = time.perf_counter()
             coming = batches(data, labels, rng.permutation(len(images)), batch_size)
-            losses, unread = [], list[Reading]()
+            losses, unread = [], list[PendingMetrics]()
             for x, y in coming:
-                unread.append(task.step(x, y, rng))
+                unread.append(train_step(x, y))
                 if len(unread) == UNREAD or len(losses) + len(unread) == steps:  # as a trainer does
-                    losses += [metrics()["neg_elbo"] for metrics in unread]
+                    losses += [metrics.read()["neg_elbo"] for metrics in unread]
                     unread.clear()
             seconds = time.perf_counter() - start
             pace = f"{seconds:8.3f} s, {1e3 * seconds / steps:.3f} ms a step"

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from scratchgen.capture import Capture
 from scratchgen.data.dataset import Dataset, Split
-from scratchgen.data.pixels import binarized
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.evaluation.likelihood import importance_nll
-from scratchgen.models.vae import VAE, VAETask
-from scratchgen.noise import turns
+from scratchgen.models.vae import VAE
+from scratchgen.random import RandomStream
 from scratchgen.recipes import RECIPES
+from scratchgen.tasks.vae import VAETask
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.training import Trainer
 from tests.benchmarks.scratchgen_steps import contestant
@@ -109,7 +110,7 @@ def _in_pytorch(model: VAE) -> Any:
 
 
 def _binarized(folder: Path) -> np.ndarray:
-    return binarized(np.load(folder / "test.npy")[: IW_IMAGES + 2], turns(np.random.default_rng(0)))
+    return RandomStream(0).bernoulli(Tensor(np.load(folder / "test.npy")[: IW_IMAGES + 2])).data
 
 
 def strokes(folder: Path) -> Numbers:
@@ -138,15 +139,16 @@ def step_two_ways(workload: Workload, images: np.ndarray) -> tuple[Callable, Cal
     The latter raises Disagreement unless the parameters are then equal, to the last bit.
     """
     shared = Shared.draw(workload, images)
-    task = VAETask(engine_model(workload, shared, np.float32), workload.training, 1, 1)
+    task = VAETask(engine_model(workload, shared, np.float32), workload.training, RandomStream(2), 1, 1)
+    train_step = Capture(task.train_step, *task.modules())
     other = StepByHand(workload.network, shared.parameters, workload.batch, workload.training.lr)
-    noises, labels = [np.random.default_rng(2) for _ in range(2)], np.zeros(workload.batch, np.int64)
+    rng, labels = np.random.default_rng(2), np.zeros(workload.batch, np.int64)
 
     def by_engine(x: np.ndarray) -> Any:
-        return task.step(x, labels, noises[0])()
+        return train_step(Tensor.wrap(x), labels).read()
 
     def by_hand(x: np.ndarray) -> Any:
-        return other.step(x, noises[1])
+        return other.step(x, rng)
 
     def agree(batches: list[np.ndarray]) -> None:
         for x in batches:

@@ -7,40 +7,43 @@ from typing import Any
 import numpy as np
 
 import kernels
+from scratchgen.capture import Capture, PendingMetrics
 from scratchgen.data.dataset import Split
-from scratchgen.models.aae import AAETask
-from scratchgen.models.gan import GANTask
-from scratchgen.models.vae import VAETask
-from scratchgen.training import Reading
+from scratchgen.random import RandomStream
+from scratchgen.tasks.aae import AAETask
+from scratchgen.tasks.gan import GANTask
+from scratchgen.tasks.task import Task
+from scratchgen.tasks.vae import VAETask
+from scratchgen.training import batches
 from tests.benchmarks.workloads import Contestant, Shared, Workload, engine_model, engine_quantities
 
 
 def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray) -> Contestant:
-    """The task of a run, on batches drawn at random. ValueError if there are no kernels for the device."""
+    """A task's steps as the trainer takes them, on batches drawn at random. ValueError if the device has no kernels."""
     kernel_set = os.environ.get("SCRATCHGEN_BENCHMARK_DEVICE", "cpu")
     with kernels.use(kernel_set):
-        rng, task = np.random.default_rng(0), _task(workload, engine_model(workload, shared, np.float32), images)
-        memory = kernels.active().memory
-        data = memory.to_device(images)
-    labels, reading = np.zeros(len(images), np.int64), dict[str, Reading]()
+        task = _task(workload, engine_model(workload, shared, np.float32), images)
+        data = kernels.active().memory.to_device(images)
+    train_step, rng = Capture(task.train_step, *task.modules()), np.random.default_rng(0)
+    labels, last = np.zeros(len(images), np.int64), list[PendingMetrics]()
 
     def step() -> None:
         chosen = rng.integers(len(images), size=workload.batch)
         with kernels.use(kernel_set):
-            reading["last"] = task.step(memory.rows(data, memory.to_device(chosen)), labels[chosen], rng)
+            for x, y in batches(data, labels, chosen, workload.batch):  # one
+                last[:] = [train_step(x, y, **task.step_options())]
 
     def check() -> dict[str, np.ndarray]:
         with kernels.use(kernel_set):
             return engine_quantities(workload, shared, np.float32)
 
-    return Contestant(step, check, lambda: reading["last"]())  # which can be read once all steps are done
+    return Contestant(step, check, lambda: last[0].read())  # which can be read once all steps are done
 
 
-def _task(workload: Workload, model: Any, images: np.ndarray) -> Any:
-    steps_per_epoch, epochs = len(images) // workload.batch, 1
+def _task(workload: Workload, model: Any, images: np.ndarray) -> Task:
+    arguments = model, workload.training, RandomStream(0), len(images) // workload.batch, 1
     if workload.model == "vae":
-        return VAETask(model, workload.training, steps_per_epoch, epochs)
+        return VAETask(*arguments)
     if workload.model == "gan":
-        return GANTask(model, workload.training, steps_per_epoch, epochs, lambda *_: {})
-    nothing = Split(images[:0], np.zeros(0, np.int64))
-    return AAETask(model, workload.training, steps_per_epoch, epochs, nothing, lambda *_: {})
+        return GANTask(*arguments, lambda *_: {})
+    return AAETask(*arguments, Split(images[:0], np.zeros(0, np.int64)), lambda *_: {})

@@ -1,6 +1,6 @@
 """A VAE's training step without the engine: the same kernels, one after the other, on arrays that are there already.
 
-What ``VAETask.step`` takes beyond it is the price of automatic differentiation.
+What ``VAETask.train_step`` takes beyond it, captured, is the price of automatic differentiation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 import kernels
 from scratchgen.models.vae import VAEConfig
-from scratchgen.training import Metrics
+from scratchgen.tasks.task import Metrics
 
 
 class StepByHand:
@@ -34,7 +34,7 @@ class StepByHand:
         self.of_pixels = arrays(2, config.input_dim)
         self.of_examples = arrays(3)
         self.terms = np.empty(2, self.param.dtype)
-        self.guard = np.empty(2)
+        self.loss = np.empty(1, self.param.dtype)
 
     def step(self, x: np.ndarray, rng: np.random.Generator) -> Metrics:
         """One training step on a batch x (b, D); the metrics are means over it, in nats."""
@@ -48,7 +48,7 @@ class StepByHand:
         reconstruction, kl, dout = self.of_examples
 
         # forward
-        k.random.normal(noise, 0, int(rng.integers(2**63)))  # as ``scratchgen.noise`` has it
+        k.random.normal(noise, rng.integers(2**63, size=1))  # as ``scratchgen.random`` has it
         k.dense.dense_forward(h, x, w1, b1, "relu")
         k.dense.dense_forward(mu, h, w_mu, b_mu, "identity")
         k.dense.dense_forward(logvar, h, w_var, b_var, "identity")
@@ -89,12 +89,11 @@ class StepByHand:
         for term, mean in ((reconstruction, self.terms[:1]), (kl, self.terms[1:])):
             k.reductions.sum_axis(mean.reshape(1, 1), term.reshape(1, b, 1))
             k.elementwise.scale(mean, mean, 1 / b)
+        k.elementwise.add(self.loss, self.terms[:1], self.terms[1:])
         self.steps += 1
         rates = np.array([self.lr / (1 - 0.9**self.steps), 1 / (1 - 0.999**self.steps)], self.param.dtype)
-        self.guard[:] = self.terms
-        k.optimizers.adam_step(self.param, self.m, self.v, self.grad, rates, self.guard, 0.9, 0.999, 1e-8)
-        terms = self.terms.tolist()
-        return {"neg_elbo": sum(terms), "reconstruction": terms[0], "kl": terms[1]}
+        k.optimizers.adam_step(self.param, self.m, self.v, self.grad, rates, self.loss, 0.9, 0.999, 1e-8)
+        return {"neg_elbo": self.loss.item(), "reconstruction": self.terms[0].item(), "kl": self.terms[1].item()}
 
 
 def _parts(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:

@@ -6,7 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from scratchgen.models.vae import VAEConfig, VAETraining
+from scratchgen.capture import Capture, Captured
+from scratchgen.models.vae import VAEConfig
+from scratchgen.tasks.vae import VAETraining
+from tests.benchmarks import scratchgen_steps
 from tests.benchmarks.products_alone import multiply_adds, products
 from tests.benchmarks.steps import FLOOR, OURS, RIVALS, entry, table
 from tests.benchmarks.worker import CONTESTANTS, build, milliseconds
@@ -39,15 +42,30 @@ def tiny(monkeypatch, tmp_path, rng):
 
 
 @pytest.mark.parametrize("name", [OURS, FLOOR])
-def test_a_contestant_steps_and_agrees(tiny, name):
+def test_build_gives_a_contestant_that_steps_and_agrees(tiny, name):
     folder, expected = tiny
     contestant = build(name, "tiny", folder)
     require_agreement(contestant.check(), {} if name == FLOOR else expected)
     assert milliseconds(contestant, 0) > 0
 
 
+def test_contestant_of_the_engine_replays_its_steps(tiny, monkeypatch):
+    """As the trainer does: that is what is to be timed."""
+    (folder, _), made = tiny, []
+
+    def capture(*arguments):
+        made.append(Capture(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(scratchgen_steps, "Capture", capture)
+    milliseconds(build(OURS, "tiny", folder), 0)
+    *_, state = made[0].states.values()
+    assert isinstance(state, Captured)
+    assert state.verified
+
+
 @pytest.mark.parametrize("wrong", ["scaled", "missing", "transposed", "nan"])
-def test_what_differs_is_refused_by_name(tiny, wrong):
+def test_require_agreement_refuses_what_differs_by_name(tiny, wrong):
     _, expected = tiny
     name = "loss, d encoder.layers.0.weight"
     right = expected[name]
@@ -62,7 +80,7 @@ def test_what_differs_is_refused_by_name(tiny, wrong):
         require_agreement(others | found, expected)
 
 
-def test_the_reference_has_every_parameters_gradient_in_every_loss_that_trains_it(rng):
+def test_engine_quantities_hold_every_gradient_of_every_loss_that_trains_it(rng):
     trains = {
         "vae": {"loss": ("",)},
         "gan": {"d_loss": ("discriminator.",), "g_loss": ("generator.",)},
@@ -87,7 +105,7 @@ def weights(*sizes):
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_the_floor_multiplies_what_the_algorithm_does_and_no_more(name):
+def test_products_multiply_what_the_algorithm_does_and_no_more(name):
     # A layer of w weights costs w multiply-adds an example forwards, w for its weights' gradient, w for its input's.
     workload = WORKLOADS[name]
     n, b = workload.network, workload.batch
@@ -111,7 +129,7 @@ def test_the_floor_multiplies_what_the_algorithm_does_and_no_more(name):
     assert multiply_adds(products(workload)) == expected
 
 
-def test_the_table_compares_with_the_fastest_rival_and_with_the_floor():
+def test_table_compares_with_the_fastest_rival_and_with_the_floor():
     times = {OURS: [3.0, 2.0, 4.0], RIVALS[0]: [4.0] * 3, RIVALS[1]: [6.0] * 3, FLOOR: [1.5] * 3}
     lines = table([entry("gan", 2, name, taken) for name, taken in times.items()]).splitlines()
     assert lines[0].startswith("gan, 2 threads ")
@@ -119,7 +137,7 @@ def test_the_table_compares_with_the_fastest_rival_and_with_the_floor():
     assert lines[3].split()[-2:] == ["1.50", "4.00"]
 
 
-def test_without_rivals_the_table_leaves_their_column_empty():
+def test_table_leaves_the_column_of_rivals_empty_without_them():
     lines = table([entry("gan", 1, name, [2.0]) for name in (OURS, FLOOR)]).splitlines()
     assert lines[1].split()[-2:] == ["-", "1.00"]
 
@@ -128,7 +146,7 @@ def test_without_rivals_the_table_leaves_their_column_empty():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "torch.compile" else ()) for name in RIVALS]
 )
-def test_a_rival_agrees_and_steps(tmp_path, rng, name, workload):
+def test_rival_agrees_and_steps(tmp_path, rng, name, workload):
     package = CONTESTANTS[name][1]
     pytest.importorskip(package, reason=f"{name} is not tested, for {package} is not installed")
     pixels = images(WORKLOADS[workload], rng)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scratchgen.models.vae import VAEConfig, VAETraining
+from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES
+from scratchgen.tasks.vae import VAETraining
 from tests.benchmarks import parts, step_by_hand, whole
 from tests.benchmarks.parts import mapped_by, peak_memory, step_two_ways
 from tests.benchmarks.whole import Finding, last_line, start
@@ -16,13 +17,13 @@ from tests.benchmarks.workloads import WORKLOADS, Disagreement, Workload
 TINY = Workload("tiny", "vae", VAEConfig(9, 3, (7,), (5,)), VAETraining(), 4)
 
 
-def test_the_step_by_hand_trains_to_the_engines_bits(rng):
+def test_step_by_hand_trains_to_the_engines_bits(rng):
     *_, agree = step_two_ways(TINY, rng.random((4, 9), np.float32))
     agree(list(rng.random((10, 4, 9), np.float32)))
 
 
 @pytest.mark.parametrize("kernel", ["dense_activation_backward", "matmul_tn", "matmul_nt"])
-def test_a_step_by_hand_that_leaves_out_a_kernel_is_refused(rng, monkeypatch, kernel):
+def test_step_two_ways_refuses_a_step_by_hand_without_a_kernel(rng, monkeypatch, kernel):
     by_engine, by_hand, agree = step_two_ways(TINY, rng.random((4, 9), np.float32))
     dense = step_by_hand.kernels.active().dense
     right = getattr(dense, kernel)
@@ -46,14 +47,14 @@ def test_a_step_by_hand_that_leaves_out_a_kernel_is_refused(rng, monkeypatch, ke
         agree([x])
 
 
-def test_the_step_by_hand_learns_nothing_from_what_is_not_finite(rng):
+def test_step_by_hand_learns_nothing_from_what_is_not_finite(rng):
     _, by_hand, _ = step_two_ways(TINY, rng.random((4, 9), np.float32))
     batches = [np.full((4, 9), np.nan, np.float32), rng.random((4, 9), np.float32)]
     assert np.isnan(by_hand(batches[0])["neg_elbo"])
     assert np.isfinite(by_hand(batches[1])["neg_elbo"])
 
 
-def test_memory_that_is_mapped_is_seen():
+def test_mapped_by_sees_memory_that_is_mapped():
     size, held = 1 << 20, []  # less than a large page
 
     def map_anew():
@@ -65,27 +66,27 @@ def test_memory_that_is_mapped_is_seen():
     assert mapped_by(lambda: there.fill(2), 20) < 0.01 * size
 
 
-def test_the_peak_of_memory_stays_when_the_memory_is_gone():
+def test_peak_memory_stays_when_the_memory_is_gone():
     before, size = peak_memory(), 1 << 26
     np.ones(before + size, np.uint8)
     assert before + size <= peak_memory() < 3 * (before + size)
 
 
-def test_a_start_is_timed_and_leaves_no_checkpoint(tmp_path, monkeypatch):
+def test_start_is_timed_and_leaves_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.delenv("SCRATCHGEN_DATA", raising=False)
     imported, done = start(tmp_path / "run")
     assert 0 < imported < done < 300
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
-def test_the_answer_is_the_last_line():
+def test_last_line_is_the_answer():
     assert last_line('epoch 1/1\n{"a": 1}\n{"seconds": 2.5}\n') == {"seconds": 2.5}
     for said in ("", "epoch 1/1\n", '{"seconds": 2.5}\nbroken\n', "3\n"):
         with pytest.raises(ValueError):  # noqa: PT011
             last_line(said)
 
 
-def test_a_program_that_fails_says_why():
+def test_ask_says_why_a_program_fails():
     with pytest.raises(RuntimeError, match="no_such_part"):
         whole.ask("parts", "no_such_part", ".")
 
@@ -105,20 +106,20 @@ def test_epochs_train_on_their_share(folder, monkeypatch):
     assert seen == [(150, 150, 1), (150, 150, 3)]
 
 
-def test_both_bounds_are_the_same(folder):
+def test_bound_values_are_the_same_in_both(folder):
     pytest.importorskip("torch")
     ours, theirs = (parts.bound_values(folder, name)["bound"] for name in ("scratchgen", "PyTorch"))
     assert len(ours) == 8
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def test_a_finding_says_whether_it_meets_its_target():
+def test_finding_says_whether_it_meets_its_target():
     assert Finding("start", 2.4, "s", 2.5).line.endswith("at most 2.5   met")
     assert Finding("start", 2.6, "s", 2.5).line.endswith("at most 2.5   MISSED")
     assert "at most" not in Finding("start", 2.6, "s").line
 
 
-def test_the_workload_by_hand_is_what_the_step_by_hand_is_written_for():
+def test_step_by_hand_is_written_for_its_workload():
     workload = WORKLOADS["vae-400"]
     assert workload.training == replace(VAETraining(), lr=workload.training.lr)
     assert workload.network == RECIPES["vae"].configs["pytorch-example"].network

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scratchgen import ops
-from scratchgen.data.pixels import binarized
-from scratchgen.models.aae import AAE, AAEConfig, AAETraining
+from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, discriminator_loss, generator_loss
 from scratchgen.models.vae import VAE
-from scratchgen.noise import turns
+from scratchgen.random import RandomStream
 from scratchgen.recipes import RECIPES
+from scratchgen.tasks.aae import AAETraining
 from scratchgen.tensor import Tensor
 
 MODELS: dict[str, Callable[..., Any]] = {"vae": VAE, "gan": GAN, "aae": AAE}
@@ -85,7 +85,7 @@ class Shared(NamedTuple):
         noise = rng.standard_normal((workload.batch, workload.network.latent_dim), np.float32)
         return cls(
             {name: p.data.copy() for name, p in named.items()},
-            binarized(x, turns(rng)) if workload.binarize else x,
+            RandomStream(rng).bernoulli(Tensor(x)).data if workload.binarize else x,
             noise,
         )
 

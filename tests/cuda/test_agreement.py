@@ -45,7 +45,7 @@ def sizes_for(specs):
     for empty in used:
         if empty != "N":
             yield {d: FEW[d] for d in used} | {empty: 0}
-    if specs[0].dims == "n" and len(specs) == 3 and specs[1] == 5:
+    if len(specs) == 2 and isinstance(specs[1], int):
         return  # random numbers: test_cuda_random.py has them long, against the reference in the same type
     if "k" not in used and not ("i" in used and "r" in used):
         for long in used:

@@ -112,7 +112,7 @@ def call_everything(dtype):
     array.copy_strided(flat, layout, flat, layout)
     array.launch_over(3, array._take, flat, flat, np.arange(3))
     MODULES["memory"].write(np.zeros((3, 4), dtype), 0)
-    MODULES["memory"].rows(np.zeros((3, 4), dtype), np.arange(2))
+    MODULES["memory"].rows(np.zeros((2, 4), dtype), np.zeros((3, 4), dtype), np.arange(2))
     for m, k, n in [(4096, 1, 4096), (64, 640, 64), (64, 1, 64)]:
         arrays = (np.empty(shape, dtype) for shape in ((m, n), (m, k), (k, n), (n,)))
         products.dense(*arrays, 1)

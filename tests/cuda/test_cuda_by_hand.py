@@ -1,4 +1,4 @@
-"""Gradients derived on paper are the engine's on the GPU: each step and event of all three models, in float64.
+"""Gradients derived on paper are the engine's on the GPU: every update of all three models, in float64.
 
 The bodies are those of ``tests/scratchgen/by_hand``. Sizes leave remainders and pass a tile of the simulator's; what
 hypothesis draws is small, down to models without a hidden layer.
@@ -16,8 +16,9 @@ import test_vae_by_hand as vae
 
 from kernels.cuda.device import SIMULATED, cuda
 from scratchgen.models.aae import LABELS_FOR, POSTERIORS, AAEConfig
-from scratchgen.models.gan import DISCRIMINATORS, GENERATOR_OBJECTIVES, GANConfig, GANTraining
+from scratchgen.models.gan import DISCRIMINATORS, GENERATOR_OBJECTIVES, GANConfig
 from scratchgen.models.vae import LIKELIHOODS, VAEConfig
+from scratchgen.tasks.gan import GANTraining
 
 pytestmark = pytest.mark.skipif(
     not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
@@ -28,14 +29,14 @@ BATCH, SEED = 9, 1
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "softplus"])
-def test_the_vae_s_step(likelihood, activation):
+def test_vae_gradients_match_the_engine(likelihood, activation):
     config = VAEConfig(11, 3, (7,), (6, 5), activation, likelihood)
     vae.assert_by_hand_is_the_engine("cuda", (config, BATCH, 2, SEED), 0.3)
 
 
 @few
 @given(problem=vae.problems(), beta=st.sampled_from([0.0, 0.3, 1.0]))
-def test_steps_of_small_vaes(problem, beta):
+def test_vae_gradients_match_the_engine_in_small_models(problem, beta):
     vae.assert_by_hand_is_the_engine("cuda", problem, beta)
 
 
@@ -47,7 +48,7 @@ def gan_problem(discriminator="leaky_relu", batch_norm=True, **training):
 
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
 @pytest.mark.parametrize("real_label", [0.9, 1.0])
-def test_the_discriminator_s_step(discriminator, real_label):
+def test_discriminator_gradients_match_the_engine(discriminator, real_label):
     problem = gan_problem(discriminator, real_label=real_label)
     gan.assert_the_discriminator_s_step_is_the_engine_s("cuda", problem, SEED)
 
@@ -55,14 +56,14 @@ def test_the_discriminator_s_step(discriminator, real_label):
 @pytest.mark.parametrize("objective", GENERATOR_OBJECTIVES)
 @pytest.mark.parametrize("discriminator", DISCRIMINATORS)
 @pytest.mark.parametrize("batch_norm", [True, False], ids=["batch norm", "plain"])
-def test_the_generator_s_step(objective, discriminator, batch_norm):
+def test_generator_gradients_match_the_engine(objective, discriminator, batch_norm):
     problem = gan_problem(discriminator, batch_norm, objective=objective)
     gan.assert_the_generator_s_step_is_the_engine_s("cuda", problem, SEED)
 
 
 @few
 @given(problem=gan.problems(), seed=gan.seeds)
-def test_steps_of_small_gans(problem, seed):
+def test_gan_gradients_match_the_engine_in_small_models(problem, seed):
     gan.assert_the_discriminator_s_step_is_the_engine_s("cuda", problem, seed)
     gan.assert_the_generator_s_step_is_the_engine_s("cuda", problem, seed)
 
@@ -70,12 +71,12 @@ def test_steps_of_small_gans(problem, seed):
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("labels_for", LABELS_FOR)
 @pytest.mark.parametrize("prior", ["gaussian", "mixture"])
-def test_the_events_of_the_aae(posterior, labels_for, prior):
+def test_aae_gradients_match_the_engine(posterior, labels_for, prior):
     config = AAEConfig(11, 2, (7, 6), (6,), (5, 7), posterior, 3, prior, labels_for)
     aae.assert_by_hand_is_the_engine("cuda", (config, BATCH, SEED), SEED)
 
 
 @few
 @given(problem=aae.problems(), seed=aae.seeds)
-def test_events_of_small_aaes(problem, seed):
+def test_aae_gradients_match_the_engine_in_small_models(problem, seed):
     aae.assert_by_hand_is_the_engine("cuda", problem, seed)

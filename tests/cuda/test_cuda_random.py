@@ -1,4 +1,4 @@
-"""Random numbers on the GPU are the reference's: the published words, and the same stream."""
+"""Random numbers on the GPU are the reference's: the published words, and the same numbers under a key."""
 
 import numpy as np
 import pytest
@@ -13,39 +13,39 @@ from kernels.cuda.memory import to_device, to_host
 pytestmark = pytest.mark.skipif(
     not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
 )
-SEED, STEP = 2**62 + 5, 2**40 + 3  # neither fits in a word
+KEY = 2**62 + 2**40 + 5  # it does not fit in a word
 SHAPES = [0, 1, 4, 5, 1027, (3, 5, 7)] + ([] if SIMULATED else [1_000_003])
 
 
-def drawn(draw, shape, dtype, step, seed=SEED):
+def drawn(draw, shape, dtype, key=KEY):
     out = to_device(np.full(shape, np.nan, dtype))
-    getattr(random, draw)(out, seed, step)
+    getattr(random, draw)(out, key)
     return to_host(out)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_uniform_numbers_have_the_references_bits(dtype, shape):
+def test_uniform_has_the_references_bits(dtype, shape):
     expected = np.empty(shape, dtype)
-    reference.random.uniform(expected, SEED, STEP)
-    np.testing.assert_array_equal(drawn("uniform", shape, dtype, STEP), expected)
+    reference.random.uniform(expected, KEY)
+    np.testing.assert_array_equal(drawn("uniform", shape, dtype), expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_normal_numbers_are_the_references(dtype, shape):
+def test_normal_is_the_references(dtype, shape):
     expected = np.empty(shape, dtype)
-    reference.random.normal(expected, SEED, STEP)
-    np.testing.assert_allclose(drawn("normal", shape, dtype, STEP), expected, rtol=0, atol=12 * np.finfo(dtype).eps)
+    reference.random.normal(expected, KEY)
+    np.testing.assert_allclose(drawn("normal", shape, dtype), expected, rtol=0, atol=12 * np.finfo(dtype).eps)
 
 
-def test_the_first_numbers_are_the_published_words():
+def test_uniform_begins_with_the_published_words():
     """Philox4x32-10 with counter and key of zeros, from kat_vectors of the Random123 library."""
     words = 0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8
-    np.testing.assert_array_equal(drawn("uniform", 4, np.float32, 0, 0), [(w >> 8) / 2.0**24 for w in words])
+    np.testing.assert_array_equal(drawn("uniform", 4, np.float32, 0), [(w >> 8) / 2.0**24 for w in words])
 
 
 @pytest.mark.parametrize("draw", ["uniform", "normal"])
-def test_the_step_may_be_counted_on_the_device(draw):
-    step = to_device(np.array([STEP]))
-    np.testing.assert_array_equal(drawn(draw, 9, np.float32, step), drawn(draw, 9, np.float32, STEP))
+def test_draws_take_a_key_that_lies_on_the_device(draw):
+    key = to_device(np.array([KEY]))
+    np.testing.assert_array_equal(drawn(draw, 9, np.float32, key), drawn(draw, 9, np.float32))

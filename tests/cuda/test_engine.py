@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 pytest.importorskip("numba_cuda", reason="there are no CUDA kernels to test, for numba-cuda is not installed")
 
 from helpers import TINIES, use_tiny
+from task_helpers import bits, captured, eager
 
 import kernels
 from kernels.cuda import array as arrays
@@ -19,14 +20,18 @@ from kernels.cuda.array import DeviceArray
 from kernels.cuda.device import SIMULATED, cuda
 from kernels.cuda.memory import to_device, to_host
 from scratchgen import cli, runs
+from scratchgen.capture import Capture, Captured
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.gradcheck import check_registry, format_table
-from scratchgen.models.aae import AAE, AAEConfig, AAETask, AAETraining
-from scratchgen.models.gan import GAN, GANConfig, GANTask, GANTraining
-from scratchgen.models.vae import VAE, VAEConfig, VAETask, VAETraining
+from scratchgen.models.aae import AAE, AAEConfig
+from scratchgen.models.gan import GAN, GANConfig
+from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.op import REGISTRY
+from scratchgen.random import RandomStream
 from scratchgen.recipes import RECIPES
-from scratchgen.recorded import Recorded
+from scratchgen.tasks.aae import AAETask, AAETraining
+from scratchgen.tasks.gan import GANTask, GANTraining
+from scratchgen.tasks.vae import VAETask, VAETraining
 from scratchgen.tensor import Tensor
 from tests.cuda.test_cuda_graph import Graph
 
@@ -69,7 +74,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_arrays_do_as_numpys(view, dtype, rng):
+def test_device_array_does_as_numpys(view, dtype, rng):
     x = rng.standard_normal((4, 3, 5)).astype(dtype)
     found, wanted = view(to_device(x)), np.asarray(view(x))
     assert isinstance(found, DeviceArray)
@@ -77,7 +82,7 @@ def test_arrays_do_as_numpys(view, dtype, rng):
     np.testing.assert_allclose(to_host(found), wanted, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
 
 
-def test_arrays_are_written_by_slices(rng):
+def test_device_array_is_written_by_slices(rng):
     x, y = rng.standard_normal((4, 5)), rng.standard_normal((4, 1))
     array = to_device(x)
     for index, value in ((..., 2.0), ((slice(None), slice(1, 3)), y), ((0,), x[1]), (slice(2, 4), to_device(x[:2]))):
@@ -89,7 +94,7 @@ def test_arrays_are_written_by_slices(rng):
 
 
 @pytest.mark.parametrize(("to", "source"), [((slice(1, None),), (slice(-1),)), ((slice(-1),), (slice(1, None),))])
-def test_an_array_is_written_by_its_own_numbers(to, source, rng):
+def test_device_array_is_written_by_its_own_numbers(to, source, rng):
     x = rng.standard_normal((4, 3))
     array = to_device(x)
     array[to] = array[source]
@@ -98,7 +103,7 @@ def test_an_array_is_written_by_its_own_numbers(to, source, rng):
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
-def test_arrays_are_concatenated(axis, rng):
+def test_concatenate_puts_arrays_one_after_the_other(axis, rng):
     parts = [rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4))]
     expected = np.concatenate(parts, axis)
     out = to_device(np.full(expected.shape, np.nan))
@@ -106,15 +111,15 @@ def test_arrays_are_concatenated(axis, rng):
     np.testing.assert_array_equal(to_host(out), expected)
 
 
-def test_rows_are_taken(rng):
+@pytest.mark.parametrize("part", [slice(None), slice(1, 3), slice(0)], ids=["all", "some", "none"])
+def test_rows_writes_those_that_are_chosen(part, rng):
     x, chosen = rng.standard_normal((7, 3)), np.array([6, 0, 6, 2, 5])
-    places = to_device(chosen)
-    np.testing.assert_array_equal(to_host(memory.rows(to_device(x), places)), x[chosen])
-    np.testing.assert_array_equal(to_host(memory.rows(to_device(x), places[1:3])), x[chosen[1:3]])
-    assert memory.rows(to_device(x), places[:0]).shape == (0, 3)
+    out = to_device(np.full((len(chosen[part]), 3), np.nan))
+    memory.rows(out, to_device(x), to_device(chosen)[part])
+    np.testing.assert_array_equal(to_host(out), x[chosen[part]])
 
 
-def test_where_no_memory_is_left_that_which_nobody_holds_is_given_back(monkeypatch):
+def test_block_gives_back_what_nobody_holds_where_no_memory_is_left(monkeypatch):
     to_device(np.zeros(1_234))  # so that there is some: nobody holds it
     plain, asked = cuda.device_array, []
 
@@ -132,7 +137,7 @@ def test_where_no_memory_is_left_that_which_nobody_holds_is_given_back(monkeypat
         to_device(np.zeros(777))
 
 
-def test_memory_is_not_given_away_while_somebody_holds_it():
+def test_block_is_not_given_away_while_somebody_holds_it():
     array = to_device(np.arange(6.0))
     row = array.reshape(2, 3)[1]
     del array
@@ -148,12 +153,12 @@ def test_memory_is_not_given_away_while_somebody_holds_it():
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_gradients(name):
+def test_gradcheck_passes(name):
     (row,) = check_registry([name], ["cuda"], repeats=1)
     assert row.passed, format_table([row])
 
 
-def test_tensors_lie_on_the_device():
+def test_tensor_lies_on_the_device():
     with kernels.use("cuda"):
         x = Tensor(np.ones((2, 3)), requires_grad=True)
         y = (x * 2.0 + np.ones(3)).sum()
@@ -170,7 +175,8 @@ def test_tensors_lie_on_the_device():
 
 def vae(**training):
     config = VAEConfig(11, 3, (7,), (6,), likelihood=training.pop("likelihood", "bernoulli"))
-    return VAETask(VAE(config, np.random.default_rng(1), np.float64), VAETraining(**training), 3, 2)
+    model = VAE(config, np.random.default_rng(1), np.float64)
+    return VAETask(model, VAETraining(**training), RandomStream(4), 3, 2)
 
 
 def gan(discriminator="leaky_relu", optimizer="adam"):
@@ -178,16 +184,16 @@ def gan(discriminator="leaky_relu", optimizer="adam"):
     config = GANConfig(
         11, 3, "normal", (6, 7), True, (7, 5), discriminator, 3, input_dropout=dropout, hidden_dropout=dropout
     )
-    training = GANTraining(optimizer=optimizer)
-    return GANTask(GAN(config, np.random.default_rng(1), np.float64), training, 3, 2, lambda *_: {})
+    model = GAN(config, np.random.default_rng(1), np.float64)
+    return GANTask(model, GANTraining(optimizer=optimizer), RandomStream(4), 3, 2, lambda *_: {})
 
 
-def aae(posterior="deterministic", prior="gaussian", labels_for="discriminator", optimizer="descent", known=9):
+def aae(posterior="deterministic", prior="gaussian", labels_for="discriminator", optimizer="sgd", known=9):
     config = AAEConfig(11, 2, (7,), (6,), (5,), posterior, 3, prior, labels_for)
     labelled = Split(np.random.default_rng(3).random((known, 11), np.float32), np.arange(known))
     object.__setattr__(labelled, "images", labelled.images.astype(np.float64))  # to check, not to train
-    training = AAETraining(encoder_optimizer=optimizer)
-    return AAETask(AAE(config, np.random.default_rng(1), np.float64), training, 3, 2, labelled, lambda *_: {})
+    model, settings = AAE(config, np.random.default_rng(1), np.float64), AAETraining(encoder_optimizer=optimizer)
+    return AAETask(model, settings, RandomStream(4), 3, 2, labelled, lambda *_: {})
 
 
 def late_vae():
@@ -213,48 +219,55 @@ TASKS = {
 }
 
 
-def trained(make, kernel_set, steps):
-    """The state and the metrics after so many steps on a kernel set."""
+def trained(make, kernel_set, steps, way=eager):
+    """The state after so many steps on a kernel set, its bits, the last metrics, and what took the steps."""
     rng = np.random.default_rng(2)
     with kernels.use(kernel_set):
         task = make()
+        take = way(task)
         for _ in range(steps):
-            images, labels = rng.random((6, 11)), rng.integers(0, 10, 6)
-            metrics = task.step(images, labels, rng)
-        return task.state(), metrics()
+            metrics = take(rng.random((6, 11)), rng.integers(0, 10, 6))
+        return task.state_dict(), bits(task), metrics, take
 
 
-@pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
-def test_training_is_the_references(make):
-    (state, metrics), (expected, wanted) = (trained(make, kernel_set, 2) for kernel_set in ("cuda", "reference"))
+def assert_the_same(state, expected, metrics, wanted):
+    """States and metrics, up to the rounding of a few steps in float64."""
     assert metrics.keys() == wanted.keys()
     for name, value in wanted.items():
         assert metrics[name] == pytest.approx(value, rel=1e-10), name
+    assert state.keys() == expected.keys()
     for name, array in expected.items():
         assert isinstance(state[name], np.ndarray)
         np.testing.assert_allclose(state[name], array, rtol=0, atol=1e-10 * max(1.0, np.abs(array).max(initial=0)))
 
 
-@pytest.mark.parametrize("make", TASKS)
-def test_a_step_is_replayed(make):
-    (state, _), (expected, _) = (trained(TASKS[make], kernel_set, 5) for kernel_set in ("cuda", "reference"))
-    for name, array in expected.items():
-        np.testing.assert_allclose(state[name], array, rtol=0, atol=1e-10 * max(1.0, np.abs(array).max(initial=0)))
-    with kernels.use("cuda"):
-        task, rng = TASKS[make](), np.random.default_rng(2)
-        for _ in range(3):
-            task.step(rng.random((6, 11)), rng.integers(0, 10, 6), rng)
-    found = [value for value in vars(task).values() if isinstance(value, Recorded)]
-    assert all(known.tried for each in found for known in each.known.values())
+@pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
+def test_train_step_is_the_references(make):
+    state, _, metrics, _ = trained(make, "cuda", 2)
+    expected, _, wanted, _ = trained(make, "reference", 2)
+    assert_the_same(state, expected, metrics, wanted)
+
+
+@pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
+def test_capture_replays_a_step_of_training(make):
+    state, found, metrics, take = trained(make, "cuda", 5, captured)
+    *_, captured_step = take.capture.states.values()
+    assert isinstance(captured_step, Captured)
+    assert captured_step.verified
+    _, one_by_one, plain, _ = trained(make, "cuda", 5)
+    assert found == one_by_one
+    assert metrics == plain
+    expected, _, wanted, _ = trained(make, "reference", 5)
+    assert_the_same(state, expected, metrics, wanted)
 
 
 def steps(make, count):
     """A function that takes another step of a task, after so many, on images that lie on the device."""
     task, rng = TASKS[make](), np.random.default_rng(2)
-    labels = rng.integers(0, 10, 6)
+    capture, labels = Capture(task.train_step, *task.modules()), rng.integers(0, 10, 6)
 
     def step():
-        return task.step(to_device(rng.random((6, 11))), labels, rng)
+        return capture(Tensor.wrap(to_device(rng.random((6, 11)))), labels, **task.step_options())
 
     for _ in range(count):
         step()
@@ -262,11 +275,11 @@ def steps(make, count):
 
 
 @pytest.mark.parametrize("make", TASKS)
-def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
+def test_capture_fits_a_whole_step_into_a_graph(make, monkeypatch):
     """Updates included: nothing that it launches copies from or to the host."""
     graphs = []
 
-    def captured(run):
+    def with_graph(run):
         graphs.append(Graph(run))
         with monkeypatch.context() as patch:
             patch.setattr(device, "SIMULATED", False)
@@ -276,8 +289,8 @@ def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
     with kernels.use("cuda"), warnings.catch_warnings():
         warnings.simplefilter("error")  # that launches stay one by one, say
         if SIMULATED:
-            monkeypatch.setattr(memory, "captured", captured)
-        steps(make, 5)()
+            monkeypatch.setattr(memory, "captured", with_graph)
+        steps(make, 6)()
     assert not SIMULATED or [graph.events for graph in graphs] == [
         ["end", "complete", "close"] + 4 * ["launch into stream"]
     ]
@@ -286,18 +299,23 @@ def test_a_whole_step_fits_into_a_graph(make, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "written"),
     [
-        ("vae", [1, 3]),
-        ("vae-late", [1, 3]),
-        ("gan", [1, 6]),
-        ("aae", [2, 6, 12]),
-        ("aae-mixture", [2, 6, 12, 66]),
-        ("gan-maxout", [1, 6]),
-        ("aae-labels", [3, 6, 6, 8, 12, 60]),
-        ("aae-one-label", [3, 6, 6, 8, 12, 60]),
+        ("vae", [1, 1, 2]),  # the key of the noise, beta, rates
+        ("vae-late", [1, 1, 2]),
+        ("vae-samples", [1, 1, 2]),
+        ("gan", [1, 2, 2, 1]),  # the key of the noise, D's rates, G's rates, the average's decay
+        (
+            "gan-maxout",
+            [1, *6 * [1], 2, *3 * [1], 2, 1],
+        ),  # beside them keys of masks: D has three in each of its passes
+        ("aae", [2, 12, 2, 2]),  # rates, draws of the prior (6, 2), rates, rates
+        ("aae-gaussian-adam", [1, 2, 1, 12, 2, 2]),  # beside them keys of the posterior's noise
+        ("aae-mixture", [66, 1, 2, 1, 12, 2, 2]),  # first the labels as rows (6, 11)
+        ("aae-labels", [2, 12, 60, 2, 2, 6, 2]),  # draws of the classes (6, 10); which labelled images, and rates
+        ("aae-one-label", [2, 12, 60, 2, 2, 6, 2]),
     ],
 )
-def test_a_replayed_step_brings_nothing_back(make, written, monkeypatch):
-    """Of the host it needs a few numbers: turns, rates and beta, draws of priors, labels, which images have them.
+def test_capture_reads_nothing_back_in_a_replay(make, written, monkeypatch):
+    """Of the host it needs a few numbers, in the order in which the step takes them: a key is one, rates are two.
 
     Labels, and a late VAE's rates, may be the same at each step; to see that, nothing is read either.
     """
@@ -311,20 +329,19 @@ def test_a_replayed_step_brings_nothing_back(make, written, monkeypatch):
         device.upload(numbers, values)
 
     with kernels.use("cuda"):
-        step = steps(make, 3)
+        step = steps(make, 4)
         with monkeypatch.context() as patch:
             patch.setattr(DeviceArray, "__array__", refuse)
             patch.setattr(arrays, "upload", upload)
             metrics = step()
             with pytest.raises(AssertionError, match="read from the device"):
-                metrics()
-        assert np.isfinite(list(metrics().values())).all()
-    assert uploads.pop(0) == 66  # the images, which a trainer has there already
-    assert sorted(uploads) == written
+                metrics.read()
+        assert np.isfinite(list(metrics.read().values())).all()
+    assert uploads == [6 * 11, *written]  # first the images, which a trainer has there already
 
 
 @pytest.mark.parametrize("size", [3, 2**14 + 1, 2**22], ids=["few", "more than 64 KB", "16 MB"])
-def test_an_upload_keeps_its_place_and_what_it_was_given(size):
+def test_write_keeps_its_place_among_launches_and_what_it_was_given(size):
     """It comes after what was launched before it, and takes its values over before the host may change them."""
     if SIMULATED:
         size = min(size, 2**14 + 1)
@@ -340,7 +357,7 @@ def test_an_upload_keeps_its_place_and_what_it_was_given(size):
     assert total.item() == size
 
 
-def test_numbers_are_written_where_they_are(rng):
+def test_write_leaves_an_array_where_it_is(rng):
     x = rng.random((3, 4))
     out, other = to_device(np.zeros((3, 4))), to_device(x)
     place = out._numbers
@@ -355,16 +372,16 @@ def test_numbers_are_written_where_they_are(rng):
     np.testing.assert_array_equal(to_host(rows), x[[0, 0, 1]])
 
 
-def test_a_state_is_taken_on():
-    state, _ = trained(vae, "cuda", 1)
+def test_load_state_dict_takes_a_state_on():
+    state, *_ = trained(vae, "cuda", 1)
     with kernels.use("cuda"):
         other = vae()
-        other.load_state(state)
-    for name, array in other.state().items():
+        other.load_state_dict(state)
+    for name, array in other.state_dict().items():
         np.testing.assert_array_equal(array, state[name])
 
 
-def test_evaluation_on_the_device():
+def test_evaluate_is_the_references():
     rng = np.random.default_rng(0)
     split = Split(rng.random((5, 11), np.float32), np.arange(5))
     found = []
@@ -391,6 +408,7 @@ def computed_by_reference(monkeypatch):
                 if isinstance(value, np.ndarray) and value.size:
                     numbers.copy_to_device(value.reshape(-1))
 
+        call.__module__ = function.__module__.replace("reference", "cuda")  # it is one of the set's kernels
         return call
 
     def elements(numbers, layout):
@@ -404,7 +422,7 @@ def computed_by_reference(monkeypatch):
         out.copy_to_device(values)
 
     monkeypatch.setattr(arrays, "copy_strided", copy_strided)
-    monkeypatch.setattr(memory, "rows", lambda x, chosen: to_device(to_host(x)[to_host(chosen)]))
+    monkeypatch.setattr(memory, "rows", borrowed(kernels.reference.memory.rows))
     cuda_set = kernels.find("cuda")
     for file in cuda_set.__all__:
         if file != "memory":
@@ -416,7 +434,7 @@ def computed_by_reference(monkeypatch):
 
 @pytest.mark.skipif(not SIMULATED, reason="a GPU computes itself")
 @pytest.mark.parametrize("model", TINIES)
-def test_a_run_from_beginning_to_end(model, computed_by_reference, monkeypatch, tmp_path):
+def test_runs_from_beginning_to_end(model, computed_by_reference, monkeypatch, tmp_path):
     """Training, stopping and going on, evaluation and figures, of which each gets arrays of the host."""
     use_tiny(monkeypatch.setattr)
     config = replace(TINIES[model], epochs=1, kernels="cuda")
@@ -435,7 +453,7 @@ def test_a_run_from_beginning_to_end(model, computed_by_reference, monkeypatch, 
 
 
 @pytest.mark.skipif(SIMULATED, reason="the simulator would take days")
-def test_five_epochs_of_real_training_are_the_cpus(tmp_path):
+def test_runs_of_five_epochs_are_the_cpus(tmp_path):
     """In float32 and from one seed, every epoch's losses are within half a percent of each other."""
     config, histories = replace(RECIPES["vae"].configs["pytorch-example"], data="strokes", epochs=5), []
     for kernel_set in ("cuda", "cpu"):
@@ -447,6 +465,6 @@ def test_five_epochs_of_real_training_are_the_cpus(tmp_path):
             assert found[split]["neg_elbo"] == pytest.approx(expected[split]["neg_elbo"], rel=0.005)
 
 
-def test_a_profile_of_launches_is_refused(capsys):
+def test_profile_of_launches_is_refused(capsys):
     assert cli.main(["profile", "vae", "--kernels", "cuda"]) == 2
-    assert "done when they return" in capsys.readouterr().err
+    assert "run asynchronously" in capsys.readouterr().err

@@ -21,19 +21,19 @@ def quick(monkeypatch):
     monkeypatch.setattr(gpu, "torch_or_none", lambda: None)
 
 
-def test_a_line_of_speeds_for_every_product():
+def test_product_table_has_a_line_of_speeds_for_every_product():
     header, *lines = gpu.product_table([(9, 5, 6), (4, 4, 4)], rungs=True)
     assert header.split()[3:] == ["naive", "shared", "registers", "vectors", "ahead", "matmul", "/", "cuBLAS"]
     assert [line.split(")")[0].strip() for line in lines] == ["(9, 5, 6", "(4, 4, 4"]
 
 
-def test_a_line_of_speeds_for_every_kernel_that_memory_limits():
+def test_bandwidth_table_has_a_line_for_every_kernel_that_memory_limits():
     copy, *lines = gpu.bandwidth_table(6, 5)
     assert copy.split()[0] == "copy"
     assert [line.split()[0] for line in lines] == [bound.name for bound in gpu.bounds(6, 5)]
 
 
-def test_a_line_for_every_epoch():
+def test_epoch_table_has_a_line_for_every_epoch():
     images = np.random.default_rng(0).random((7, 11), np.float32)
     lines = list(gpu.epoch_table(images, VAEConfig(11, 3, (7,), (6,)), 3, 4))
     losses = [float(line.split()[-1]) for line in lines]
@@ -41,7 +41,7 @@ def test_a_line_for_every_epoch():
     assert 0 < losses[-1] < losses[0]
 
 
-def test_a_wrong_product_is_not_timed(monkeypatch):
+def test_product_speeds_times_no_wrong_product(monkeypatch):
     def matmul(out, a, b):
         """Does nothing, so that what another has computed must not count for it."""
 
@@ -50,13 +50,13 @@ def test_a_wrong_product_is_not_timed(monkeypatch):
         gpu.product_speeds(4, 4, 4, rungs=True)
 
 
-def test_a_wrong_kernel_is_not_timed(monkeypatch):
+def test_bandwidth_table_times_no_wrong_kernel(monkeypatch):
     monkeypatch.setattr(gpu.elementwise, "sigmoid", lambda out, x: None)
     with pytest.raises(SystemExit, match="sigmoid is not timed"):
         list(gpu.bandwidth_table(6, 5))
 
 
-def test_the_time_of_a_call_is_the_median_of_the_rounds(monkeypatch):
+def test_milliseconds_are_the_median_of_the_rounds(monkeypatch):
     taken = iter([0.0, 3.0, 5.0, 1.0, 2.0])  # warming up, an estimate, three rounds
 
     class Event:

@@ -19,12 +19,16 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen import checkpoint, cli, recipes, runs
+from scratchgen.capture import Capture
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
-from scratchgen.models.aae import AAEConfig, AAETask, AAETraining
-from scratchgen.models.gan import GANConfig, GANTask, GANTraining
-from scratchgen.models.vae import VAEConfig, VAETask, VAETraining
+from scratchgen.models.aae import AAEConfig
+from scratchgen.models.gan import GANConfig
+from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES, RunConfig
+from scratchgen.tasks.aae import AAETraining
+from scratchgen.tasks.gan import GANTraining
+from scratchgen.tasks.vae import VAETraining
 
 # All that has a state in training is on. Of five batches the last is a short one.
 TINY = RunConfig(
@@ -65,7 +69,6 @@ TINY_AAE = RunConfig(
     data="strokes",
 )
 TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE)}
-TASKS = {"vae": VAETask, "gan": GANTask, "aae": AAETask}
 
 
 @cache
@@ -154,14 +157,11 @@ def _signal_at(when: str) -> None:
         if f"{name} {counts[name]}" == fatal:
             os.kill(os.getpid(), signal.Signals[number])
 
-    def counted(original):
-        def step(task, *arguments):
-            moment("before step")
-            metrics = original(task, *arguments)
-            moment("after step")
-            return metrics
-
-        return step
+    def step(capture, *arguments, original=Capture.__call__, **options):
+        moment("before step")
+        metrics = original(capture, *arguments, **options)
+        moment("after step")
+        return metrics
 
     class HalfWritten(io.FileIO):  # without a buffer: what is written has left the process
         def write(self, content):
@@ -174,8 +174,7 @@ def _signal_at(when: str) -> None:
         original(source, target)
         moment(f"after {Path(target).name}")
 
-    for task in TASKS.values():
-        task.step = counted(task.step)
+    Capture.__call__ = step
     checkpoint.open, os.replace = HalfWritten, replace
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import STEPS, TASKS, TINIES, drive, outcome, tiny_data, train_options, use_tiny, without_figures
+from helpers import STEPS, TINIES, drive, outcome, tiny_data, train_options, use_tiny, without_figures
 
 import scratchgen.figures
 from scratchgen import cli, recipes, runs
+from scratchgen.capture import Capture
 from scratchgen.checkpoint import load_checkpoint
 from scratchgen.data.dataset import UNLABELLED
 from scratchgen.recipes import RECIPES
@@ -133,11 +134,11 @@ def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path, model, mon
 
 @both_models
 def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, model, monkeypatch):
-    def step(task, *arguments, original=TASKS[model].step):
+    def step(capture, *arguments, original=Capture.__call__, **options):
         os.kill(os.getpid(), signal.SIGINT)
-        return original(task, *arguments)
+        return original(capture, *arguments, **options)
 
-    monkeypatch.setattr(TASKS[model], "step", step)
+    monkeypatch.setattr(Capture, "__call__", step)
     for number in range(3 * STEPS):
         with pytest.raises(Interrupted):
             runs.resume(tmp_path) if number else runs.start(TINIES[model], tmp_path)
@@ -212,7 +213,7 @@ def test_missing_classes_are_named_once(whole, capsys):
     for _ in range(2):
         health(model, tiny_data(), np.random.default_rng(0))
     err = capsys.readouterr().err
-    assert err == "mode collapse? among 200 samples there is hardly a 0, 1, 2, 4, 5, 6, 7, 8, 9\n"
+    assert err == "mode collapse? 200 samples contain almost none of 0, 1, 2, 4, 5, 6, 7, 8, 9\n"
 
 
 @both_models
@@ -264,10 +265,10 @@ def test_mistakes_are_one_line(capsys, whole, model):
             (["train", "gan", "--real-label", "2"], "real_label"),
         ]
     else:
-        mistakes += [(["train", "aae", "--prior", "mixture", "--latent-dim", "3"], "lies in two dimensions")]
+        mistakes += [(["train", "aae", "--prior", "mixture", "--latent-dim", "3"], "has two dimensions")]
         mistakes += [
-            (["train", "aae", "--labels", "100"], "labels reach nobody"),
-            (["train", "aae", "--config", "supervised", "--labels", "0"], "needs some"),
+            (["train", "aae", "--labels", "100"], "no network uses the labels"),
+            (["train", "aae", "--config", "supervised", "--labels", "0"], "the decoder needs labels"),
         ]
     for arguments, named in mistakes:
         assert cli.main([str(argument) for argument in arguments]) == 2

@@ -19,9 +19,10 @@ import kernels
 import scratchgen.data
 import scratchgen.figures
 from scratchgen import __version__, cli, recipes, runs
-from scratchgen.models.vae import VAETask, VAETraining
+from scratchgen.capture import Capture, PendingMetrics
 from scratchgen.op import REGISTRY
 from scratchgen.recipes import RECIPES
+from scratchgen.tasks.vae import VAETraining
 
 IW_SAMPLES, NLL_IMAGES = recipes.vae.IW_SAMPLES, recipes.vae.NLL_IMAGES  # before the tests make the first smaller
 VAE = RECIPES["vae"]
@@ -155,9 +156,9 @@ def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
 def test_ctrl_c_is_status_130(capsys, monkeypatch, tmp_path):
     def step(*_):
         os.kill(os.getpid(), signal.SIGINT)
-        return lambda: {"kl": 1.0}
+        return PendingMetrics(("kl",), np.ones(1))
 
-    monkeypatch.setattr(VAETask, "step", step)
+    monkeypatch.setattr(Capture, "__call__", step)
     assert cli.main(["train", "vae", "--config", "tiny", "--out", "a run"]) == 130
     assert capsys.readouterr().err == "stopped; continue with: scratchgen train vae --resume 'a run'\n"
 
@@ -315,7 +316,7 @@ def test_program(tmp_path):
     assert (version.returncode, version.stdout, version.stderr) == (0, f"{__version__}\n", "")
     wrong = program("train", "vae", "--epochs", "0", "--out", "run")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr.startswith("scratchgen: argument --epochs: '0' is not a whole number above 0")
+    assert wrong.stderr.startswith("scratchgen: argument --epochs: '0' is not a positive integer")
     assert len(wrong.stderr.splitlines()) == 1
     assert not files(tmp_path)
 

@@ -15,7 +15,7 @@ from scratchgen import cli, runs
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.mnist import SHA256
 from scratchgen.errors import UserError
-from scratchgen.models.vae import VAETask
+from scratchgen.tasks.vae import VAETask
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -118,7 +118,7 @@ def test_resume_takes_the_rest_from_the_run(mistake, run, option):
         "--kernels": "cpu",
         "--data": "auto",
     }
-    assert "leave the rest out" in mistake("train", "vae", "--resume", run, option, values.get(option, "1"))
+    assert "only --epochs and --data-dir" in mistake("train", "vae", "--resume", run, option, values.get(option, "1"))
 
 
 def test_resume_with_fewer_epochs(mistake, run):
@@ -158,7 +158,7 @@ def test_a_full_disk_or_memory_is_a_line(capsys, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(VAETask, "step", fail)
+    monkeypatch.setattr(VAETask, "train_step", fail)
     assert cli.main(["train", "vae", "--config", "tiny", "--out", "run"]) == 2
     assert str(error) in capsys.readouterr().err
 
@@ -295,8 +295,8 @@ def test_mnist_of_a_run_has_gone(mistake, monkeypatch):
     monkeypatch.setattr(runs, "load_dataset", scratchgen.data.load_dataset)
     for command in ("train vae --resume", "reconstruct", "evaluate"):
         line = mistake(*command.split(), "run")
-        assert line.startswith("scratchgen: run/config.json names the data's folder '/nowhere/digits'")
-        assert "say by --data-dir" in line
+        assert line.startswith("scratchgen: run/config.json names the data folder '/nowhere/digits'")
+        assert "give its folder with --data-dir" in line
         line = mistake(*command.split(), "run", "--data-dir", "elsewhere")
         assert line.startswith("scratchgen: --data-dir 'elsewhere' lacks train-images-idx3-ubyte")
 
@@ -305,7 +305,7 @@ def test_what_cannot_be_downloaded_is_said_in_a_line_and_replaced(capsys, real_d
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def fetch():
-        assert capsys.readouterr().err == "MNIST is not here: downloading its 11 MB into your cache\n"
+        assert capsys.readouterr().err == "MNIST not found: downloading 11 MB into your cache\n"
         raise UserError("no mirror gave a thing")
 
     monkeypatch.setattr(scratchgen.data.mnist, "fetch_mnist", fetch)

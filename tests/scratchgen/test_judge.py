@@ -13,7 +13,7 @@ from scratchgen.data import load_dataset
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.judge import load_judge
 
-TRAINS = "training the judge of digits, once: it takes about half a minute\n"
+TRAINS = "training the digit classifier that judges samples, once: it takes about half a minute\n"
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def kept(cache):
     return sorted(cache.iterdir())
 
 
-def test_it_is_trained_once(cache, capsys):
+def test_load_judge_trains_once(cache, capsys):
     first = load_judge(tiny_data())
     assert capsys.readouterr().err == TRAINS
     (path,) = kept(cache)
@@ -46,7 +46,7 @@ def test_it_is_trained_once(cache, capsys):
     assert second.accuracy == (found.argmax(axis=1) == tiny_data().test.labels).mean() > 0.5
 
 
-def test_the_same_data_make_the_same_judge(cache):
+def test_load_judge_makes_the_same_judge_of_the_same_data(cache):
     first = load_judge(tiny_data())
     kept(cache)[0].unlink()
     second = load_judge(tiny_data())
@@ -55,7 +55,7 @@ def test_the_same_data_make_the_same_judge(cache):
 
 
 @pytest.mark.parametrize("other", ["a pixel", "a label", "fewer", "recipe"])
-def test_other_training_data_or_another_recipe_make_another_judge(cache, capsys, monkeypatch, other):
+def test_load_judge_makes_another_judge_of_other_training_data_or_recipe(cache, capsys, monkeypatch, other):
     load_judge(tiny_data())
     capsys.readouterr()
     train = tiny_data().train
@@ -73,7 +73,7 @@ def test_other_training_data_or_another_recipe_make_another_judge(cache, capsys,
     assert len(kept(cache)) == 2
 
 
-def test_other_test_data_do_not(cache, capsys):
+def test_load_judge_makes_the_same_judge_whatever_the_test_data(cache, capsys):
     load_judge(tiny_data())
     data = tiny_data()
     some = Split(data.test.images[:30], data.test.labels[:30])
@@ -83,7 +83,7 @@ def test_other_test_data_do_not(cache, capsys):
 
 
 @pytest.mark.parametrize("damage", ["cut", "a bit", "empty", "another's"])
-def test_a_damaged_file_is_made_anew(cache, capsys, damage):
+def test_load_judge_replaces_a_damaged_file(cache, capsys, damage):
     expected = load_judge(tiny_data()).probabilities(tiny_data().test.images)
     (path,) = kept(cache)
     whole = path.read_bytes()
@@ -100,7 +100,7 @@ def test_a_damaged_file_is_made_anew(cache, capsys, damage):
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a folder", "no home"])
-def test_without_a_cache_it_is_trained_each_time(cache, capsys, monkeypatch, obstacle):
+def test_load_judge_without_a_cache_trains_each_time(cache, capsys, monkeypatch, obstacle):
     if obstacle == "a file":  # where the cache should be
         cache.parent.write_text("")
     elif obstacle == "a folder":  # where the judge should be
@@ -119,11 +119,11 @@ def test_without_a_cache_it_is_trained_each_time(cache, capsys, monkeypatch, obs
     for _ in range(2):
         assert load_judge(tiny_data()).accuracy > 0.5
         told = capsys.readouterr().err
-        assert told.startswith(f"{TRAINS}the judge is not kept for the next time: ")
+        assert told.startswith(f"{TRAINS}the classifier could not be cached: ")
         assert told.count("\n") == 2
 
 
-def test_the_cache_folder(tmp_path, monkeypatch):
+def test_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "cache" / "scratchgen"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
@@ -132,7 +132,7 @@ def test_the_cache_folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["mnist", "strokes"])
-def test_it_knows_digits(source):
+def test_load_judge_knows_digits(source):
     if source == "mnist" and not os.environ.get("SCRATCHGEN_DATA"):
         pytest.skip("SCRATCHGEN_DATA names no folder with MNIST")
     assert load_judge(load_dataset(source)).accuracy >= 0.98

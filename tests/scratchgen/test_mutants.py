@@ -86,11 +86,11 @@ def is_equivalent(op: Op, case: Case, mutation: str) -> bool:
     return (op.name, mutation) in EQUIVALENT and case.params.get("axis") is None
 
 
-def on_host(op: Op, k: Any, needs: Any, saved: Any, params: dict) -> Backward:
+def on_host(op: Op, k: Any, needs_grad: Any, saved: Any, params: dict) -> Backward:
     """The operation's backward from arrays of the host to arrays of the host, wherever the kernels' arrays lie."""
 
     def backward(dout: np.ndarray) -> tuple[Gradient, ...]:
-        gradients = op.backward(k, needs, k.memory.to_device(dout), saved, **params)
+        gradients = op.backward(k, needs_grad, k.memory.to_device(dout), saved, **params)
         return tuple(None if gradient is None else k.memory.to_host(gradient) for gradient in gradients)
 
     return backward
@@ -99,9 +99,9 @@ def on_host(op: Op, k: Any, needs: Any, saved: Any, params: dict) -> Backward:
 def mutate(op: Op, position: int, mutation: str) -> Op:
     """The operation, with a mutation of the gradient of the input at ``position``."""
 
-    def backward(k: Any, needs: Any, dout: Any, saved: Any, **params: Any) -> tuple[Any, ...]:
-        gradients = list(op.backward(k, needs, dout, saved, **params))
-        mutants = mutations(on_host(op, k, needs, saved, params), k.memory.to_host(dout), position)
+    def backward(k: Any, needs_grad: Any, dout: Any, saved: Any, **params: Any) -> tuple[Any, ...]:
+        gradients = list(op.backward(k, needs_grad, dout, saved, **params))
+        mutants = mutations(on_host(op, k, needs_grad, saved, params), k.memory.to_host(dout), position)
         gradients[position] = k.memory.to_device(next(wrong for name, wrong in mutants if name == mutation))
         return tuple(gradients)
 
@@ -163,9 +163,9 @@ def assert_every_mutant_is_caught(op: Op, case: Case, position: int, kernel_set:
     with kernels.use(kernel_set):
         k = kernels.active()
         out, saved = op.forward(k, *map(k.memory.to_device, inputs), **case.params)
-        needs = tuple(op.domain(i).differentiable for i in range(len(inputs)))
+        needs_grad = tuple(op.domain(i).differentiable for i in range(len(inputs)))
         dout = np.array(np.random.default_rng(2).standard_normal(out.shape))
-        backward = on_host(op, k, needs, saved, case.params)
+        backward = on_host(op, k, needs_grad, saved, case.params)
         truth, mutants = backward(dout)[position], dict(mutations(backward, dout, position))
 
     complaints = {}
@@ -205,7 +205,7 @@ def test_a_forgotten_term_is_caught(name: str, forgotten: str, slip: Callable[..
     def forward(k: Any, *inputs: np.ndarray, **params: Any) -> tuple[np.ndarray, Any]:
         return op.forward(k, *inputs, **params)[0], inputs
 
-    def backward(k: Any, needs: Any, dout: np.ndarray, saved: Any, **params: Any) -> tuple[Gradient, ...]:
+    def backward(k: Any, needs_grad: Any, dout: np.ndarray, saved: Any, **params: Any) -> tuple[Gradient, ...]:
         return slip(dout, *saved)
 
     careless = replace(op, forward=forward, backward=backward)
@@ -220,7 +220,7 @@ def triple(k: Any, x: np.ndarray) -> tuple[np.ndarray, Any]:
     return out, (x, out)
 
 
-def triple_backward(k: Any, needs: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
+def triple_backward(k: Any, needs_grad: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
     return (3 * dout,)
 
 
@@ -237,7 +237,7 @@ def test_an_operation_outside_the_registry_can_be_checked() -> None:
     before = list(REGISTRY.items())
     check_triple()
     with pytest.raises(GradientError):
-        check_triple(backward=lambda k, needs, dout, saved: (dout,))
+        check_triple(backward=lambda k, needs_grad, dout, saved: (dout,))
     assert list(REGISTRY.items()) == before
 
 
@@ -248,7 +248,7 @@ def writes_into_its_input(k: Any, x: np.ndarray) -> tuple[np.ndarray, Any]:
 
 
 def writes_into(what: str) -> Callable[..., tuple[Gradient, ...]]:
-    def backward(k: Any, needs: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
+    def backward(k: Any, needs_grad: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
         gradient = 3 * dout
         {"input": saved[0], "result": saved[1], "cotangent": dout}[what][..., -1] += 1e-9
         return (gradient,)
@@ -273,11 +273,11 @@ def test_writing_is_caught(change: dict[str, Any]) -> None:
 
 def test_a_gradient_out_of_nothing_is_caught() -> None:
     with pytest.raises(GradientError, match="not zero for a cotangent of zero"):
-        check_triple(backward=lambda k, needs, dout, saved: (3 * dout + (0 if dout.any() else 1),))
+        check_triple(backward=lambda k, needs_grad, dout, saved: (3 * dout + (0 if dout.any() else 1),))
 
 
 def test_a_rough_float32_is_caught() -> None:
-    def backward(k: Any, needs: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
+    def backward(k: Any, needs_grad: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
         rough = dout.astype(np.float16) if dout.dtype == np.float32 else dout
         return (3 * rough.astype(dout.dtype),)
 
@@ -287,24 +287,24 @@ def test_a_rough_float32_is_caught() -> None:
 
 def test_promotion_is_caught() -> None:
     with pytest.raises(GradientError, match="the float32 gradient of input 0 is float64"):
-        check_triple(backward=lambda k, needs, dout, saved: (3 * dout.astype(np.float64),))
+        check_triple(backward=lambda k, needs_grad, dout, saved: (3 * dout.astype(np.float64),))
 
 
 def test_demotion_is_caught() -> None:
     with pytest.raises(GradientError, match=r"the gradient of input 0 is an array of .* float32"):
         check_triple(
             forward=lambda k, x: (np.zeros_like(x), ()),
-            backward=lambda k, needs, dout, saved: (np.zeros(dout.shape, np.float32),),
+            backward=lambda k, needs_grad, dout, saved: (np.zeros(dout.shape, np.float32),),
         )
 
 
 def test_a_gradient_that_depends_on_what_else_is_needed_is_caught() -> None:
-    def backward(k: Any, needs: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
-        return (dout, dout) if all(needs) else (dout + dout, dout)
+    def backward(k: Any, needs_grad: Any, dout: np.ndarray, saved: Any) -> tuple[Gradient, ...]:
+        return (dout, dout) if all(needs_grad) else (dout + dout, dout)
 
     op = replace(REGISTRY["add"], backward=backward)
     text = complaint(op, Case(), [np.ones(2), np.ones(2)], "reference")
-    assert "the gradient of input 0 is another where only it is needed" in text
+    assert "the gradient of input 0 is different if only it is needed" in text
 
 
 def test_gradients_in_one_memory_are_caught() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
-from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, masked, mlp
-from scratchgen.noise import Masks
+from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, mlp
 from scratchgen.optim import SGD, Adam
+from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, apply
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -199,9 +199,9 @@ def test_sequential_and_mlp_apply_layer_after_layer(rng, dtype):
 # ---- dropout ----
 
 
-def dropped(net, x, turn):
-    with masked(net, Masks(np.array([turn]))):
-        return net(x)
+def dropped(net, x, seed):
+    net.set_random(RandomStream(seed))
+    return net(x)
 
 
 @pytest.mark.usefixtures("kernel_set")
@@ -223,11 +223,10 @@ def test_dropout_in_training(rng, dtype, rate):
     np.testing.assert_allclose(x.grad, np.where(kept, 3 / (1 - rate), 0), rtol=1e-6)
 
 
-def test_dropout_draws_anew_and_repeats_from_its_turn():
+def test_dropout_draws_anew_and_repeats_from_its_seed():
     x = Tensor(np.ones(100))
     layer = Dropout(0.5)
-    with masked(layer, Masks(np.array([1]))):
-        first, second = layer(x).data, layer(x).data
+    first, second = dropped(layer, x, 1).data, layer(x).data
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(dropped(layer, x, 1).data, first)
 
@@ -240,23 +239,21 @@ def test_dropout_leaves_evaluation_alone():
     assert never(x) is x
 
 
-def test_dropout_without_masks_says_so():
-    layer = Dropout(0.5)
-    dropped(layer, Tensor(np.ones(5)), 1)
-    with pytest.raises(RuntimeError, match=r"takes masks from somewhere: with masked\(model, Masks\(turn\)\)"):
-        layer(Tensor(np.ones(5)))
+def test_dropout_without_a_random_stream_says_so():
+    with pytest.raises(RuntimeError, match=r"call model.set_random\(RandomStream\(seed\)\) first"):
+        Dropout(0.5)(Tensor(np.ones(5)))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
 def test_impossible_dropout_rates_are_refused(rate):
-    with pytest.raises(ValueError, match=r"the dropout rate lies in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"the dropout rate must be in \[0, 1\)"):
         Dropout(rate)
 
 
 def test_every_dropout_of_a_module_has_masks_of_its_own():
     net = Sequential(Dropout(0.5), Sequential(Dropout(0.5)))
     x = Tensor(np.ones(50))
-    first, again, other = (dropped(net, x, turn).data for turn in (1, 1, 2))
+    first, again, other = (dropped(net, x, seed).data for seed in (1, 1, 2))
     np.testing.assert_array_equal(again, first)
     assert not np.array_equal(other, first)
     assert set(first) == {0, 4}
@@ -488,8 +485,8 @@ def flat_model(rng):
     ("choose", "message"),
     [
         (lambda rng: [], "there are no parameters"),
-        (lambda rng: 2 * loose(3), "a parameter is named twice"),
-        (lambda rng: [*loose(3), Parameter([1.0])], "of one float type"),
+        (lambda rng: 2 * loose(3), "a parameter is given twice"),
+        (lambda rng: [*loose(3), Parameter([1.0])], "must have one float type"),
         (lambda rng: [*flat_model(rng), *loose(3)], "lie in another buffer"),
         (lambda rng: [*loose(3), *flat_model(rng)], "lie in another buffer"),
         (lambda rng: [*flat_model(rng), *flat_model(rng)], "lie in another buffer"),

@@ -183,17 +183,17 @@ def test_a_loaded_optimizer_continues_bit_for_bit(dtype, make):
     params, rng = parameters(np.random.default_rng(0), dtype), np.random.default_rng(1)
     optimizer = make(params, lr=0.1)
     take_steps(optimizer, params, rng, 5)
-    state, copies, stream = optimizer.state(), [Parameter(p.data) for p in params], rng.bit_generator.state
+    state, copies, stream = optimizer.state_dict(), [Parameter(p.data) for p in params], rng.bit_generator.state
     take_steps(optimizer, params, rng, 5)
 
     rng.bit_generator.state = stream
     resumed = make(copies, lr=0.1)
-    resumed.load_state(state)
+    resumed.load_state_dict(state)
     assert resumed.steps == 5
     take_steps(resumed, copies, rng, 5)
     assert [p.data.tobytes() for p in copies] == [p.data.tobytes() for p in params]
-    assert {k: a.tobytes() for k, a in resumed.state().items()} == {
-        k: a.tobytes() for k, a in optimizer.state().items()
+    assert {k: a.tobytes() for k, a in resumed.state_dict().items()} == {
+        k: a.tobytes() for k, a in optimizer.state_dict().items()
     }
 
 
@@ -201,10 +201,10 @@ def test_a_loaded_optimizer_continues_bit_for_bit(dtype, make):
 def test_state_is_a_copy(rng, make):
     params = parameters(rng)
     optimizer = make(params, lr=0.1)
-    state = optimizer.state()
+    state = optimizer.state_dict()
     take_steps(optimizer, params, rng, 1)
     assert not any(array.any() for array in state.values())
-    optimizer.load_state(state)
+    optimizer.load_state_dict(state)
     take_steps(optimizer, params, rng, 1)
     assert not any(array.any() for array in state.values())
     assert optimizer.steps == 1
@@ -216,7 +216,7 @@ def test_state_that_does_not_fit_is_refused_whole(rng, make, wrong):
     params = parameters(rng)
     optimizer = make(params, lr=0.1)
     take_steps(optimizer, params, rng, 2)
-    before = optimizer.state()
+    before = optimizer.state_dict()
     state = {name: array + 1 for name, array in before.items()}
     last = optimizer.slots[-1]
     if wrong == "missing":
@@ -226,10 +226,10 @@ def test_state_that_does_not_fit_is_refused_whole(rng, make, wrong):
     elif wrong == "shape":
         state[last] = state[last][:-1]
     else:
-        state = (SGD if make is Adam else Adam)(params, lr=0.1).state()
+        state = (SGD if make is Adam else Adam)(params, lr=0.1).state_dict()
     with pytest.raises(ValueError, match=f"{make.__name__} keeps .*; the state has"):
-        optimizer.load_state(state)
-    assert all(np.array_equal(array, before[name]) for name, array in optimizer.state().items())
+        optimizer.load_state_dict(state)
+    assert all(np.array_equal(array, before[name]) for name, array in optimizer.state_dict().items())
 
 
 # ---- clipping ----
@@ -243,6 +243,7 @@ def test_clip_gradient_norm(rng, dtype):
     optimizer.flat.grad[...] = np.nan  # what lies there counts for nothing
     give_gradients(params[:2], [np.full((2, 3), 2.0), np.full(4, -1.0)])  # and (): none, which is zero
     norm = math.sqrt(6 * 4 + 4 * 1)
+    assert optimizer.gradient_norm().item() == pytest.approx(norm, rel=1e-6)
     before = optimizer.clip_gradient_norm(norm + 0.1)
     assert before == pytest.approx(norm, rel=1e-6)
     np.testing.assert_array_equal(optimizer.flat.grad, [2] * 6 + [-1] * 4 + [0])  # short enough: left as it is

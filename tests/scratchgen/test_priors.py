@@ -196,17 +196,17 @@ def test_the_walk_over_the_roll_goes_through_every_class():
 
 def test_mistakes_are_told():
     for name in REGIONS:
-        with pytest.raises(ValueError, match=f"{name} lies in two dimensions, not 8; take latent_dim 2 or another"):
+        with pytest.raises(ValueError, match=f"{name} has two dimensions, not 8; use latent_dim 2 or another"):
             make_prior(name, 8)
-        with pytest.raises(ValueError, match="10 rows, one a class, not in 9"):
+        with pytest.raises(ValueError, match="10 rows, one for each class, not 9"):
             make_prior(name, 2).walk(9, 10)
     for name in ("gaussian", "uniform"):
-        with pytest.raises(ValueError, match="of two dimensions can be walked over, not of 3"):
+        with pytest.raises(ValueError, match="needs two-dimensional codes, not 3 dimensions"):
             make_prior(name, 3).walk(10, 10)
         with pytest.raises(NotImplementedError, match="no regions"):
             make_prior(name, 2).region(np.zeros((1, 2)))
     for name in PRIORS:
-        with pytest.raises(ValueError, match="at least one row and one column, not 0"):
+        with pytest.raises(ValueError, match="at least one row and one column, got 0"):
             make_prior(name, 2).walk(10, 0)
     with pytest.raises(NotImplementedError, match="SwissRoll has no density"):
         SwissRoll().log_prob(np.zeros((1, 2)))
@@ -217,5 +217,5 @@ def test_mistakes_are_told():
 @with_regions
 @pytest.mark.parametrize("labels", [[0, 10], [0, -2], [0], [[0, 1]]])
 def test_labels_that_are_not_n_classes(rng, name, labels):
-    with pytest.raises(ValueError, match=r"labels are 2 classes 0\.\.9, or -1 for any"):
+    with pytest.raises(ValueError, match=r"labels must be 2 classes 0\.\.9, or -1 for any"):
         make_prior(name, 2).sample(2, rng, np.array(labels))

@@ -417,13 +417,13 @@ MISFITS = {
     "mean: there is no axis (0, 2) in shape (2, 3)": lambda: X.mean(axis=(0, 2)),
     "sum: axis (0, -2) of shape (2, 3) is named twice": lambda: X.sum(axis=(0, -2)),
     "logsumexp: there is no axis -3 in shape (2, 3)": lambda: ops.logsumexp(X, axis=-3),
-    "transpose: (0, 2) is no order of the axes of shape (2, 3)": lambda: X.transpose(0, 2),
-    "transpose: (0, 0) is no order of the axes of shape (2, 3)": lambda: X.transpose((0, 0)),
-    "transpose: (0,) is no order of the axes of shape (2, 3)": lambda: X.transpose(0),
+    "transpose: (0, 2) is not a permutation of the axes of shape (2, 3)": lambda: X.transpose(0, 2),
+    "transpose: (0, 0) is not a permutation of the axes of shape (2, 3)": lambda: X.transpose((0, 0)),
+    "transpose: (0,) is not a permutation of the axes of shape (2, 3)": lambda: X.transpose(0),
     "slice: slice step cannot be zero; the shape is (2, 3)": lambda: X[::0],
     "concatenate: there are no parts": lambda: ops.concatenate([]),
     "concatenate: shapes (2, 3) and (2, 2) do not fit along axis 2": lambda: ops.concatenate([X, Y], axis=2),
-    "reshape: 6 numbers of shape (2, 3) do not fit (4, -1)": lambda: X.reshape(4, -1),
+    "reshape: 6 elements of shape (2, 3) do not fit (4, -1)": lambda: X.reshape(4, -1),
     "concatenate: shapes (2, 3) and (2, 2)": lambda: ops.concatenate([X, Y], axis=0),
 }
 
@@ -477,13 +477,13 @@ def test_targets_noise_and_masks_refuse_what_requires_a_gradient(name):
 @both_sets
 def test_labels_are_whole_and_within_range():
     for labels in ([0, 3], [-1, 0]):
-        with pytest.raises(ValueError, match=rf"labels lie in 0..2, not {min(labels)}..{max(labels)}"):
+        with pytest.raises(ValueError, match=rf"labels must be in 0..2, not {min(labels)}..{max(labels)}"):
             ops.softmax_cross_entropy(X, labels)
     for labels in ([0.0, 1.0], np.ones(2), np.ones(2, np.float32), [True, False], leaf([0.0, 1.0]), Y[0]):
         with pytest.raises(TypeError, match="softmax_cross_entropy: "):
             ops.softmax_cross_entropy(X, labels)
     for given in (np.array([0, 900]), Tensor.wrap(np.array([0, 3])), Tensor.wrap(np.array([-1, 0]))):
-        with pytest.raises(ValueError, match=r"labels lie in 0..2, not "):
+        with pytest.raises(ValueError, match=r"labels must be in 0..2, not "):
             apply("softmax_cross_entropy", X, given)
     expected = ops.softmax_cross_entropy(X, [0, 2]).data
     for dtype in (np.uint8, np.int32, np.int64):
@@ -507,10 +507,10 @@ def test_no_labels_have_no_loss():
 def test_parameters_of_operations_are_checked():
     with pytest.raises(ValueError, match="activation 'gelu' is not one of identity, relu"):
         ops.dense(X, Tensor(np.ones((3, 2))), Tensor(np.ones(2)), "gelu")
-    with pytest.raises(ValueError, match="slope is above 0, not 0"):
+    with pytest.raises(ValueError, match="slope must be above 0, not 0"):
         ops.leaky_relu(X, 0)
     for sigma in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="sigma is above 0"):
+        with pytest.raises(ValueError, match="sigma must be above 0"):
             ops.gaussian_nll_fixed(X, X, sigma)
 
 

@@ -1,5 +1,7 @@
 """The adversarial autoencoder's gradients by hand are the engine's, and those of finite differences, event by event."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from by_hand_helpers import assert_finite_differences, assert_the_engine_s, before_updates, far_from_kinks, randomize
@@ -8,9 +10,11 @@ from hypothesis import strategies as st
 
 import kernels
 from scratchgen.by_hand import aae
-from scratchgen.data.dataset import CLASSES, Split
-from scratchgen.models.aae import AAE, LABELS_FOR, POSTERIORS, AAEConfig, AAETask, AAETraining, one_hot
-from scratchgen.noise import normal, turns
+from scratchgen.data.dataset import CLASSES
+from scratchgen.models.aae import AAE, LABELS_FOR, POSTERIORS, AAEConfig
+from scratchgen.random import RandomStream
+from scratchgen.tasks.aae import AAETask, AAETraining
+from scratchgen.tensor import Tensor
 
 sizes = st.integers(1, 5)
 hidden = st.lists(sizes, max_size=2).map(tuple)
@@ -45,52 +49,58 @@ def made(problem):
 
 
 INPUT_NOISE = 0.3
-TRAINING = AAETraining(input_noise=INPUT_NOISE)
 
 
-def draws(model, labels, seed):
-    """What events draw: turns of random numbers, and draws of the priors."""
-    rng, b = np.random.default_rng(seed), len(labels)
-    prior = model.prior.sample(b, rng, labels if model.regional else None)
-    classes = rng.integers(CLASSES, size=b) if model.config.labels_for == "encoder" else None
-    return turns(rng, 3), prior, classes
+class Labelled(NamedTuple):
+    """What event 4 draws from, in float64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
 
 
-def read_by_encoder(images, model, turn):
+def draws_of_priors(model, labels, rng):
+    """Draws of z, and of the classes where the encoder classifies."""
+    prior = model.prior.sample(len(labels), rng, labels if model.regional else None)
+    return prior, rng.integers(CLASSES, size=len(labels)) if model.config.labels_for == "encoder" else None
+
+
+def seen_by_encoder(images, model, random):
     """Images with the noise of training, and the noise of the posterior."""
-    noise = model.draw_noise(len(images), turn)
-    x = images + INPUT_NOISE * np.asarray(normal(images.shape, np.dtype(np.float64), turn, draw=1))
+    x = images + INPUT_NOISE * random.normal(images.shape, np.float64).data
+    noise = model.draw_noise(len(images), random)
     return x, None if noise is None else noise.data
 
 
 def assert_by_hand_is_the_engine(kernel_set, problem, seed):
     with kernels.use(kernel_set):
         model, images, labels = made(problem)
-        state, config = model.state_dict(), model.config
-        task = AAETask(model, TRAINING, 1, 1, Split(np.empty((0, config.input_dim), np.float32), labels[:0]), None)
+        state, config, labelled = model.state_dict(), model.config, Labelled(images, np.abs(labels))
+        task = AAETask(model, AAETraining(input_noise=INPUT_NOISE), RandomStream(seed), 1, 1, labelled, None)
         found = before_updates(task, task.optimizers.values())
-        turn, prior, classes = draws(model, labels, seed)
-        rows = None if classes is None else one_hot(classes, CLASSES, np.float64)
-        known = (images, np.abs(labels)) if config.labels_for == "encoder" else (None, None)
-        losses = task._recorded(images, turn, np.ones((4, 2)), prior, model.labels_given(labels), rows, *known)
-        x, noise = read_by_encoder(images, model, turn[:1])
-        again, other_noise = read_by_encoder(images, model, turn[1:2])
-        expected = [
-            aae.reconstruction_gradients(state, config, images, x, labels, noise),
-            aae.discriminator_gradients(state, config, again, labels, other_noise, prior, classes),
-            aae.encoder_gradients(state, config, again, labels, other_noise),
-        ]
+        losses = [loss.item() for loss in task.train_step(Tensor(images), labels).values()]
+
+        random = RandomStream(seed)
+        x, noise = seen_by_encoder(images, model, random)
+        expected = [aae.reconstruction_gradients(state, config, images, x, labels, noise)]
+        x, noise = seen_by_encoder(images, model, random)
+        prior, classes = draws_of_priors(model, labels, random.generator)
+        expected.append(aae.discriminator_gradients(state, config, x, labels, noise, prior, classes))
+        expected.append(aae.encoder_gradients(state, config, x, labels, noise))
         if config.labels_for == "encoder":
-            x, noise = read_by_encoder(images, model, turn[2:])
-            expected.append(aae.classification_gradients(state, config, x, np.abs(labels), noise))
-    for parts, engine, (loss, gradients) in zip(losses, found, expected, strict=True):
-        np.testing.assert_allclose(loss, np.asarray(parts).sum(), rtol=1e-12)
+            chosen = random.generator.integers(len(labelled), size=len(images))
+            x, noise = seen_by_encoder(labelled.images[chosen], model, random)
+            expected.append(aae.classification_gradients(state, config, x, labelled.labels[chosen], noise))
+    for engine_loss, engine, (loss, gradients) in zip(losses, found, expected, strict=True):
+        np.testing.assert_allclose(loss, engine_loss, rtol=1e-12)
         assert_the_engine_s(gradients, engine)
 
 
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
 @given(problem=problems(), seed=seeds)
-def test_by_hand_is_the_engine(kernel_set, problem, seed):
+def test_aae_gradients_match_the_engine(kernel_set, problem, seed):
     assert_by_hand_is_the_engine(kernel_set, problem, seed)
 
 
@@ -99,15 +109,16 @@ CASES = [(event, who) for event in ("reconstruction", "discriminator", "encoder"
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize(("event", "labels_for"), [*CASES, ("classification", "encoder")])
-def test_by_hand_is_finite_differences(posterior, event, labels_for):
+def test_aae_gradients_match_finite_differences(posterior, event, labels_for):
     config = AAEConfig(4, 2, (5, 3), (3, 5), (4, 3), posterior, 2, "mixture", labels_for)
 
     def problem(rng):
         model = AAE(config, rng, np.float64)
         randomize(model, rng)
         (images, x), labels = rng.random((2, 3, 4)), np.array([3, -1, 0])
-        turn, *of_priors = draws(model, labels, rng.integers(2**32))
-        noise = read_by_encoder(images, model, turn[:1])[1]
+        of_priors = draws_of_priors(model, labels, rng)
+        noise = model.draw_noise(len(images), RandomStream(rng))
+        noise = None if noise is None else noise.data
 
         def loss_and_gradients(p):
             if event == "reconstruction":
@@ -123,11 +134,11 @@ def test_by_hand_is_finite_differences(posterior, event, labels_for):
     assert_finite_differences(*far_from_kinks(problem))
 
 
-def test_an_event_that_does_not_fit_is_refused(rng):
+def test_aae_gradients_refuse_an_event_that_does_not_fit(rng):
     x, labels = rng.random((3, 4)), np.array([3, 1, 0])
     silent, classifying = (AAEConfig(4, 2, (), (), (), labels_for=who) for who in ("decoder", "encoder"))
-    with pytest.raises(ValueError, match="labels_for is decoder: only an encoder that classifies has event 4"):
+    with pytest.raises(ValueError, match="labels_for is decoder: only an encoder that classifies has update 4"):
         aae.classification_gradients(AAE(silent, rng, np.float64).state_dict(), silent, x, labels, None)
     parameters = AAE(classifying, rng, np.float64).state_dict()
-    with pytest.raises(ValueError, match="event 2 needs draws of the classes"):
+    with pytest.raises(ValueError, match="update 2 needs draws of the classes"):
         aae.discriminator_gradients(parameters, classifying, x, labels, None, rng.random((3, 2)))

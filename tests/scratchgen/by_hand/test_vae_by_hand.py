@@ -48,13 +48,13 @@ def assert_by_hand_is_the_engine(kernel_set, problem, beta):
 
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
 @given(problem=problems(), beta=st.sampled_from([0.0, 0.3, 1.0]))
-def test_by_hand_is_the_engine(kernel_set, problem, beta):
+def test_vae_gradients_match_the_engine(kernel_set, problem, beta):
     assert_by_hand_is_the_engine(kernel_set, problem, beta)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "sigmoid"])
-def test_by_hand_is_finite_differences(likelihood, activation):
+def test_vae_gradients_match_finite_differences(likelihood, activation):
     config = VAEConfig(4, 2, (5, 3), (3, 5), activation=activation, likelihood=likelihood)
     rng = np.random.default_rng(0)
     parameters = VAE(config, rng, np.float64).state_dict()

@@ -22,7 +22,7 @@ def test_a_split_may_reach_from_0_to_1_and_be_empty():
 def test_a_pixel_that_is_no_grey_level_is_named(pixel):
     wrong = images()
     wrong[2, 1] = wrong[3, 0] = pixel
-    with pytest.raises(UserError, match=r"^2 images hold .* the first is image 2; mend the data$"):
+    with pytest.raises(UserError, match=r"^2 images hold .* the first is image 2; fix the data$"):
         Split(wrong, np.arange(4))
 
 
@@ -33,7 +33,7 @@ def test_other_numbers_than_float32_are_refused(dtype):
 
 
 def test_images_without_labels_are_refused():
-    with pytest.raises(UserError, match="4 images and 3 labels"):
+    with pytest.raises(UserError, match="4 images but 3 labels"):
         Split(images(), np.arange(3))
 
 

@@ -373,7 +373,7 @@ def test_load_mnist_downloads_what_the_cache_lacks(server, small, cache, monkeyp
     assert len(mnist.load_mnist().train) == 5
     assert len(server.requests) == 3
     mnist.load_mnist(download=False)
-    assert capfd.readouterr() == ("", "MNIST is not here: downloading its 11 MB into your cache\n")
+    assert capfd.readouterr() == ("", "MNIST not found: downloading 11 MB into your cache\n")
 
 
 def test_fetch_mnist_waits_ten_seconds_at_most_for_its_mirrors():

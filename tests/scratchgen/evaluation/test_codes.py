@@ -57,8 +57,8 @@ def test_mmd_takes_little_memory(rng):
     assert peak < 16e6  # the whole kernel matrix would take 128 MB
 
 
-def test_mmd_of_a_single_code(rng):
-    with pytest.raises(ValueError, match="two samples or more with two or more, not 1 with 5"):
+def test_mmd_refuses_a_single_code(rng):
+    with pytest.raises(ValueError, match="at least two samples of each, got 1 and 5"):
         mmd(np.zeros((1, 2)), np.zeros((5, 2)), 1.0)
 
 
@@ -92,7 +92,7 @@ def least(p, q, width):
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.5])
-def test_it_finds_nearly_all_there_is_to_find(bce, rng, shift):
+def test_fresh_discriminator_bce_finds_nearly_all_there_is_to_find(bce, rng, shift):
     t = np.linspace(-10, 10, 10_001)
     densities = (np.exp(-((t - m) ** 2) / 2) / math.sqrt(2 * math.pi) for m in (0, shift))
     best = least(*densities, t[1] - t[0])
@@ -101,20 +101,20 @@ def test_it_finds_nearly_all_there_is_to_find(bce, rng, shift):
 
 
 @pytest.mark.parametrize("dim", [2, 8])
-def test_it_finds_nothing_where_there_is_nothing(bce, rng, dim):
+def test_fresh_discriminator_bce_finds_nothing_where_there_is_nothing(bce, rng, dim):
     """In eight dimensions 10,000 codes can be learnt by heart."""
     found = bce(lambda n: 5 * rng.standard_normal((n, dim)), lambda n: 5 * rng.standard_normal((n, dim)))
     assert found == pytest.approx(math.log(2), abs=0.01)
 
 
-def test_it_sees_that_a_petal_is_missing(bce, rng):
+def test_fresh_discriminator_bce_sees_that_a_petal_is_missing(bce, rng):
     """Codes have petals 0..8 of the prior's ten, in order: log 2 - JSD of shares 1/9 and 1/10."""
     p, q = np.full(10, 1 / 10), np.array([1 / 9] * 9 + [0])
     found = bce(lambda n: Mixture().sample(n, rng, np.sort(rng.integers(0, 9, n))), lambda n: Mixture().sample(n, rng))
     assert found == pytest.approx(least(p, q, 1), abs=0.012)
 
 
-def test_it_sees_petals_where_moments_are_the_same(bce, rng):
+def test_fresh_discriminator_bce_sees_petals_where_moments_are_the_same(bce, rng):
     """A Gaussian with the mixture's moments; what is best comes from both densities on a grid."""
     variance = (1.4**2 + 0.5**2 + 0.1**2) / 2
     axis = np.linspace(-5, 5, 801)
@@ -125,7 +125,7 @@ def test_it_sees_petals_where_moments_are_the_same(bce, rng):
     assert found == pytest.approx(best, abs=0.03)
 
 
-def test_the_scale_of_the_prior_does_not_matter(monkeypatch):
+def test_fresh_discriminator_bce_does_not_depend_on_the_scale_of_the_prior(monkeypatch):
     monkeypatch.setattr(codes, "STEPS", 100)
 
     def run(scale, shift):
@@ -136,6 +136,6 @@ def test_the_scale_of_the_prior_does_not_matter(monkeypatch):
     assert run(1, 0) == pytest.approx(run(1024, 4096), abs=1e-3)
 
 
-def test_too_few_codes():
-    with pytest.raises(ValueError, match="ten codes and ten draws of the prior or more, not 9"):
+def test_fresh_discriminator_bce_refuses_too_few_codes():
+    with pytest.raises(ValueError, match="at least ten codes and ten draws of the prior, got 9"):
         fresh_discriminator_bce(*np.zeros((4, 9, 2)), np.random.default_rng(0))

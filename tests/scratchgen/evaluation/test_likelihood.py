@@ -7,8 +7,8 @@ import pytest
 from vae_helpers import LinearGaussian, both_dtypes, plain, small_vae, standard_error
 
 from scratchgen.evaluation import likelihood
-from scratchgen.evaluation.likelihood import active_units, evaluate_vae, importance_nll
-from scratchgen.models.vae import VAE, VAEConfig, mean_bound
+from scratchgen.evaluation.likelihood import active_units, evaluate_vae, importance_nll, mean_bound
+from scratchgen.models.vae import VAE, VAEConfig
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
@@ -23,14 +23,14 @@ def test_mean_bound(rng, batch_size):
 
 @pytest.mark.parametrize("rows", [1, 35, 2000])
 @pytest.mark.parametrize("samples", [1, 10])
-def test_importance_nll_with_the_posterior_is_exact(monkeypatch, rng, rows, samples):
+def test_importance_nll_with_exact_posterior_is_exact(monkeypatch, rng, rows, samples):
     monkeypatch.setattr(likelihood, "ROWS", rows)
     exact = LinearGaussian()
     x = exact.draw(20, rng)
     assert importance_nll(exact.model, x, samples, rng) == pytest.approx(-exact.log_p(x).mean(), abs=1e-10)
 
 
-def test_importance_nll_nears_the_truth_in_any_batches(monkeypatch, rng):
+def test_importance_nll_nears_log_p_in_batches_of_any_size(monkeypatch, rng):
     linear = LinearGaussian(shift=0.5, stretch=1.5)
     x = linear.draw(50, rng)
     truth = -linear.log_p(x).mean()

@@ -21,14 +21,14 @@ def test_class_histogram_counts_classes_that_nobody_drew():
     np.testing.assert_array_equal(class_histogram(judged([3, 0, 5], classes=4)), [3, 0, 5, 0])
 
 
-def test_even_classes():
+def test_class_statistics_of_even_classes():
     found = class_statistics(judged([20] * 10))
     expected = {"classes_covered": 10, "smallest_class": 0.1, "class_entropy": math.log(10), "judge_confidence": 0.9}
     assert found == pytest.approx(expected)
     assert missing_classes(judged([20] * 10)) == []
 
 
-def test_a_class_of_two_in_a_hundred_is_covered_and_one_of_less_is_missing():
+def test_class_statistics_count_a_class_of_two_in_a_hundred_as_covered():
     probabilities = judged([0, 20, 19, 961], confidence=0.6)
     found = class_statistics(probabilities)
     entropy = -sum(p * math.log(p) for p in (0.02, 0.019, 0.961))
@@ -38,7 +38,7 @@ def test_a_class_of_two_in_a_hundred_is_covered_and_one_of_less_is_missing():
     assert missing_classes(probabilities) == [0, 2, 4, 5, 6, 7, 8, 9]
 
 
-def test_one_class_has_no_entropy():
+def test_class_statistics_of_one_class_have_no_entropy():
     assert class_statistics(judged([50]))["class_entropy"] == 0
 
 

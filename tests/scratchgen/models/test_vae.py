@@ -9,7 +9,7 @@ from vae_helpers import SIGMA, LinearGaussian, both_dtypes, every_likelihood, pl
 
 from scratchgen import ops
 from scratchgen.gradcheck import gradcheck
-from scratchgen.models.vae import VAE, VAEConfig, VAETraining
+from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.tensor import Tensor, no_grad
 
 both_activations = pytest.mark.parametrize("activation", ["tanh", "softplus"])
@@ -37,7 +37,7 @@ def estimates(model, x, n, rng, samples=1, monte_carlo_kl=False):
 @every_likelihood
 @both_activations
 @one_or_more_samples
-def test_terms_against_plain_numpy(rng, dtype, likelihood, activation, samples):
+def test_negative_elbo_and_importance_bound_match_numpy(rng, dtype, likelihood, activation, samples):
     model = small_vae(likelihood, activation, dtype)
     x = Tensor(rng.integers(0, 2, (4, 6)) if likelihood == "bernoulli" else rng.standard_normal((4, 6)), dtype=dtype)
     noise = noise_for(model, rng, samples, 4)
@@ -61,7 +61,7 @@ def test_terms_against_plain_numpy(rng, dtype, likelihood, activation, samples):
         np.testing.assert_allclose(term.data, numbers, **tolerance, err_msg=name)
 
 
-def test_soft_targets_are_a_cross_entropy(rng):
+def test_reconstruction_of_soft_targets_is_cross_entropy(rng):
     model, x = small_vae(), rng.random((4, 6))
     z = Tensor(rng.standard_normal((1, 4, 3)))
     p = model.mean(z).data
@@ -78,7 +78,7 @@ def test_soft_targets_are_a_cross_entropy(rng):
 @closed_form_or_monte_carlo
 @one_or_more_samples
 @pytest.mark.parametrize("beta", [1.0, 0.5])
-def test_gradients_of_the_loss(rng, likelihood, activation, monte_carlo_kl, samples, beta):
+def test_negative_elbo_gradients(rng, likelihood, activation, monte_carlo_kl, samples, beta):
     model = small_vae(likelihood, activation)
     x, noise = Tensor(rng.random((4, 6))), noise_for(model, rng, samples, 4)
 
@@ -92,14 +92,14 @@ def test_gradients_of_the_loss(rng, likelihood, activation, monte_carlo_kl, samp
 
 @pytest.mark.usefixtures("kernel_set")
 @every_likelihood
-def test_gradients_of_the_importance_bound(rng, likelihood):
+def test_importance_bound_gradients(rng, likelihood):
     model = small_vae(likelihood)
     x, noise = Tensor(rng.random((4, 6))), noise_for(model, rng, 5, 4)
     gradcheck(lambda *_: model.importance_bound(x, noise), *model.parameters())
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_a_fixed_sigma_is_least_squares(rng):
+def test_reconstruction_with_fixed_sigma_is_least_squares(rng):
     """L13: to every parameter, the gradient of the NLL is that of squared error / (2 sigma^2)."""
     model = small_vae("gaussian-fixed")
     x, noise = Tensor(rng.standard_normal((4, 6))), noise_for(model, rng, 1, 4)
@@ -118,7 +118,7 @@ def test_a_fixed_sigma_is_least_squares(rng):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_closed_form_kl_is_the_mean_of_monte_carlo_kl(rng, seed):
+def test_negative_elbo_closed_form_kl_is_mean_of_monte_carlo_kl(rng, seed):
     """L15."""
     model, x = small_vae(seed=seed), rng.random(6)
     closed = estimates(model, x, 1, rng)[1].item()
@@ -127,7 +127,7 @@ def test_closed_form_kl_is_the_mean_of_monte_carlo_kl(rng, seed):
     assert sampled.std() > 0.1
 
 
-def test_variance_of_the_estimator_falls_as_one_over_samples(rng):
+def test_negative_elbo_variance_falls_as_one_over_samples(rng):
     """L17."""
     model, x = small_vae(), rng.random(6)
     counts = [1, 2, 4, 8, 16, 32, 64]
@@ -138,7 +138,7 @@ def test_variance_of_the_estimator_falls_as_one_over_samples(rng):
         assert abs(few.mean() - many.mean()) < 3 * math.hypot(standard_error(few), standard_error(many))
 
 
-def test_the_code_has_the_mean_and_variance_of_the_encoder(rng):
+def test_negative_elbo_draws_z_with_mean_and_variance_of_encoder(rng):
     """L18: logvar is log sigma^2, and sigma multiplies the noise."""
     seen = []
 
@@ -164,7 +164,7 @@ def test_the_code_has_the_mean_and_variance_of_the_encoder(rng):
 
 @pytest.mark.usefixtures("kernel_set")
 @pytest.mark.parametrize("samples", [1, 7])
-def test_with_the_posterior_every_bound_is_log_p(rng, samples):
+def test_bounds_with_exact_posterior_are_log_p(rng, samples):
     """Every importance weight p(x, z) / p(z|x) is p(x), whatever the noise."""
     exact = LinearGaussian()
     x = exact.draw(20, rng)
@@ -179,7 +179,7 @@ def test_with_the_posterior_every_bound_is_log_p(rng, samples):
 
 @closed_form_or_monte_carlo
 @pytest.mark.parametrize(("shift", "stretch"), [(0.0, 1.0), (0.5, 1.0), (0.3, 1.5)])
-def test_the_gap_of_the_elbo_is_the_kl_to_the_posterior(rng, monte_carlo_kl, shift, stretch):
+def test_negative_elbo_gap_is_kl_to_posterior(rng, monte_carlo_kl, shift, stretch):
     """L14."""
     linear = LinearGaussian(shift, stretch)
     x = linear.draw(1, rng)
@@ -188,7 +188,7 @@ def test_the_gap_of_the_elbo_is_the_kl_to_the_posterior(rng, monte_carlo_kl, shi
     assert abs(elbo.mean() - (linear.log_p(x)[0] - linear.gap)) < 3 * standard_error(elbo) + 1e-10
 
 
-def test_more_samples_bring_the_bound_up_to_log_p(rng):
+def test_importance_bound_rises_to_log_p_with_samples(rng):
     """L12: E[ELBO] = E[L_1] < E[L_4] < E[L_16] < log p(x), and L_K converges to it."""
     linear = LinearGaussian(shift=0.5, stretch=1.5)
     x = linear.draw(1, rng)
@@ -206,7 +206,7 @@ def test_more_samples_bring_the_bound_up_to_log_p(rng):
     assert means[3] == pytest.approx(log_p, abs=0.005)
 
 
-def test_the_m_sample_estimate_is_unbiased(rng):
+def test_negative_elbo_is_unbiased_for_any_number_of_samples(rng):
     """L17, where E_q log p(x|z) is known: squares of a Gaussian."""
     linear = LinearGaussian(shift=0.3, stretch=1.5)
     x = linear.draw(1, rng)
@@ -218,7 +218,7 @@ def test_the_m_sample_estimate_is_unbiased(rng):
         assert abs(draws.mean() - expected) < 3 * standard_error(draws)
 
 
-def test_both_gradient_estimators_are_unbiased_and_reparametrisation_varies_less(rng):
+def test_score_function_loss_is_unbiased_and_varies_more_than_reparametrisation(rng):
     """L18, where the gradient of E_q[-log p(x|z)] with respect to mu and logvar is known."""
     linear = LinearGaussian(shift=0.3, stretch=1.5)
     model, x = linear.model, linear.draw(1, rng)
@@ -252,7 +252,7 @@ def test_both_gradient_estimators_are_unbiased_and_reparametrisation_varies_less
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
 @every_likelihood
-def test_the_output_bias_gives_the_mean_picture(rng, dtype, likelihood):
+def test_set_output_bias_gives_mean_picture(rng, dtype, likelihood):
     model = VAE(VAEConfig(6, 3, (5,), (5,), "tanh", likelihood), rng, dtype)
     means = np.array([0.0, 0.001, 0.3, 0.5, 0.9, 1.0])
     model.set_output_bias(means.astype(np.float32))
@@ -262,7 +262,7 @@ def test_the_output_bias_gives_the_mean_picture(rng, dtype, likelihood):
     assert model.decoder_out.bias.version == 1
 
 
-def test_means_of_real_data_are_taken_as_they_are(rng):
+def test_set_output_bias_takes_means_of_real_values_unchanged(rng):
     model = VAE(VAEConfig(2, 1, likelihood="gaussian"), rng)
     model.set_output_bias(np.array([-3.0, 25.0]))
     np.testing.assert_array_equal(model.decoder_out.bias.data, [-3, 25])
@@ -270,7 +270,7 @@ def test_means_of_real_data_are_taken_as_they_are(rng):
 
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
-def test_sigma_stays_above_its_floor(rng, dtype):
+def test_decode_keeps_sigma_above_its_floor(rng, dtype):
     model = small_vae("gaussian", dtype=dtype)
     z = Tensor(rng.standard_normal((4, 3)), dtype=dtype)
     for raw, expected in [(-1e4, 2 * math.log(0.3)), (20.0, 20.0)]:  # far above its floor, logvar is what it says
@@ -282,37 +282,31 @@ def test_sigma_stays_above_its_floor(rng, dtype):
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "message"),
+    ("options", "message"),
     [
-        (VAEConfig, {"likelihood": "poisson"}, "'poisson' is not one of bernoulli, gaussian, gaussian-fixed"),
-        (VAEConfig, {"input_dim": 0}, "at least one dimension"),
-        (VAEConfig, {"latent_dim": 0}, "at least one dimension"),
-        (VAEConfig, {"encoder_hidden": (4, 0)}, "at least one dimension"),
-        (VAEConfig, {"decoder_hidden": (-1,)}, "at least one dimension"),
-        *((VAEConfig, {"sigma": sigma}, "sigma and sigma_floor are above 0") for sigma in (0.0, math.nan)),
-        *((VAEConfig, {"sigma_floor": sigma}, "sigma and sigma_floor are above 0") for sigma in (-0.1, math.nan)),
-        (VAEConfig, {"initializer": "zeros"}, "'zeros' is not one of glorot_uniform, "),
-        (VAETraining, {"schedule": "sawtooth"}, "'sawtooth' is not one of constant, cosine, late-cosine, tripling"),
-        (VAETraining, {"binarize": "always"}, "'always' is not one of none, static, dynamic"),
-        *((VAETraining, {"samples": n}, "^samples >= 1 is needed$") for n in (0, -1)),
-        *((VAETraining, {"lr": lr}, "^lr > 0 is needed$") for lr in (0.0, -1.0, math.nan)),
-        *((VAETraining, {"beta": beta}, "^beta >= 0 is needed$") for beta in (-0.1, math.nan)),
-        *((VAETraining, {"beta_warmup": epochs}, "^beta_warmup >= 0 is needed$") for epochs in (-0.1, math.nan)),
+        ({"likelihood": "poisson"}, "'poisson' is not one of bernoulli, gaussian, gaussian-fixed"),
+        ({"input_dim": 0}, "at least one dimension"),
+        ({"latent_dim": 0}, "at least one dimension"),
+        ({"encoder_hidden": (4, 0)}, "at least one dimension"),
+        ({"decoder_hidden": (-1,)}, "at least one dimension"),
+        *(({"sigma": sigma}, "sigma and sigma_floor must be above 0") for sigma in (0.0, math.nan)),
+        *(({"sigma_floor": sigma}, "sigma and sigma_floor must be above 0") for sigma in (-0.1, math.nan)),
+        ({"initializer": "zeros"}, "'zeros' is not one of glorot_uniform, "),
     ],
     ids=str,
 )
-def test_impossible_settings_are_refused(make, options, message):
+def test_vae_config_refuses_impossible_settings(options, message):
     with pytest.raises(ValueError, match=message):
-        make(**options)
+        VAEConfig(**options)
 
 
-def test_an_unknown_activation_is_refused(rng):
+def test_vae_refuses_unknown_activation(rng):
     with pytest.raises(ValueError, match="activation 'relo'"):
         VAE(VAEConfig(activation="relo"), rng)
 
 
 @every_likelihood
-def test_the_gradient_of_the_images_does_not_depend_on_how_often_a_sample_is_repeated(rng, likelihood):
+def test_negative_elbo_gradient_of_images_is_the_same_with_a_repeated_sample(rng, likelihood):
     model, x = small_vae(likelihood, "tanh", np.float64), rng.random((4, 6))
     noise = rng.standard_normal((1, 4, model.config.latent_dim))
     gradients = []

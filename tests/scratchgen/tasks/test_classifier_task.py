@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from helpers import tiny_data
 
-from scratchgen.models import classifier
-from scratchgen.models.classifier import Classifier, accuracy, class_probabilities, train_classifier
-from scratchgen.noise import Masks
+from scratchgen.models.classifier import Classifier
+from scratchgen.random import RandomStream
+from scratchgen.tasks import classifier
+from scratchgen.tasks.classifier import accuracy, class_probabilities, train_classifier
 from scratchgen.tensor import Tensor
 
 
-def test_it_learns_its_images_by_heart():
+def test_train_classifier_learns_its_images_by_heart():
     train = tiny_data().train
     model = train_classifier(train.images, train.labels, np.random.default_rng(0), epochs=30)
     assert accuracy(model, train.images, train.labels) > 0.99
@@ -18,21 +19,22 @@ def test_it_learns_its_images_by_heart():
     assert not any(layer.training for layer in model.network.layers)
 
 
-def test_the_same_seed_gives_the_same_bits():
+def test_train_classifier_with_the_same_seed_gives_the_same_bits():
     train = tiny_data().train
     states = [train_classifier(train.images, train.labels, np.random.default_rng(3), 1).state_dict() for _ in range(2)]
     for name, array in states[0].items():
         np.testing.assert_array_equal(array, states[1][name])
 
 
-def test_it_drops_a_third_or_so_of_its_hidden_units_others_at_each_step(monkeypatch):
+def test_train_classifier_drops_a_third_or_so_of_hidden_units_others_at_each_step(monkeypatch):
     found = []
 
-    def masks(self, shape, dtype, rate, original=Masks.__call__):
-        found.append((shape, original(self, shape, dtype, rate)))
-        return found[-1][1]
+    def spy(self, shape, dtype, rate, original=RandomStream.dropout_mask):
+        mask = original(self, shape, dtype, rate)
+        found.append((shape, mask.data))
+        return mask
 
-    monkeypatch.setattr(Masks, "__call__", masks)
+    monkeypatch.setattr(RandomStream, "dropout_mask", spy)
     train = tiny_data().train
     train_classifier(train.images, train.labels, np.random.default_rng(0), 1, batch_size=len(train) // 2)
     (first, a), (second, b), (_, c), (_, d), *_ = found
@@ -43,7 +45,7 @@ def test_it_drops_a_third_or_so_of_its_hidden_units_others_at_each_step(monkeypa
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_probabilities_are_those_of_the_logits(monkeypatch, rng, rows):
+def test_class_probabilities_are_those_of_the_logits(monkeypatch, rng, rows):
     monkeypatch.setattr(classifier, "ROWS", rows)
     model = Classifier(6, rng)
     model.eval()

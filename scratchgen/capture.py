@@ -1,0 +1,313 @@
+"""Capture and replay: a training step is noted once, as kernel calls, and from then on only these calls are made.
+
+In each step of training the engine finds out anew which kernels to call and on which arrays, though nothing has changed
+but the numbers in them. ``Capture`` wraps a step, notes its kernel calls with their arguments, and replays them: what
+``jax.jit`` does by tracing, and CUDA by capturing a graph. It knows nothing of models.
+
+A few numbers are new in each step and come from the host: a learning rate, the key of a random draw, a batch's labels.
+The step takes them by ``from_host``, which writes them into an array now and, in a replay, before its kernels run.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+import kernels
+from scratchgen.tensor import Tensor
+
+MOST = 8  # captures kept, the last used: each holds all arrays of its step
+READS = "it reads a number back (.data, .item() or NumPy on a tensor), which a replay would not do again"
+DIFFERS = (
+    "a replay on other inputs gave other results, so something else changes from call to call: a Python number, say, "
+    "which is a constant of the capture; pass it as an input or take it by from_host"
+)
+NEW, WARM, REFUSED = "new", "warm", "refused"
+Input = Tensor | np.ndarray | None
+
+
+class Layers(Protocol):
+    """What a capture asks of a module: the tensors and modules within it, itself included."""
+
+    training: bool
+
+    def named_tensors(self) -> dict[str, Any]: ...
+
+    def modules(self) -> list[Any]: ...
+
+
+class PendingMetrics:
+    """The metrics of a step, still where kernels compute: to ``read`` them is to wait for the step."""
+
+    def __init__(self, names: tuple[str, ...], values: Any) -> None:
+        self.names, self.values = names, values
+
+    def read(self) -> dict[str, float]:
+        """The metrics as Python numbers."""
+        return dict(zip(self.names, np.asarray(self.values).tolist(), strict=True))
+
+
+class Capture:
+    """``step(*inputs, **constants)``, captured and replayed with the same results, to the last bit.
+
+    Parameters
+    ----------
+    step
+        Takes tensors, NumPy arrays or None, and returns a dict of names to tensors of one element. A NumPy array stays
+        on the host: the step may read it inside ``from_host`` only. All else that the step computes, it computes by
+        operations. A Python number that it reads is a constant of the capture.
+    modules
+        Those whose parameters and buffers it uses.
+
+    A call whose kernel set, input shapes and types, constants, training flags, trainable parameters and absent
+    gradients are those of an earlier call is in the state that the earlier one has left:
+
+    ========  ==================================================================  =================================
+    state     what the call does                                                  the next state
+    ========  ==================================================================  =================================
+    new       run the step: its kernels compile                                   warm
+    warm      run the step and note its kernel calls                              captured, or refused with a reason
+    captured  replay, put back what that wrote, run the step, compare the two     verified, or refused with a reason
+    verified  replay; again as captured if an input changes for the first time    verified
+    refused   run the step                                                        refused
+    ========  ==================================================================  =================================
+
+    A reason is a RuntimeWarning, once.
+    """
+
+    def __init__(self, step: Callable[..., dict[str, Tensor]], *modules: Layers) -> None:
+        self.step = step
+        self.modules = [part for module in modules for part in module.modules()]
+        self.tensors: list[Tensor] = [tensor for module in modules for tensor in module.named_tensors().values()]
+        self.states: dict[Hashable, Captured | str] = {}  # the last used comes last
+
+    def __call__(self, *inputs: Input, **constants: Hashable) -> PendingMetrics:
+        key = self._key(inputs, constants)
+        state = self.states.pop(key, NEW)  # and away, should anything go wrong now
+        if isinstance(state, Captured) and state.verified and not state.unverified(inputs):
+            metrics = state.replay(inputs, self.tensors)
+        elif isinstance(state, Captured):
+            state, metrics = self._verify(state, inputs, constants)
+        elif state is WARM:
+            state, metrics = self._capture(inputs, constants)
+        else:
+            state, metrics = WARM if state is NEW else state, self._run(inputs, constants)
+        self.states[key] = state
+        if len(self.states) > MOST:
+            del self.states[next(iter(self.states))]
+        return PendingMetrics(metrics.names, kernels.active().memory.copied(metrics.values))
+
+    def _key(self, inputs: tuple[Input, ...], constants: dict[str, Hashable]) -> Hashable:
+        """All that may change which kernels run."""
+        kinds = tuple([None if x is None else (x.shape, x.dtype) for x in inputs])
+        modes = tuple([module.training for module in self.modules])
+        leaves = tuple([(tensor.requires_grad, tensor.grad is None) for tensor in self.tensors])
+        return kernels.active(), kinds, tuple(constants.items()), modes, leaves
+
+    def _run(self, inputs: tuple[Input, ...], constants: dict[str, Hashable]) -> PendingMetrics:
+        found = self.step(*inputs, **constants)
+        memory = kernels.active().memory
+        values = memory.empty((len(found),), np.dtype(np.float64))
+        if found:
+            memory.concatenate(values, [metric._data.reshape(1) for metric in found.values()], 0)
+        return PendingMetrics(tuple(found), values)
+
+    def _capture(
+        self, inputs: tuple[Input, ...], constants: dict[str, Hashable]
+    ) -> "tuple[Captured | str, PendingMetrics]":
+        own = tuple([x if x is None else x.detach() if isinstance(x, Tensor) else x.copy() for x in inputs])
+        trace = Trace()
+        with tracing(trace), kernels.use(noted(kernels.active(), trace)):
+            metrics = self._run(own, constants)
+        if trace.reads:
+            return self._refuse(READS), metrics
+        return Captured(own, trace, metrics, [tensor.grad for tensor in self.tensors]), metrics
+
+    def _verify(
+        self, state: "Captured", inputs: tuple[Input, ...], constants: dict[str, Hashable]
+    ) -> "tuple[Captured | str, PendingMetrics]":
+        changed = state.unverified(inputs)
+        state.write(inputs)
+        before = state.written()
+        if not state.verified:
+            state.run = kernels.active().memory.captured(state.run)  # may run it
+            state.restore(before)
+        state.run()
+        replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients)]
+        state.restore(before)
+        with tracing(Trace(given=iter(state.trace.arrays))):  # what the host has written holds for this run too
+            metrics = self._run(inputs, constants)
+        found = [np.array(metrics.values), *state.written(), *_copies([tensor.grad for tensor in self.tensors])]
+        if metrics.names != state.metrics.names or not all(map(_equal, replayed, found)):
+            return self._refuse(DIFFERS), metrics
+        state.changed |= changed
+        state.verified = True
+        return state, metrics
+
+    def _refuse(self, reason: str) -> str:
+        name = getattr(self.step, "__qualname__", repr(self.step))
+        warnings.warn(f"{name} is not captured but run each time: {reason}", RuntimeWarning, stacklevel=4)
+        return REFUSED
+
+
+# ---- while a step is captured ----
+
+
+@dataclass
+class Trace:
+    """What is noted of a step: its kernel calls, the arrays that the host writes, and whether it reads any back."""
+
+    calls: list[tuple[Callable[..., None], tuple]] = field(default_factory=list)
+    made: list[Any] = field(default_factory=list)  # arrays allocated within the step
+    arrays: list[Any] = field(default_factory=list)  # of ``from_host``, and how each is written
+    writes: list[Callable[[], None]] = field(default_factory=list)
+    reads: bool = False
+    given: Iterator[Any] | None = None  # in a run to compare with: the arrays that the host has written already
+
+
+_local = threading.local()
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[None]:
+    """Inside the ``with`` block, this thread's ``from_host`` enters what it does in the trace."""
+    _local.trace = trace
+    try:
+        yield
+    finally:
+        _local.trace = None
+
+
+def from_host(values: Callable[[], Any], dtype: Any) -> Any:
+    """``values()`` as an array of the kernel set in use. A replay calls ``values`` again, and writes, before it runs.
+
+    This is how a captured step gets numbers that change from step to step. All calls of one step happen before its
+    kernels when it is replayed, in their order.
+    """
+    trace: Trace | None = getattr(_local, "trace", None)
+    if trace and trace.given and (array := next(trace.given, None)) is not None:
+        return array
+    array = kernels.active().memory.to_device(np.array(values(), dtype))
+    if trace:
+        trace.arrays.append(array)
+        trace.writes.append(lambda: kernels.active().memory.write(array, np.asarray(values(), dtype)))
+    return array
+
+
+def noted(kernel_set: ModuleType, trace: Trace) -> ModuleType:
+    """The same kernels, each of whose calls is entered in the trace."""
+
+    def wrap(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            kernel(*arguments)
+            trace.calls.append((kernel, arguments))
+
+        return call
+
+    def empty(shape: Any, dtype: Any) -> Any:
+        trace.made.append(kernel_set.memory.empty(shape, dtype))
+        return trace.made[-1]
+
+    def copied(x: Any) -> Any:
+        out = empty(x.shape, x.dtype)
+        result.memory.write(out, x)
+        return out
+
+    def to_host(x: Any) -> np.ndarray:
+        trace.reads = True
+        return kernel_set.memory.to_host(x)
+
+    result = kernels.wrapped(kernel_set, wrap)
+    vars(result.memory).update(
+        empty=empty, empty_like=lambda x: empty(x.shape, x.dtype), copied=copied, to_host=to_host
+    )
+    return result
+
+
+# ---- what is captured ----
+
+
+class Captured:
+    """A step as kernel calls: the arrays that its inputs are copied into, its metrics, the gradients it leaves.
+
+    ``changed`` are the inputs whose numbers were new when a replay was found equal to the step; an input that never
+    changed proves nothing. What lies on a device counts as changed then: to look at it each time is to wait for it.
+    """
+
+    def __init__(self, inputs: tuple[Input, ...], trace: Trace, metrics: PendingMetrics, gradients: list[Any]) -> None:
+        self.inputs, self.trace, self.metrics, self.gradients = inputs, trace, metrics, gradients
+        self.given = [np.array(x) if _on_host(x) else None for x in inputs]
+        self.verified, self.changed = False, {i for i, x in enumerate(inputs) if not _on_host(x)}
+        # What the step may write and what was there before: arguments of kernels that were not allocated within it.
+        made = {id(_owner(array)) for array in trace.made}
+        arrays = {id(x): x for _, arguments in trace.calls for x in arguments if _is_array(x)}
+        self.outside = [x for x in arrays.values() if id(_owner(x)) not in made]
+        self.run: Callable[[], None] = self._call_kernels
+
+    def _call_kernels(self) -> None:
+        for kernel, arguments in self.trace.calls:
+            kernel(*arguments)
+
+    def unverified(self, inputs: tuple[Input, ...]) -> set[int]:
+        """The inputs that are for the first time not what they were."""
+        waiting = [i for i in range(len(inputs)) if i not in self.changed]
+        return {i for i in waiting if not np.array_equal(self.given[i], np.asarray(inputs[i]))}  # type: ignore[arg-type]
+
+    def write(self, inputs: tuple[Input, ...]) -> None:
+        """Bring in what is new: the inputs, then what the step takes from the host."""
+        for mine, new in zip(self.inputs, inputs, strict=True):
+            if isinstance(mine, Tensor):
+                kernels.active().memory.write(mine._data, new._data)  # type: ignore[union-attr]
+            elif mine is not None:
+                mine[...] = new
+        for write in self.trace.writes:
+            write()
+
+    def replay(self, inputs: tuple[Input, ...], tensors: list[Tensor]) -> PendingMetrics:
+        """The step once more, on these inputs, and what it does to tensors besides: gradients and versions."""
+        self.write(inputs)
+        self.run()
+        for tensor, gradient in zip(tensors, self.gradients, strict=True):
+            tensor.grad = gradient
+            tensor.version += 1
+        return self.metrics
+
+    def written(self) -> list[np.ndarray | None]:
+        """Copies of all that the step may write and that was there before."""
+        return _copies(self.outside)
+
+    def restore(self, state: list[np.ndarray | None]) -> None:
+        """Put back what ``written`` gave."""
+        for array, values in zip(self.outside, state, strict=True):
+            kernels.active().memory.write(array, values)
+
+
+def _on_host(x: Input) -> bool:
+    """Whether an input can be looked at without waiting for a device."""
+    return isinstance(x._data if isinstance(x, Tensor) else x, np.ndarray)
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "dtype") and not isinstance(x, np.generic)
+
+
+def _owner(array: Any) -> Any:
+    """What holds the memory of an array, of which it may be a view."""
+    while isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return getattr(array, "_block", array)
+
+
+def _copies(arrays: list[Any]) -> list[np.ndarray | None]:
+    return [None if x is None else np.array(x) for x in arrays]
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return np.array_equal(a, b, equal_nan=True)

@@ -1,0 +1,226 @@
+"""Training the adversarial autoencoder (Makhzani et al. 2015, section 2; L26): three updates a batch, and a fourth.
+
+See ``models.aae`` for what each of them is for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import kernels
+from scratchgen import ops
+from scratchgen.capture import from_host
+from scratchgen.data.dataset import CLASSES, Dataset, Split
+from scratchgen.errors import require, require_one_of
+from scratchgen.models.aae import AAE, one_hot
+from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.nn import Module, flatten, frozen
+from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
+from scratchgen.random import RandomStream
+from scratchgen.tasks.task import Metrics, Task
+from scratchgen.tensor import Tensor
+
+ENCODER_OPTIMIZERS = ("sgd", "adam")
+
+
+@dataclass(frozen=True)
+class AAETraining:
+    """How an adversarial autoencoder is trained.
+
+    Attributes
+    ----------
+    labels : int
+        How many training images have their label, as many of each class; 0 is none.
+    reconstruction_lr, discriminator_lr, encoder_lr, classification_lr : float
+        Learning rates of updates 1 to 4.
+    encoder_optimizer : str
+        Of update 3: "sgd", with a momentum of 0.1, whose small steps follow the prior's scale, or "adam", which moves
+        codes far. All other updates take Adam, and adversarial Adams have beta1 = 0.5.
+    schedule : str
+        How every learning rate goes down: a name in ``SCHEDULES`` (see ``optim``).
+    input_noise : float
+        Standard deviation of the noise that is added to the pixels which the encoder sees.
+    """
+
+    labels: int = 0
+    reconstruction_lr: float = 4e-4
+    discriminator_lr: float = 1e-3
+    encoder_lr: float = 0.02
+    classification_lr: float = 1e-3
+    encoder_optimizer: str = "sgd"
+    schedule: str = "late-cosine"
+    input_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_one_of("encoder_optimizer", self.encoder_optimizer, ENCODER_OPTIMIZERS)
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        rates = ("reconstruction_lr", "discriminator_lr", "encoder_lr", "classification_lr")
+        require(
+            {
+                "labels >= 0": self.labels >= 0,
+                **{f"{name} > 0": getattr(self, name) > 0 for name in rates},
+                "input_noise >= 0": self.input_noise >= 0,
+            }
+        )
+
+
+class Game(NamedTuple):
+    """A discriminator, the codes (b, ·) that it judges, and as many draws of their prior."""
+
+    discriminator: Module
+    codes: Tensor
+    draws: Tensor
+
+
+class AAETask(Task):
+    """An adversarial autoencoder in training.
+
+    Training labels are ``UNLABELLED`` where they are not given; ``labelled`` are the images that update 4 draws from.
+    ``measure(model, dataset, rng)`` gives the metrics of an epoch's end.
+    """
+
+    def __init__(
+        self,
+        model: AAE,
+        settings: AAETraining,
+        random: RandomStream,
+        steps_per_epoch: int,
+        epochs: int,
+        labelled: Split,
+        measure: Callable[[AAE, Dataset, np.random.Generator], Metrics],
+    ) -> None:
+        self.model, self.settings, self.random = model, settings, random
+        self.labelled, self.measure = labelled, measure
+        flatten(model.parameters())  # encoder, decoder and discriminators side by side: each update takes its slice
+        encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
+        discriminators = model.parameters()[len(encoder) + len(decoder) :]
+
+        def schedule(lr: float) -> Callable[[int], float]:
+            return SCHEDULES[settings.schedule](lr, steps_per_epoch * epochs)
+
+        self.optimizers: dict[str, Optimizer] = {
+            "reconstruction": Adam(encoder + decoder, schedule(settings.reconstruction_lr)),
+            "discriminator": Adam(discriminators, schedule(settings.discriminator_lr), beta1=0.5),
+            "encoder": Adam(encoder, schedule(settings.encoder_lr), beta1=0.5)
+            if settings.encoder_optimizer == "adam"
+            else SGD(encoder, schedule(settings.encoder_lr), momentum=0.1),
+        }
+        if model.config.labels_for == "encoder":
+            self.optimizers["classification"] = Adam(encoder, schedule(settings.classification_lr))
+            if not np.isin(labelled.labels, range(CLASSES)).all():
+                raise ValueError(f"the labels of labelled images lie in 0..{CLASSES - 1}")
+            to_device = kernels.active().memory.to_device
+            self._known = to_device(labelled.images), to_device(labelled.labels.astype(np.int64))  # once
+
+    def train_step(self, x: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
+        """The updates of a batch x (b, D) with labels (b,), one after the other (L26)."""
+        y = self.label_rows(labels)
+        metrics = self.reconstruct(x, y)
+        games = self.games(x, y, labels)
+        metrics |= self.update_discriminators(games)
+        metrics |= self.update_encoder(games)
+        if "classification" in self.optimizers and len(self.labelled):
+            metrics |= self.classify(len(x))
+        return metrics
+
+    def reconstruct(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        """1, reconstruction phase: encoder and decoder lower -log p(x|z), in nats an image."""
+        z, class_logits = self.encode(x)
+        logits = self.model.decode(z, self.model.decoder_classes(class_logits, y))
+        loss = ops.bce_with_logits(logits, x).mean()
+        self._update("reconstruction", loss)
+        return {"reconstruction": loss}
+
+    def games(self, x: Tensor, y: Tensor | None, labels: np.ndarray) -> list[Game]:
+        """What updates 2 and 3 are about: the codes, and where the encoder classifies, the classes too."""
+        z, class_logits = self.encode(x)
+        codes, prior = (self.model.beside_labels(part, y) for part in (z, self.draw_prior(labels)))
+        games = [Game(self.model.discriminator, codes, prior)]
+        if class_logits is not None:
+            classes = self.draw_classes(len(x))
+            games.append(Game(self.model.class_discriminator, ops.softmax(class_logits), classes))
+        return games
+
+    def update_discriminators(self, games: list[Game]) -> dict[str, Tensor]:
+        """2, regularisation phase: each D learns to tell draws of its prior, 1, from codes, 0."""
+        losses = []
+        for game in games:
+            on_draws, on_codes = game.discriminator(game.draws), game.discriminator(game.codes.detach())
+            losses.append(discriminator_loss(on_draws, 1.0) + discriminator_loss(on_codes, 0.0))
+        loss = sum(losses[1:], losses[0])
+        self._update("discriminator", loss)
+        return {"d_loss": loss}
+
+    def update_encoder(self, games: list[Game]) -> dict[str, Tensor]:
+        """3, regularisation phase: the encoder learns to have its codes taken for draws of the prior (L22)."""
+        losses = []
+        for game in games:
+            with frozen(game.discriminator):
+                losses.append(generator_loss(game.discriminator(game.codes), "non-saturating"))
+        loss = sum(losses[1:], losses[0])
+        self._update("encoder", loss)
+        return {"e_loss": loss}
+
+    def classify(self, b: int) -> dict[str, Tensor]:
+        """4, semi-supervised phase: the encoder lowers -log q(y|x) of b labelled images."""
+        x, y = self.draw_labelled(b)
+        _, class_logits = self.encode(x)
+        assert class_logits is not None
+        loss = ops.softmax_cross_entropy(class_logits, y).mean()
+        self._update("classification", loss)
+        return {"c_loss": loss}
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        """One step of an optimizer, which changes its own parameters only."""
+        self.optimizers[name].zero_grad()
+        loss.backward()
+        self.optimizers[name].step(loss)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z and class logits of images x (b, D)."""
+        return self.model.encode(self.encoder_input(x), self.model.draw_noise(len(x), self.random))
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        """Images (b, D) as the encoder sees them in training: with noise, if there is to be some."""
+        if self.settings.input_noise == 0:
+            return x
+        return x + self.settings.input_noise * self.random.normal(x.shape, x.dtype)
+
+    # ---- what the host draws ----
+
+    def label_rows(self, labels: np.ndarray) -> Tensor | None:
+        """The labels (b,) as rows, for who is given them (``AAE.labels_given``)."""
+        if self.model.labels_given(labels) is None:
+            return None
+        return Tensor.wrap(from_host(lambda: self.model.labels_given(labels), self.model.dtype))
+
+    def draw_prior(self, labels: np.ndarray) -> Tensor:
+        """A draw (b, J) of p(z) for each label (b,), in its region if it has one."""
+        model, given = self.model, labels if self.model.regional else None
+        return Tensor.wrap(
+            from_host(lambda: model.prior.sample(len(labels), self.random.generator, given), model.dtype)
+        )
+
+    def draw_classes(self, b: int) -> Tensor:
+        """Draws (b, 10) of p(y), rows of the identity."""
+        rng, dtype = self.random.generator, self.model.dtype
+        return Tensor.wrap(from_host(lambda: one_hot(rng.integers(CLASSES, size=b), CLASSES, dtype), dtype))
+
+    def draw_labelled(self, b: int) -> tuple[Tensor, Tensor]:
+        """Images (b, D) and their labels (b,), drawn from those that have one."""
+        chosen = from_host(lambda: self.random.generator.integers(len(self.labelled), size=b), np.int64)
+        drawn = []
+        for known in self._known:
+            out = kernels.active().memory.empty((b, *known.shape[1:]), known.dtype)
+            kernels.active().memory.rows(out, known, chosen)
+            drawn.append(Tensor.wrap(out))
+        return drawn[0], drawn[1]
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """What ``measure`` says."""
+        return self.measure(self.model, dataset, rng)
+
+    def parts(self) -> dict[str, Any]:
+        return {"model": self.model, **self.optimizers}

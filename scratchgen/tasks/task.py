@@ -1,0 +1,68 @@
+"""What the trainer asks of a model in training."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+
+from scratchgen.data.dataset import Dataset
+from scratchgen.nn import Module
+from scratchgen.random import RandomStream
+from scratchgen.tensor import Tensor
+
+Metrics = dict[str, float]
+
+
+class Task(ABC):
+    """A model in training: its optimizers, its random numbers, and ``train_step``, which is the paper's algorithm.
+
+    >>> for images, labels in batches:  # doctest: +SKIP
+    ...     metrics = task.train_step(Tensor(images), labels)
+
+    trains it. The trainer does the same through ``capture.Capture``, with the same results to the last bit.
+    """
+
+    model: Any
+    random: RandomStream
+
+    @abstractmethod
+    def train_step(self, x: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
+        """One step of training on a batch x (b, D) with labels (b,); returns its metrics, means over the batch.
+
+        No parameters are updated from a loss that is not finite.
+        """
+
+    @abstractmethod
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """Metrics on held-out images."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """All that has a ``state_dict``, by name: modules, and optimizers."""
+
+    def step_options(self) -> dict[str, Hashable]:
+        """Keyword arguments of the next ``train_step``, where not every step does the same."""
+        return {}
+
+    def modules(self) -> list[Module]:
+        """The modules among the parts."""
+        return [part for part in self.parts().values() if isinstance(part, Module)]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Every array that a resumed run needs, such as ``model.encoder.weight`` and ``optimizer.m``."""
+        return {
+            f"{part}.{name}": array
+            for part, keeper in self.parts().items()
+            for name, array in keeper.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from ``state_dict()``; ValueError if it is another model's."""
+        for part, keeper in self.parts().items():
+            keeper.load_state_dict(under(f"{part}.", state))
+
+
+def under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The part of a task's state whose names begin with ``prefix``, which is taken off."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}

@@ -1,0 +1,97 @@
+"""Training the variational autoencoder: stochastic gradient variational Bayes (L19)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scratchgen.capture import from_host
+from scratchgen.data.dataset import Dataset
+from scratchgen.data.pixels import BINARIZE
+from scratchgen.errors import require, require_one_of
+from scratchgen.evaluation.likelihood import mean_bound
+from scratchgen.models.vae import VAE
+from scratchgen.optim import SCHEDULES, Adam, linear
+from scratchgen.random import RandomStream
+from scratchgen.tasks.task import Metrics, Task
+from scratchgen.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class VAETraining:
+    """How a VAE is trained.
+
+    Attributes
+    ----------
+    lr, schedule : float, str
+        Adam's learning rate, and how it goes down: a name in ``SCHEDULES`` (see ``optim``).
+    samples : int
+        M, draws of z for each example (L17).
+    monte_carlo_kl : bool
+        Whether the KL term is sampled instead of taken in closed form (L15).
+    beta, beta_warmup : float, float
+        The loss is reconstruction + beta kl (Higgins et al. 2017); beta rises from 0 over so many epochs.
+    binarize : str
+        "none", "static" or "dynamic": see ``data.pixels``.
+    output_bias : bool
+        Whether the decoder begins with the mean picture as its output.
+    """
+
+    lr: float = 1e-3
+    schedule: str = "constant"
+    samples: int = 1
+    monte_carlo_kl: bool = False
+    beta: float = 1.0
+    beta_warmup: float = 0.0
+    binarize: str = "none"
+    output_bias: bool = False
+
+    def __post_init__(self) -> None:
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        require_one_of("binarize", self.binarize, BINARIZE)
+        require(
+            {
+                "samples >= 1": self.samples >= 1,
+                "lr > 0": self.lr > 0,
+                "beta >= 0": self.beta >= 0,
+                "beta_warmup >= 0": self.beta_warmup >= 0,
+            }
+        )
+
+
+class VAETask(Task):
+    """A VAE in training, whose learning-rate schedule lasts ``epochs`` of ``steps_per_epoch`` steps."""
+
+    def __init__(
+        self, model: VAE, settings: VAETraining, random: RandomStream, steps_per_epoch: int, epochs: int
+    ) -> None:
+        self.model, self.settings, self.random = model, settings, random
+        self.optimizer = Adam(model, SCHEDULES[settings.schedule](settings.lr, steps_per_epoch * epochs))
+        self._beta = linear(0.0, settings.beta, settings.beta_warmup * steps_per_epoch)
+
+    def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
+        """Raise the bound of a batch x (b, D) (Kingma & Welling 2013, algorithm 1; L19)."""
+        if self.settings.binarize == "dynamic":
+            x = self.random.bernoulli(x)
+        noise = self.random.normal((self.settings.samples, len(x), self.model.config.latent_dim), x.dtype)
+        terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl)
+        reconstruction, kl = (term.mean() for term in terms)
+        loss = reconstruction + self.beta() * kl
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step(loss)
+        return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+
+    def beta(self) -> Tensor:
+        """The weight of the KL term at this step: it rises linearly over the first epochs (``beta_warmup``)."""
+        return Tensor.wrap(from_host(lambda: self._beta(self.optimizer.steps), self.model.dtype))
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""
+        images = dataset.test.images
+        if self.settings.binarize == "dynamic":
+            images = RandomStream(rng).bernoulli(Tensor(images)).data
+        return mean_bound(self.model, images, rng)
+
+    def parts(self) -> dict[str, Any]:
+        return {"model": self.model, "optimizer": self.optimizer}

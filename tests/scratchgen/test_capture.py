@@ -1,0 +1,472 @@
+"""A replayed step gives the bits of a step run by the engine, and calls nothing but kernels."""
+
+import warnings
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from task_helpers import bits, captured, eager
+
+import kernels
+from scratchgen import ops
+from scratchgen.capture import MOST, REFUSED, Capture, Captured, from_host
+from scratchgen.data.dataset import Split
+from scratchgen.models.aae import AAE, AAEConfig
+from scratchgen.models.gan import GAN, GANConfig
+from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.nn import BatchNormDense, Dense, Sequential, flatten
+from scratchgen.optim import SGD, Adam
+from scratchgen.random import RandomStream
+from scratchgen.tasks.aae import AAETask, AAETraining
+from scratchgen.tasks.gan import GANTask, GANTraining
+from scratchgen.tasks.vae import VAETask, VAETraining
+from scratchgen.tensor import Tensor
+
+CONFIG = VAEConfig(17, 3, (11, 6), (7,))
+NETWORKS = {
+    "bernoulli": CONFIG,
+    "gaussian": replace(CONFIG, likelihood="gaussian"),
+    "gaussian-fixed": replace(CONFIG, likelihood="gaussian-fixed"),
+    "tanh": replace(CONFIG, activation="tanh"),
+    "leaky relu": replace(CONFIG, activation="leaky_relu"),
+    "gelu": replace(CONFIG, activation="gelu"),
+}
+TRAININGS = {
+    "one draw": VAETraining(),
+    "three draws": VAETraining(samples=3),
+    "sampled KL": VAETraining(samples=2, monte_carlo_kl=True),
+    "binarised, beta rising": VAETraining(binarize="dynamic", beta_warmup=0.2),
+}
+LABELLED = Split(np.random.default_rng(3).random((20, 17), np.float32), np.arange(20) % 10)
+ADVERSARIAL = {
+    "gan": lambda: gan(GANTraining()),
+    "gan with two steps of D": lambda: gan(GANTraining(discriminator_steps=2, optimizer="momentum", momentum=0.5)),
+    "gan with dropout": lambda: gan(GANTraining(), input_dropout=0.2, hidden_dropout=0.3),
+    "gan, minimax": lambda: gan(GANTraining(objective="minimax"), batch_norm=False, discriminator="maxout"),
+    "aae": lambda: aae(),
+    "aae, gaussian": lambda: aae(posterior="gaussian"),
+    "aae, universal": lambda: aae(AAETraining(input_noise=0.1), posterior="universal"),
+    "aae, regions": lambda: aae(AAETraining(labels=20), prior="mixture"),
+    "aae, labels for the decoder": lambda: aae(labels_for="decoder"),
+    "aae, labels for the encoder": lambda: aae(AAETraining(labels=20, encoder_optimizer="adam"), labels_for="encoder"),
+}
+
+
+def vae(network=CONFIG, training=None, steps_per_epoch=100):
+    model = VAE(network, np.random.default_rng(0))
+    return VAETask(model, training or VAETraining(), RandomStream(1), steps_per_epoch, 1)
+
+
+def gan(training, **network):
+    config = GANConfig(17, 3, generator_hidden=(6, 7), discriminator_hidden=(8, 5), **network)
+    return GANTask(GAN(config, np.random.default_rng(0)), training, RandomStream(1), 20, 1, lambda *_: {})
+
+
+def aae(training=None, **network):
+    model = AAE(AAEConfig(17, 2, (7, 6), (6,), (5, 4), noise_dim=2, **network), np.random.default_rng(0))
+    return AAETask(model, training or AAETraining(), RandomStream(1), 20, 1, LABELLED, lambda *_: {})
+
+
+def states(capture):
+    """The state of each of its captures."""
+    return [
+        ("verified" if state.verified else "captured") if isinstance(state, Captured) else state
+        for state in capture.states.values()
+    ]
+
+
+def assert_trains_the_same(make, batches, labels=None):
+    """Training is the same, to the last bit, with capture and without; returns the capture."""
+    tasks = make(), make()
+    steps, labels = (captured(tasks[0]), eager(tasks[1])), [None] * len(batches) if labels is None else labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # that something is not captured
+        for x, y in zip(batches, labels, strict=True):
+            with_capture, without = (step(x, y) for step in steps)
+            assert with_capture == without
+    assert bits(tasks[0]) == bits(tasks[1])
+    return steps[0].capture
+
+
+# ---- the tasks ----
+
+
+@pytest.mark.parametrize("make", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_capture_of_adversarial_steps_trains_the_same(kernel_set, rng, make):
+    batches, labels = rng.random((12, 6, 17), np.float32), rng.integers(10, size=(12, 6))
+    capture = assert_trains_the_same(make, batches, labels)
+    # Of the first step, in which no gradient is there to be cleared, there is no second one.
+    assert [state for state in states(capture) if state != "warm"]
+    assert set(states(capture)) <= {"warm", "verified"}
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_capture_of_a_vae_s_step_trains_the_same(kernel_set, rng, network, training):
+    capture = assert_trains_the_same(lambda: vae(network, training, 20), rng.random((9, 5, 17), np.float32))
+    assert states(capture)[-1] == "verified"
+
+
+def test_capture_of_batches_of_two_sizes(kernel_set, rng):
+    sizes = [5, 5, 5, 5, 2, 5, 5, 5, 5, 2, 2, 2, 2, 5]
+    capture = assert_trains_the_same(vae, [rng.random((n, 17), np.float32) for n in sizes])
+    assert states(capture) == ["warm", "verified", "verified"]
+
+
+def test_capture_of_a_copied_task_goes_its_own_way(rng):
+    task, batches = vae(), rng.random((12, 5, 17), np.float32)
+    step = captured(task)
+    for x in batches[:6]:
+        step(x)
+    other, before = deepcopy(task), bits(task)
+    for x in batches[6:]:
+        captured(other)(x)
+    assert bits(task) == before
+    for x in batches[6:]:
+        step(x)
+    assert bits(task) == bits(other)
+
+
+# ---- steps made for the purpose ----
+
+
+class Layer:
+    """A dense layer, a step of it, and how often that has been run."""
+
+    def __init__(self, compute=lambda x: x):
+        self.dense = Dense(4, 3, np.random.default_rng(0), "tanh")
+        self.compute, self.calls = compute, 0
+        self.flat = flatten(self.dense.parameters())
+        self.capture = Capture(self.step, self.dense)
+
+    def step(self, x, factor=1.0):
+        self.calls += 1
+        self.flat.clear_gradients()
+        total = (self.dense(self.compute(x)) * factor).sum()
+        total.backward()
+        return {"total": total}
+
+    def __call__(self, x, **constants):
+        """The result of a call, and the gradients."""
+        found = self.capture(Tensor(x), **constants).read()
+        return [found["total"], *(np.array(p.grad) for p in self.dense.parameters())]
+
+    def eagerly(self, x, **constants):
+        found = self.step(Tensor(x), **constants)
+        return [found["total"].item(), *(np.array(p.grad) for p in self.dense.parameters())]
+
+
+@contextmanager
+def warned_once():
+    """Inside the ``with`` block, a capture is refused once, because a replay gave something else."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield
+    assert len(found) == 1
+    assert "something else changes from call to call" in str(found[0].message)
+
+
+def assert_equal(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_capture_replays_from_the_fifth_call_on(kernel_set, rng):
+    """In the first call there were no gradients to clear, which makes it another step than the second."""
+    layer, engine = Layer(), Layer()
+    for number, x in enumerate(rng.random((7, 5, 4), np.float32)):
+        found = layer(x)
+        assert layer.calls == min(number + 1, 4)
+        assert_equal(found, engine.eagerly(x))
+    assert states(layer.capture) == ["warm", "verified"]
+
+
+def test_capture_of_a_host_s_array_that_is_filled_anew(rng):
+    """What was given is remembered by its numbers, not as an array."""
+    layer, given = Layer(), rng.random((5, 4), np.float32)
+    for _ in range(5):
+        assert_equal(layer(given), Layer().eagerly(given))
+    given[:] = rng.random((5, 4), np.float32)
+    assert_equal(layer(given), Layer().eagerly(given))
+    assert states(layer.capture)[-1] == "verified"
+
+
+def test_capture_refuses_a_step_that_reads_a_tensor_back(kernel_set, rng):
+    reads = {
+        "data": lambda x: Tensor(np.sort(x.data)),
+        "NumPy": lambda x: Tensor(np.sort(x)),
+        "item": lambda x: x * x[0, 0].item(),
+        "float": lambda x: x * float(np.asarray(x)[0, 0]),
+    }
+    for compute in reads.values():
+        layer, batches = Layer(compute), rng.random((6, 5, 4), np.float32)
+        for x in batches[:2]:
+            layer(x)
+        with pytest.warns(RuntimeWarning, match=r"Layer.step is not captured but run each time: it reads a number"):
+            layer(batches[2])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # it has been said
+            for x in batches[3:]:
+                assert_equal(layer(x), Layer(compute).eagerly(x))
+        assert (states(layer.capture)[-1], layer.calls) == (REFUSED, 6)
+
+
+def test_capture_refuses_a_step_that_depends_on_what_it_is_not_given(rng):
+    seen = []
+    layer = Layer(lambda x: x + Tensor(np.float32(len(seen))))
+    with warned_once():
+        for x in rng.random((6, 5, 4), np.float32):
+            seen.append(x)
+            assert_equal(layer(x), Layer().eagerly(x + np.float32(len(seen))))
+    assert states(layer.capture)[-1] == REFUSED
+
+
+def test_capture_takes_numbers_from_the_host_by_from_host(kernel_set, rng):
+    seen = []
+
+    def count():
+        seen.append(None)
+        return len(seen)
+
+    layer = Layer(lambda x: x + Tensor.wrap(from_host(count, np.float32)))
+    for number, x in enumerate(rng.random((8, 5, 4), np.float32), start=1):
+        assert_equal(layer(x), Layer().eagerly(x + np.float32(number)))
+        assert len(seen) == number  # once a step, while captured and verified too
+    assert (states(layer.capture)[-1], layer.calls) == ("verified", 4)
+
+
+def test_capture_of_labels_on_the_host(kernel_set, rng):
+    """A NumPy array stays on the host, for functions of ``from_host``."""
+
+    def step(x, labels):
+        rows = Tensor.wrap(from_host(lambda: np.eye(4)[labels], np.float32))
+        return {"sum": (x * rows).sum()}
+
+    capture = Capture(step)
+    for x in rng.random((6, 5, 4), np.float32):
+        labels = rng.integers(4, size=5)
+        assert capture(Tensor(x), labels).read()["sum"] == pytest.approx(x[np.arange(5), labels].sum(), rel=1e-6)
+    assert states(capture) == ["verified"]
+
+
+def test_capture_keeps_a_state_for_each_shape_constant_and_kernel_set(rng):
+    layer, cases = Layer(), [(5, 1.0, "cpu"), (5, 2.0, "cpu"), (2, 2.0, "cpu"), (2, 2.0, "reference")]
+    layer.eagerly(rng.random((5, 4), np.float32))  # so that gradients are there
+    for _ in range(5):
+        for n, factor, kernel_set in cases:
+            x = rng.random((n, 4), np.float32)
+            with kernels.use(kernel_set):
+                assert_equal(layer(x, factor=factor), Layer().eagerly(x, factor=factor))
+    assert layer.calls == 1 + 3 * len(cases)
+    for n in range(1, MOST):
+        layer(np.ones((n, 4), np.float32), factor=3.0)
+    assert len(layer.capture.states) == MOST
+
+
+def test_capture_knows_the_training_flag(kernel_set, rng):
+    """A module that is switched to evaluation is not replayed as in training."""
+
+    def make():
+        net = Sequential(BatchNormDense(4, 3, np.random.default_rng(0), "tanh"))
+        return net, Capture(lambda x: {"sum": net(x).sum()}, net)
+
+    (net, capture), (other, _) = make(), make()
+    for number, x in enumerate(rng.random((20, 5, 4), np.float32)):
+        for each in (net, other):
+            each.train(number % 8 < 4)
+        assert capture(Tensor(x)).read()["sum"] == other(Tensor(x)).sum().item()
+        for mine, theirs in zip(net.named_tensors().values(), other.named_tensors().values(), strict=True):
+            np.testing.assert_array_equal(mine.data, theirs.data)
+    assert states(capture) == ["verified", "verified"]
+
+
+def test_capture_knows_frozen_parameters(rng):
+    layer, other = Layer(), Layer()
+    plan = [True] * 4 + [False] * 4 + [True, False, True, True, False, False, False, True]
+    for learns in plan:
+        x = rng.random((5, 4), np.float32)
+        for each in (layer, other):
+            each.dense.weight.requires_grad = learns
+        layer.capture(Tensor(x))
+        other.step(Tensor(x))
+        assert (layer.dense.weight.grad is not None) == learns
+        for p, q in zip(layer.dense.parameters(), other.dense.parameters(), strict=True):
+            if p.requires_grad:
+                np.testing.assert_array_equal(p.grad, q.grad)
+    assert set(states(layer.capture)) == {"warm", "verified"}
+
+
+def test_capture_adds_to_gradients_that_are_there(kernel_set, rng):
+    """As the step does without: one that clears none adds up."""
+    layer, other = Layer(), Layer()
+    for each in (layer, other):
+        each.flat.clear_gradients = lambda: None
+    for number, x in enumerate(rng.random((9, 5, 4), np.float32)):
+        if number == 6:
+            for each in (layer, other):
+                for parameter in each.dense.parameters():
+                    parameter.grad = None
+        assert_equal(layer(x), other.eagerly(x))
+    assert "verified" in states(layer.capture)
+
+
+def test_capture_of_gradients_that_the_replay_left_behind(rng):
+    layer = Layer()
+
+    def frozen_weight(x):
+        layer.dense.weight.requires_grad = False
+        return x
+
+    for x in rng.random((3, 5, 4), np.float32):
+        layer(x)
+    layer.compute = frozen_weight  # from the comparison on
+    with warned_once():
+        for x in rng.random((3, 5, 4), np.float32):
+            layer.dense.weight.requires_grad = True
+            layer.dense.weight.grad = layer.dense.weight._buffer.array
+            layer.capture(Tensor(x))
+            assert layer.dense.weight.grad is None
+    assert REFUSED in states(layer.capture)
+
+
+class Sum(Layer):
+    """A layer of the sum of two inputs, of which NumPy sorts the second, behind the engine's back."""
+
+    def step(self, x, y):
+        self.calls += 1
+        self.flat.clear_gradients()
+        total = self.dense(x + Tensor(np.sort(y._data))).sum()
+        total.backward()
+        return {"total": total}
+
+    def __call__(self, x, y):
+        found = self.capture(Tensor(x), Tensor(y)).read()
+        return [found["total"], *(np.array(p.grad) for p in self.dense.parameters())]
+
+
+def test_capture_verifies_an_input_when_it_first_changes(rng):
+    layer, y = Sum(), rng.random((5, 4), np.float32)
+    for x in rng.random((6, 5, 4), np.float32):
+        assert_equal(layer(x, y), Layer().eagerly(x + np.sort(y)))
+    assert layer.calls == 4  # replayed, as long as y is the same
+    with warned_once():
+        for x, other in rng.random((4, 2, 5, 4), np.float32):
+            assert_equal(layer(x, other), Layer().eagerly(x + np.sort(other)))
+    assert states(layer.capture)[-1] == REFUSED
+
+
+@pytest.mark.parametrize("calls_before", [1, 2, 3])  # then it is run, captured or verified
+def test_capture_after_a_call_that_failed(rng, calls_before):
+    layer, batches = Layer(), list(rng.random((6, 5, 4), np.float32))
+    for x in batches[:calls_before]:
+        layer(x)
+    layer.compute = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        layer(batches[0])
+    assert kernels.active() is kernels.cpu
+    layer.compute = lambda x: x
+    for x in batches:
+        assert_equal(layer(x), Layer().eagerly(x))
+    assert states(layer.capture)[-1] == "verified"
+
+
+def test_capture_copies_its_inputs_whatever_their_layout(rng):
+    layer, x = Layer(), rng.random((4, 5), np.float32)
+    for _ in range(6):
+        given = x.copy()
+        assert_equal(layer(given.T), Layer().eagerly(x.T.copy()))
+        given[:] = 0
+        x = rng.random((4, 5), np.float32)
+
+
+def test_capture_sees_parameters_that_were_written(rng):
+    layer, x = Layer(), rng.random((5, 4), np.float32)
+    for _ in range(6):
+        layer.flat.data[:] *= 0.9
+        other = Layer()
+        other.flat.data[:] = layer.flat.data
+        assert_equal(layer(x), other.eagerly(x))
+
+
+def test_capture_of_a_softmax_of_a_slice(kernel_set, rng):
+    layer = Layer(lambda x: ops.softmax(x.transpose(1, 0)[1:].transpose(1, 0)).reshape(5, 4))
+    for x in rng.random((6, 5, 5), np.float32):
+        assert_equal(layer(x), Layer(ops.softmax).eagerly(np.ascontiguousarray(x[:, 1:])))
+    assert states(layer.capture)[-1] == "verified"
+
+
+class Pair(Layer):
+    """Two layers that learn in turn, the second from what the first, by then updated, makes of the same input."""
+
+    def __init__(self, known=2):
+        super().__init__()
+        self.second = BatchNormDense(3, 2, np.random.default_rng(1), "tanh")
+        self.optimizers, self.names = (Adam(self.dense, 0.1), SGD(self.second, 0.1, 0.9)), ("first", "second")
+        self.capture = Capture(self.step, *(self.dense, self.second)[:known])
+
+    def step(self, x):
+        self.calls += 1
+        first, second = self.optimizers
+        loss = self.dense(x).sum()
+        first.zero_grad()
+        loss.backward()
+        first.step(loss)
+        again = self.second(self.dense(x).detach()).sum()
+        second.zero_grad()
+        again.backward()
+        second.step(again)
+        return dict(zip(self.names, (loss, again), strict=False))
+
+    def left(self):
+        """All that a call leaves behind."""
+        tensors = [*self.dense.named_tensors().values(), *self.second.named_tensors().values()]
+        states = [array for optimizer in self.optimizers for array in optimizer.state_dict().values()]
+        return [np.array(array) for array in [tensor._data for tensor in tensors] + states]
+
+    def __call__(self, x):
+        return [*self.capture(Tensor(x)).read().values(), *self.left()]
+
+    def eagerly(self, x):
+        return [*(metric.item() for metric in self.step(Tensor(x)).values()), *self.left()]
+
+
+def test_capture_replays_updates_too(kernel_set, rng):
+    pair, engine = Pair(), Pair()
+    for x in rng.random((7, 5, 4), np.float32):
+        assert_equal(pair(x), engine.eagerly(x))
+    assert states(pair.capture)[-1] == "verified"
+    assert (pair.calls, engine.calls) == (4, 7)
+
+
+def test_capture_finds_by_itself_what_a_step_writes(kernel_set, rng):
+    """The optimizers' state, and the tensors of a module that it was not told of, which serve only for gradients."""
+    pair, engine = Pair(known=1), Pair()
+    for x in rng.random((7, 5, 4), np.float32):
+        assert_equal(pair(x), engine.eagerly(x))
+    assert states(pair.capture)[-1] == "verified"
+
+
+def test_capture_refuses_a_step_with_other_metrics(rng):
+    pair, engine = Pair(), Pair()
+    with warned_once():
+        for number, x in enumerate(rng.random((7, 5, 4), np.float32)):
+            pair.names = engine.names = ("first",) if number == 3 else ("first", "second")
+            assert_equal(pair(x), engine.eagerly(x))
+    assert states(pair.capture)[-1] == REFUSED
+
+
+def test_capture_of_a_step_without_metrics(rng):
+    capture = Capture(lambda x: {})
+    assert [capture(Tensor(x)).read() for x in rng.random((5, 2), np.float32)] == [{}] * 5
+
+
+def test_capture_counts_versions_so_that_old_graphs_are_refused(rng):
+    pair = Pair()
+    for x in rng.random((5, 5, 4), np.float32):
+        pair(x)
+    stale = pair.dense(Tensor(x)).sum()
+    pair(x)
+    with pytest.raises(RuntimeError, match="written"):
+        stale.backward()
