@@ -8,9 +8,10 @@ sample of ``a`` has enough of them. So NaN and infinity in ``b`` may or may not 
 import numpy as np
 from numba import njit
 
+from kernels.cpu import functions
 from kernels.cpu import vector_math as vm
 from kernels.cpu.products import product_tiled
-from kernels.cpu.vector_math import JIT, cast
+from kernels.cpu.vector_math import JIT
 
 
 def matmul(out, a, b):
@@ -47,115 +48,86 @@ def dense_activation_backward(dpre, db, dout, out, activation):
     _BACK_THROUGH[activation](dpre, db, dout, out)
 
 
-@njit(**JIT)
-def _bias_identity(out, b):
+# Numba inlines these two loops, so that ``activation`` becomes a name in the code of each kernel below. Were it passed
+# as an argument when the kernel runs, Numba could not cache it; were it a number to branch on, no loop would vectorise.
+
+
+@njit(inline="always", **JIT)
+def _bias_then(out, b, activation):
     for r in range(out.shape[0]):
         row = out[r]
         for o in range(b.size):
-            row[o] += b[o]
+            row[o] = activation(row[o] + b[o])
+
+
+@njit(inline="always", **JIT)
+def _back_through(dpre, db, dout, out, backward):
+    db[:] = 0
+    for r in range(out.shape[0]):
+        y, dy, result = out[r], dout[r], dpre[r]
+        for o in range(db.size):
+            result[o] = backward(y[o], dy[o])
+            db[o] += result[o]
+
+
+@njit(**JIT)
+def _bias_identity(out, b):
+    _bias_then(out, b, functions.identity)
 
 
 @njit(**JIT)
 def _bias_relu(out, b):
-    for r in range(out.shape[0]):
-        row = out[r]
-        for o in range(b.size):
-            y, zero = row[o] + b[o], cast(0.0, b[o])
-            row[o] = zero if y < zero else y
+    _bias_then(out, b, functions.relu)
 
 
 @njit(**JIT)
 def _bias_elu(out, b):
-    for r in range(out.shape[0]):
-        row = out[r]
-        for o in range(b.size):
-            y = row[o] + b[o]
-            row[o] = y if y > cast(0.0, y) else vm.expm1(y)
+    _bias_then(out, b, functions.elu)
 
 
 @njit(**JIT)
 def _bias_sigmoid(out, b):
-    for r in range(out.shape[0]):
-        row = out[r]
-        for o in range(b.size):
-            row[o] = vm.sigmoid(row[o] + b[o])
+    _bias_then(out, b, vm.sigmoid)
 
 
 @njit(**JIT)
 def _bias_tanh(out, b):
-    for r in range(out.shape[0]):
-        row = out[r]
-        for o in range(b.size):
-            row[o] = vm.tanh(row[o] + b[o])
+    _bias_then(out, b, vm.tanh)
 
 
 @njit(**JIT)
 def _bias_softplus(out, b):
-    for r in range(out.shape[0]):
-        row = out[r]
-        for o in range(b.size):
-            row[o] = vm.softplus(row[o] + b[o])
+    _bias_then(out, b, vm.softplus)
 
 
 @njit(**JIT)
 def _back_identity(dpre, db, dout, out):
-    db[:] = 0
-    for r in range(out.shape[0]):
-        dy, result = dout[r], dpre[r]
-        for o in range(db.size):
-            result[o] = dy[o]
-            db[o] += result[o]
+    _back_through(dpre, db, dout, out, functions.identity_backward)
 
 
 @njit(**JIT)
 def _back_relu(dpre, db, dout, out):
-    db[:] = 0
-    for r in range(out.shape[0]):
-        y, dy, result = out[r], dout[r], dpre[r]
-        for o in range(db.size):
-            zero = cast(0.0, y[o])
-            result[o] = dy[o] if y[o] > zero else zero
-            db[o] += result[o]
+    _back_through(dpre, db, dout, out, functions.relu_backward)
 
 
 @njit(**JIT)
 def _back_elu(dpre, db, dout, out):
-    db[:] = 0
-    for r in range(out.shape[0]):
-        y, dy, result = out[r], dout[r], dpre[r]
-        for o in range(db.size):
-            result[o] = dy[o] if y[o] > cast(0.0, y[o]) else (y[o] + cast(1.0, y[o])) * dy[o]
-            db[o] += result[o]
+    _back_through(dpre, db, dout, out, functions.elu_backward)
 
 
 @njit(**JIT)
 def _back_sigmoid(dpre, db, dout, out):
-    db[:] = 0
-    for r in range(out.shape[0]):
-        y, dy, result = out[r], dout[r], dpre[r]
-        for o in range(db.size):
-            result[o] = y[o] * (cast(1.0, y[o]) - y[o]) * dy[o]
-            db[o] += result[o]
+    _back_through(dpre, db, dout, out, functions.sigmoid_backward)
 
 
 @njit(**JIT)
 def _back_tanh(dpre, db, dout, out):
-    db[:] = 0
-    for r in range(out.shape[0]):
-        y, dy, result = out[r], dout[r], dpre[r]
-        for o in range(db.size):
-            result[o] = (cast(1.0, y[o]) - y[o] * y[o]) * dy[o]
-            db[o] += result[o]
+    _back_through(dpre, db, dout, out, functions.tanh_backward)
 
 
 @njit(**JIT)
 def _back_softplus(dpre, db, dout, out):
-    db[:] = 0
-    for r in range(out.shape[0]):
-        y, dy, result = out[r], dout[r], dpre[r]
-        for o in range(db.size):
-            result[o] = -vm.expm1(-y[o]) * dy[o]
-            db[o] += result[o]
+    _back_through(dpre, db, dout, out, functions.softplus_backward)
 
 
 _BIAS_THEN = {

@@ -4,6 +4,7 @@ import math
 
 from numba import njit
 
+from kernels.cpu import functions
 from kernels.cpu import vector_math as vm
 from kernels.cpu.vector_math import JIT, cast
 
@@ -109,16 +110,14 @@ def log(out, x):
 def relu(out, x):
     """out = max(x, 0)."""
     for i in range(out.size):
-        zero = cast(0.0, x[i])
-        out[i] = zero if x[i] < zero else x[i]  # this way round NaN stays NaN
+        out[i] = functions.relu(x[i])
 
 
 @njit(**JIT)
 def relu_backward(dx, dout, out):
     """dx = dout where out > 0, else 0."""
     for i in range(dx.size):
-        zero = cast(0.0, out[i])
-        dx[i] = dout[i] if out[i] > zero else zero
+        dx[i] = functions.relu_backward(out[i], dout[i])
 
 
 @njit(**JIT)
@@ -139,14 +138,14 @@ def leaky_relu_backward(dx, dout, out, slope):
 def elu(out, x):
     """out = x where x > 0, else e^x - 1."""
     for i in range(out.size):
-        out[i] = x[i] if x[i] > cast(0.0, x[i]) else vm.expm1(x[i])
+        out[i] = functions.elu(x[i])
 
 
 @njit(**JIT)
 def elu_backward(dx, dout, out):
     """dx = dout where out > 0, else (out + 1) dout."""
     for i in range(dx.size):
-        dx[i] = dout[i] if out[i] > cast(0.0, out[i]) else (out[i] + cast(1.0, out[i])) * dout[i]
+        dx[i] = functions.elu_backward(out[i], dout[i])
 
 
 @njit(**JIT)
@@ -160,7 +159,7 @@ def sigmoid(out, x):
 def sigmoid_backward(dx, dout, out):
     """dx = out (1 - out) dout."""
     for i in range(dx.size):
-        dx[i] = out[i] * (cast(1.0, out[i]) - out[i]) * dout[i]
+        dx[i] = functions.sigmoid_backward(out[i], dout[i])
 
 
 @njit(**JIT)
@@ -174,7 +173,7 @@ def tanh(out, x):
 def tanh_backward(dx, dout, out):
     """dx = (1 - out^2) dout."""
     for i in range(dx.size):
-        dx[i] = (cast(1.0, out[i]) - out[i] * out[i]) * dout[i]
+        dx[i] = functions.tanh_backward(out[i], dout[i])
 
 
 @njit(**JIT)
@@ -188,7 +187,7 @@ def softplus(out, x):
 def softplus_backward(dx, dout, out):
     """dx = sigmoid(x) dout = (1 - e^-out) dout."""
     for i in range(dx.size):
-        dx[i] = -vm.expm1(-out[i]) * dout[i]
+        dx[i] = functions.softplus_backward(out[i], dout[i])
 
 
 @njit(**JIT)
