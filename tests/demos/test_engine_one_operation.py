@@ -17,7 +17,7 @@ def text(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one-operation")
     command = [sys.executable, str(LESSON), "--out", "figures"]
     environment = os.environ | {"NUMBA_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     assert (folder / "figures" / "binary_cross_entropy.png").read_bytes().startswith(b"\x89PNG")
     assert done.stderr == ""  # no warning: what overflows does so on purpose
@@ -87,8 +87,8 @@ def test_the_source_of_all_three_kernels_is_shown(text):
 
 
 def test_kernels_agree_to_a_few_roundings(table):
-    rows = table("                              | loss: cpu - reference")
-    assert [name for name, *_ in rows] == ["float32, in eps (1 + |logit|)", "float64, in eps (1 + |logit|)"]
+    rows = table("        | loss: cpu - reference")
+    assert [name for name, *_ in rows] == ["float32", "float64"]
     errors = [float(cell) for _, *cells in rows for cell in cells]
     assert max(errors) < 4
     assert max(errors) > 0  # floating point: somewhere they differ
