@@ -10,7 +10,7 @@ import pytest
 
 from scratchgen.models.vae import VAE, VAEConfig
 
-DEMO = Path(__file__).parents[2] / "demos" / "06_vae_two_dimensional.py"
+DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "06_vae_two_dimensional.py"
 SLOPE, OFFSET, BIAS = np.array([0.8, -0.5]), np.array([0.3, 0.1]), np.array([-2.0, -3.0])
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from scratchgen import Tensor
 
-DEMO = Path(__file__).parents[2] / "demos" / "08_gan_one_dimensional.py"
+DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "08_gan_one_dimensional.py"
 NORMAL = NormalDist()
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-DEMOS = Path(__file__).parents[2] / "demos"
+LESSONS = Path(__file__).parents[2] / "demos" / "lecture"
 
 
 @pytest.mark.parametrize("lesson", ["07_vae_mnist", "09_gan_mnist", "10_aae_mnist"])
 def test_by_hand_is_the_engine_s_curve(lesson, tmp_path):
-    command = [sys.executable, str(DEMOS / f"{lesson}.py"), "--by-hand", "--data", "strokes", "--out", "runs"]
+    command = [sys.executable, str(LESSONS / f"{lesson}.py"), "--by-hand", "--data", "strokes", "--out", "runs"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, env=os.environ)
     assert done.returncode == 0, done.stderr
     differences = re.findall(r"largest relative difference (\S+)", done.stdout)
