@@ -1,11 +1,12 @@
 # make demo   train the VAE on MNIST and draw digits          make lint   format, lint and type checks
 # make test   every test but the slow ones                    make bench  time products, steps, and what surrounds them
+# make lessons  run all lessons and write their pages (40 minutes); QUICK=1 makes short runs of those that can
 # make test-gpu, make bench-gpu   on an NVIDIA GPU, with numba-cuda in the venv: the kernels tested, and timed
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench gpu test-gpu bench-gpu
+.PHONY: demo lessons test test-all lint bench gpu test-gpu bench-gpu
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,6 +15,14 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
+
+# Each with its own settings, --quick where QUICK is set and the lesson takes it: the page then says so.
+lessons: $(VENV)/installed
+	for lesson in demos/*/[0-9]*.py; do \
+	  quick=$$(test -z "$(QUICK)" || grep -om1 -e --quick $$lesson); \
+	  echo $$lesson $$quick; \
+	  $(BIN)/python demos/pages.py $$lesson $$quick || exit; \
+	done
 
 $(VENV)/simulator: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[simulator]'

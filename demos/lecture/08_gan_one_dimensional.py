@@ -456,7 +456,7 @@ def save_film(path, films, titles):
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     writer, legend = PillowWriter(fps=8), None
-    with writer.saving(figure, path, dpi=90):
+    with writer.saving(figure, path, dpi=75):
         frames = list(zip(*(film.frames for film in films), strict=False))
         for pair in [*frames, *[frames[-1]] * 6]:  # stay at the end for a while
             for panel, frame, title in zip(panels, pair, titles, strict=True):
@@ -545,7 +545,7 @@ def main():
     if options.seed < 0:
         parser.error(f"--seed {options.seed}: a seed is 0 or above")
     options.out.mkdir(parents=True, exist_ok=True)
-    count, frames = (2, 12) if options.quick else (5, 48)
+    count, frames = (2, 12) if options.quick else (5, 24)
     source, improved = SOURCE, IMPROVED
     if options.quick:
         source, improved = replace(source, steps=500, pretraining=300), replace(improved, steps=1_000)
