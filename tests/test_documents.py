@@ -65,3 +65,17 @@ def test_ledger_entry_resolves(row: list[str]) -> None:
         assert re.search(rf"^def {function}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), f"no test {name}"
     for link in re.findall(r"\]\(([^)]+)\)", demo):
         assert (ROOT / "demos" / link).exists()
+
+
+def test_every_cited_item_of_the_lecture_has_a_row() -> None:
+    folders = [ROOT / name for name in ("scratchgen", "kernels", "demos", "tests")]
+    texts = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md")]
+    cited = {
+        (item, str(path.relative_to(ROOT)))
+        for path in [ROOT / "README.md", *texts]
+        for item in re.findall(r"\bL\d\d\b", path.read_text())
+    }
+    rows = [row[0].strip("| ") for row in ledger_rows()]
+    assert len(rows) == len(set(rows))
+    assert {item for item, _ in cited} >= set(rows)  # so the pattern finds them
+    assert sorted((item, path) for item, path in cited if item not in rows) == []

@@ -95,7 +95,7 @@ def train(seed, steps, first_logvar=-4.0, report=print):
 # %% [markdown]
 # ## log p(x) by quadrature
 #
-# With one latent dimension, p(x) = ∫ p(x|z) p(z) dz (L08) is a sum over a grid of z. For a smooth integrand that has
+# With one latent dimension, p(x) = ∫ p(x|z) p(z) dz (L12) is a sum over a grid of z. For a smooth integrand that has
 # died out at both ends, the plain sum times the spacing converges faster than any power of the spacing, as soon as
 # the spacing is below the width of the narrowest peak. Sums of densities are taken as logsumexp: e^-800 is 0 in
 # floating point, its logarithm is harmless.
@@ -257,8 +257,8 @@ def draw_bounds(panel, estimates, errors, log_p):
 # %% [markdown]
 # ## Expected beside got
 #
-# - L14 says log p(x) - ELBO = KL(q(z|x) || p(z|x)): at every point the sampled gap is the KL by quadrature, within the
-#   error of sampling, and nowhere is the ELBO above log p(x), chance being allowed four standard errors.
+# - log p(x) - ELBO = KL(q(z|x) || p(z|x)): at every point the sampled gap is the KL by quadrature, within the error of
+#   sampling, and nowhere is the ELBO above log p(x), chance being allowed four standard errors.
 # - The mean of log p(x) is positive: p(x) is a density and may exceed 1. (That log p(x|z) is 0 for a perfect
 #   reconstruction holds for binary x only.)
 # - N(0, 1) is symmetric, so the learned z may run either way along the curve; its ranks are those of the data's z, or

@@ -3,7 +3,7 @@
 #
 # A VAE is two networks and one bound. The encoder turns a picture x into a normal distribution q(z|x) over codes z,
 # the decoder turns a code into a distribution p(x|z) over pictures, and both learn by raising a lower bound of
-# log p(x) (L14, L15 of the ledger):
+# log p(x) (L12, L15 of the ledger):
 #
 #     log p(x)  >=  E_q[log p(x|z)]  -  KL(q(z|x) || p(z))
 #                   - reconstruction      - kl

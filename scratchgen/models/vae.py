@@ -2,7 +2,7 @@
 
 The encoder gives q(z|x) = N(mu, diag e^logvar), the decoder p(x|z), the prior is p(z) = N(0, I), and
 
-    log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)) = -(reconstruction + kl)                       (L14, L15)
+    log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)) = -(reconstruction + kl)                       (L12, L15)
 
 ``reconstruction`` and ``kl`` are in nats, summed over pixels and latent dimensions, one number per example. Noise is an
 argument of shape (M, b, J): M samples of z for each of b examples (L17, L18).

@@ -78,7 +78,7 @@ def test_the_bounds_rise_with_k_at_every_point_and_stay_below_log_p(demo):
     estimates, errors = demo.bounds(model, x, 10, np.random.default_rng(5))
     assert (np.diff(estimates, axis=0) >= 0).all()
     assert (estimates <= log_p + 5 * errors).all()
-    assert (np.abs(log_p - estimates[0] - kl) <= 5 * errors[0]).all()  # L14
+    assert (np.abs(log_p - estimates[0] - kl) <= 5 * errors[0]).all()  # the gap of the ELBO
 
 
 def test_the_data_lie_about_their_curve_as_wide_as_the_ledger_says(demo):

@@ -180,7 +180,7 @@ def test_bounds_with_exact_posterior_are_log_p(rng, samples):
 @closed_form_or_monte_carlo
 @pytest.mark.parametrize(("shift", "stretch"), [(0.0, 1.0), (0.5, 1.0), (0.3, 1.5)])
 def test_negative_elbo_gap_is_kl_to_posterior(rng, monte_carlo_kl, shift, stretch):
-    """L14."""
+    """log p(x) - ELBO = KL(q(z|x) || p(z|x))."""
     linear = LinearGaussian(shift, stretch)
     x = linear.draw(1, rng)
     reconstruction, kl = estimates(linear.model, x[0], 50_000, rng, monte_carlo_kl=monte_carlo_kl)
