@@ -82,7 +82,7 @@ def make_page(lesson: Path, options: list[str]) -> tuple[str, dict[str, bytes]]:
     pictures, seen = dict[str, bytes](), dict[Path, int]()
 
     out = Path("out")  # relative, so that what the lesson prints about it is
-    sys.argv = [str(lesson), "--out", str(out), *options]
+    sys.argv, sys.path[0] = [str(lesson), "--out", str(out), *options], str(lesson.parent)  # as a script has them
     module = sys.modules["__main__"] = ModuleType("__main__")  # where dataclasses and inspect look
     module.__file__ = str(lesson)
     for lines_above, is_text, source in cells(lesson.read_text()):
