@@ -1,7 +1,7 @@
-"""Capture and replay: a training step is noted once, as kernel calls, and from then on only these calls are made.
+"""Capture and replay: the kernel calls of a training step are recorded once, and from then on only they are made.
 
-In each step of training the engine finds out anew which kernels to call and on which arrays, though nothing has changed
-but the numbers in them. ``Capture`` wraps a step, notes its kernel calls with their arguments, and replays them: what
+In each step of training the engine works out again which kernels to call on which arrays, though only the numbers in
+them have changed. ``Capture`` wraps a step, records its kernel calls with their arguments, and replays them: what
 ``jax.jit`` does by tracing, and CUDA by capturing a graph. It knows nothing of models.
 
 A few numbers are new in each step and come from the host: a learning rate, the key of a random draw, a batch's labels.
@@ -21,7 +21,7 @@ import numpy as np
 import kernels
 from scratchgen.tensor import Tensor
 
-MOST = 8  # captures kept, the last used: each holds all arrays of its step
+MOST = 8  # captures kept, the least recently used goes first: each holds all arrays of its step
 READS = "it reads a number back (.data, .item() or NumPy on a tensor), which a replay would not do again"
 DIFFERS = (
     "a replay on other inputs gave other results, so something else changes from call to call: a Python number, say, "
@@ -64,20 +64,20 @@ class Capture:
     modules
         Those whose parameters and buffers it uses.
 
-    A call whose kernel set, input shapes and types, constants, training flags, trainable parameters and absent
-    gradients are those of an earlier call is in the state that the earlier one has left:
+    Calls with the same key share a state. The key is the kernel set, input shapes and types, constants, training flags,
+    which parameters are trainable and which have a gradient:
 
     ========  ==================================================================  =================================
     state     what the call does                                                  the next state
     ========  ==================================================================  =================================
     new       run the step: its kernels compile                                   warm
-    warm      run the step and note its kernel calls                              captured, or refused with a reason
+    warm      run the step and record its kernel calls                            captured, or refused with a reason
     captured  replay, put back what that wrote, run the step, compare the two     verified, or refused with a reason
-    verified  replay; again as captured if an input changes for the first time    verified
+    verified  replay; verify again the first time that an input changes           verified
     refused   run the step                                                        refused
     ========  ==================================================================  =================================
 
-    A reason is a RuntimeWarning, once.
+    The reason is given once, as a RuntimeWarning.
     """
 
     def __init__(self, step: Callable[..., dict[str, Tensor]], *modules: Layers) -> None:
@@ -88,7 +88,7 @@ class Capture:
 
     def __call__(self, *inputs: Input, **constants: Hashable) -> PendingMetrics:
         key = self._key(inputs, constants)
-        state = self.states.pop(key, NEW)  # and away, should anything go wrong now
+        state = self.states.pop(key, NEW)  # removed, so that an exception leaves nothing half-done
         if isinstance(state, Captured) and state.verified and not state.unverified(inputs):
             metrics = state.replay(inputs, self.tensors)
         elif isinstance(state, Captured):
@@ -135,12 +135,12 @@ class Capture:
         state.write(inputs)
         before = state.written()
         if not state.verified:
-            state.run = kernels.active().memory.captured(state.run)  # may run it
+            state.run = kernels.active().memory.captured(state.run)  # which may run it once
             state.restore(before)
         state.run()
         replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients)]
         state.restore(before)
-        with tracing(Trace(given=iter(state.trace.arrays))):  # what the host has written holds for this run too
+        with tracing(Trace(given=iter(state.trace.arrays))):  # the host's values of the replay: nothing is drawn twice
             metrics = self._run(inputs, constants)
         found = [np.array(metrics.values), *state.written(), *_copies([tensor.grad for tensor in self.tensors])]
         if metrics.names != state.metrics.names or not all(map(_equal, replayed, found)):
@@ -155,12 +155,12 @@ class Capture:
         return REFUSED
 
 
-# ---- while a step is captured ----
+# ---- recording a step ----
 
 
 @dataclass
 class Trace:
-    """What is noted of a step: its kernel calls, the arrays that the host writes, and whether it reads any back."""
+    """What is recorded of a step: its kernel calls, the arrays that the host writes, and whether it reads any back."""
 
     calls: list[tuple[Callable[..., None], tuple]] = field(default_factory=list)
     made: list[Any] = field(default_factory=list)  # arrays allocated within the step
@@ -175,7 +175,7 @@ _local = threading.local()
 
 @contextmanager
 def tracing(trace: Trace) -> Iterator[None]:
-    """Inside the ``with`` block, this thread's ``from_host`` enters what it does in the trace."""
+    """Inside the ``with`` block, this thread's ``from_host`` records in the trace."""
     _local.trace = trace
     try:
         yield
@@ -200,7 +200,7 @@ def from_host(values: Callable[[], Any], dtype: Any) -> Any:
 
 
 def noted(kernel_set: ModuleType, trace: Trace) -> ModuleType:
-    """The same kernels, each of whose calls is entered in the trace."""
+    """The same kernels, each of whose calls is recorded in the trace."""
 
     def wrap(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
@@ -235,15 +235,15 @@ def noted(kernel_set: ModuleType, trace: Trace) -> ModuleType:
 class Captured:
     """A step as kernel calls: the arrays that its inputs are copied into, its metrics, the gradients it leaves.
 
-    ``changed`` are the inputs whose numbers were new when a replay was found equal to the step; an input that never
-    changed proves nothing. What lies on a device counts as changed then: to look at it each time is to wait for it.
+    ``changed`` are the inputs that had other values in a verification than in the capture: a replay is trusted with new
+    values of these only. Inputs on a device are taken to have changed, since comparing them would wait for the device.
     """
 
     def __init__(self, inputs: tuple[Input, ...], trace: Trace, metrics: PendingMetrics, gradients: list[Any]) -> None:
         self.inputs, self.trace, self.metrics, self.gradients = inputs, trace, metrics, gradients
         self.given = [np.array(x) if _on_host(x) else None for x in inputs]
         self.verified, self.changed = False, {i for i, x in enumerate(inputs) if not _on_host(x)}
-        # What the step may write and what was there before: arguments of kernels that were not allocated within it.
+        # What the step may overwrite: the arguments of its kernels that were not allocated within it.
         made = {id(_owner(array)) for array in trace.made}
         arrays = {id(x): x for _, arguments in trace.calls for x in arguments if _is_array(x)}
         self.outside = [x for x in arrays.values() if id(_owner(x)) not in made]
@@ -254,12 +254,12 @@ class Captured:
             kernel(*arguments)
 
     def unverified(self, inputs: tuple[Input, ...]) -> set[int]:
-        """The inputs that are for the first time not what they were."""
+        """The inputs that differ from their captured values for the first time."""
         waiting = [i for i in range(len(inputs)) if i not in self.changed]
         return {i for i in waiting if not np.array_equal(self.given[i], np.asarray(inputs[i]))}  # type: ignore[arg-type]
 
     def write(self, inputs: tuple[Input, ...]) -> None:
-        """Bring in what is new: the inputs, then what the step takes from the host."""
+        """Copy in new inputs, then write what the step takes from the host."""
         for mine, new in zip(self.inputs, inputs, strict=True):
             if isinstance(mine, Tensor):
                 kernels.active().memory.write(mine._data, new._data)  # type: ignore[union-attr]

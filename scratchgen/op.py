@@ -21,8 +21,9 @@ one, the product of a matrix x (b, i) with itself transposed, on two kernels tha
     def gram(x: Tensor) -> Tensor:
         return apply("gram", x)
 
-Registering it is all it takes: the shape check, the gradient checks on every kernel set, their mutants and the command
-``scratchgen gradcheck`` read the registry, so there is no operation without a check.
+Registering it is all it takes: the shape check, the gradient checks on every kernel set, the deliberately wrong
+backwards that these must catch (mutants), and the command ``scratchgen gradcheck`` read the registry, so there is no
+operation without a check.
 """
 
 from collections.abc import Callable
@@ -40,8 +41,8 @@ Arrays = tuple[Any, ...]
 class Case:
     """One way to call an operation when it is checked.
 
-    ``params`` are its parameters; ``signature`` narrows the operation's where they ask for it. ``kink`` maps the inputs
-    to an array whose zeros are kinks inside the operation, where no single input shows them.
+    ``params`` are its parameters; ``signature`` takes the place of the operation's where they narrow it. ``kink`` maps
+    the inputs to an array that is zero at kinks which no single input shows, being inside the operation.
     """
 
     params: dict[str, Any] = field(default_factory=dict)

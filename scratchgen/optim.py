@@ -31,7 +31,7 @@ class Optimizer:
         self.flat: FlatParameters = flatten(parameters.parameters() if isinstance(parameters, Module) else parameters)
         self.lr, self.steps = lr, 0
         self.state = {name: np.zeros_like(self.flat.data) for name in self.slots}
-        self._unguarded = np.zeros_like(self.flat.data[:1])
+        self._always_finite = np.zeros_like(self.flat.data[:1])
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -40,15 +40,15 @@ class Optimizer:
     def step(self, loss: Tensor | None = None) -> None:
         """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero.
 
-        Where a ``loss`` is given and is not finite, nothing is updated.
+        Where a ``loss`` is given and is not finite, neither parameters nor ``state`` change, though the step counts.
         """
-        guard = self._unguarded if loss is None else loss._data.reshape(-1)
+        guard = self._always_finite if loss is None else loss._data.reshape(-1)
         rates = from_host(self._next_rates, self.flat.data.dtype)
         self._update(self.flat.data, self.flat.complete_gradient(), rates, guard)
         self.flat.mark_written()
 
     def _next_rates(self) -> tuple[float, ...]:
-        """Count a step; the numbers that its kernel reads."""
+        """Count a step; returns the scalars that its kernel reads."""
         lr = value_at(self.lr, self.steps)
         rates = self._rates(lr, self.steps)
         self.steps += 1

@@ -2,7 +2,8 @@
 
 Each draw takes a key of 63 bits for a counter-based generator (``kernels.random``): the key tells which numbers, and
 they are the same on every kernel set, up to rounding. The keys come from a NumPy generator on the host, one after the
-other, and its state is all that a checkpoint has to keep. A replayed step takes new keys.
+other, and its state is all that a checkpoint has to keep. A replayed step takes new keys. Small draws of other kinds,
+of priors say, are made by that generator itself, inside ``from_host``.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from scratchgen.capture import from_host
 from scratchgen.signature import Shape
 from scratchgen.tensor import Tensor
 
-REVISION = 4  # counted up when a seed comes to mean other numbers: a run begun before cannot go on the same
+REVISION = 4  # incremented when a seed comes to give other numbers: older checkpoints cannot be resumed
 
 
 # What each random stream of a run is for; a stream is seeded by the run's seed and its place in this list.
@@ -23,7 +24,7 @@ STREAMS = ("parameters", "shuffle", "noise", "evaluation", "pixels", "samples", 
 
 def stream(seed: int, purpose: str, *more: int) -> np.random.Generator:
     """The run's random generator for one purpose; ``more`` (an epoch, say) gives further independent ones."""
-    # Their number too: NumPy takes [seed, purpose] and [seed, purpose, 0] for the same seed.
+    # with len(more), because NumPy takes [seed, purpose] and [seed, purpose, 0] for the same seed
     return np.random.default_rng([seed, STREAMS.index(purpose), len(more), *more])
 
 
@@ -48,7 +49,7 @@ class RandomStream:
         return Tensor.wrap(self._draw("normal", shape, dtype))
 
     def bernoulli(self, probability: Tensor) -> Tensor:
-        """1 with the probability given for each element, else 0."""
+        """1 with each element's probability, else 0: how grey levels are binarised (Salakhutdinov & Murray 2008)."""
         numbers = self._draw("uniform", (probability.size,), probability.dtype)
         out = kernels.active().memory.empty_like(numbers)
         kernels.active().elementwise.bernoulli(out, probability._data.reshape(-1), numbers)

@@ -69,8 +69,8 @@ class Tensor:
     """A float32 or float64 array; where it ``requires_grad``, backward fills ``grad``, of the same shape and dtype.
 
     Arrays keep their float type, and Python numbers and lists become float32, unless ``dtype`` says otherwise; without
-    it integer arrays are refused. The array is C-contiguous and never changes: the constructor copies, and ``data`` is
-    a read-only view. Only optimizers write into parameters, and they count up ``version``.
+    it integer arrays are refused. The array is C-contiguous; the constructor copies, and ``data`` is a read-only view.
+    No operation writes into it: only optimizers, ``load_state_dict`` and moving averages do, and count up ``version``.
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
@@ -135,7 +135,7 @@ class Tensor:
         return self._on_host().item()
 
     def _on_host(self) -> np.ndarray:
-        """The array where NumPy finds it. A step that calls this cannot be captured."""
+        """The array in the host's memory. A step that calls this cannot be captured."""
         return np.asarray(kernels.active().memory.to_host(self._data))
 
     def detach(self) -> "Tensor":
@@ -182,7 +182,7 @@ class Tensor:
 
     def _receive(self, gradient: np.ndarray) -> None:
         """Add to ``grad``, at the end of a walk."""
-        # adding arrays of no dimension gives a NumPy scalar, and so may a backward: a gradient is an array
+        # the sum of 0-d arrays is a NumPy scalar, and so may be what a backward returns: a gradient is an array
         gradient = kernels.active().memory.copied(gradient) if self.grad is None else self.grad + gradient
         self.grad = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
 
@@ -236,7 +236,7 @@ class Tensor:
 def _walk(result: Tensor, gradient: Any) -> None:
     """Send d(loss)/d(result) back through the graph, the latest operation first, and give each leaf its gradient.
 
-    When it is an operation's turn, all that was computed from its result has had its own, so the gradient is complete.
+    A node's turn comes after that of every node that was computed from its result, so its gradient is complete.
     """
     gradients, leaves, waiting = {id(result): gradient}, list[Tensor](), [(-_node(result).number, id(result), result)]
     while waiting:  # a loop, not a recursion: any depth will do
@@ -264,10 +264,13 @@ def _node(tensor: Tensor) -> Node:
 
 
 # ---- where gradients are placed ----
+# A parameter in a flat buffer has a gradient buffer: the first gradient is written there by the operation's backward
+# itself, and further ones are added. Other leaves get an array of their own in ``grad``, and so do results in between,
+# for as long as the walk needs it. ``_receive`` sets ``grad`` at the end.
 
 
 def _with_buffers(node: Node, gradients: dict[int, Any]) -> Sequence[bool | OutputBuffer]:
-    """``node.needs_grad``, with the buffer of each leaf whose first gradient this is, so that it is written there."""
+    """``node.needs_grad``, with a leaf's gradient buffer in the place of True if this is its first gradient."""
     needs: list[bool | OutputBuffer] = list(node.needs_grad)
     taken = list[Tensor]()
     for i, source in enumerate(node.inputs):
@@ -278,7 +281,7 @@ def _with_buffers(node: Node, gradients: dict[int, Any]) -> Sequence[bool | Outp
 
 
 def _accumulate(active: Any, source: Tensor, known: Any, share: Any) -> Any:
-    """The sum of two gradients of one tensor; into the buffer of its leaf, if the first lies there."""
+    """The sum of two gradients of one tensor, in place if the first lies in a leaf's gradient buffer."""
     buffer = source._gradient_buffer
     if buffer is not None and known is buffer.array:
         active.memory.add_to(known, share)

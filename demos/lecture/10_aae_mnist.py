@@ -91,11 +91,11 @@ def show_changes(update, take, expected):
     assert changed == expected
 
 
-y = task.label_rows(labels)
-show_changes("reconstruction phase", lambda: task.reconstruct(x, y), {"encoder", "decoder"})
-games = task.games(x, y, labels)
-show_changes("regularisation phase, discriminator", lambda: task.update_discriminators(games), {"discriminator"})
-show_changes("regularisation phase, generator (the encoder)", lambda: task.update_encoder(games), {"encoder"})
+y = task.one_hot_labels(labels)
+show_changes("reconstruction phase", lambda: task.update_autoencoder(x, y), {"encoder", "decoder"})
+pairs = task.adversarial_pairs(x, y, labels)
+show_changes("regularisation phase, discriminator", lambda: task.update_discriminators(pairs), {"discriminator"})
+show_changes("regularisation phase, generator (the encoder)", lambda: task.update_encoder(pairs), {"encoder"})
 
 # %% [markdown]
 # ## A normal distribution as the prior, with and without the adversary
@@ -111,7 +111,7 @@ class Autoencoder(AAETask):
     """Trained by the reconstruction phase alone."""
 
     def train_step(self, x, labels):
-        return self.reconstruct(x, self.label_rows(labels))
+        return self.update_autoencoder(x, self.one_hot_labels(labels))
 
 
 def train(name, **changes):

@@ -70,7 +70,7 @@ class ByHandVAETask(VAETask):
 class ByHandGANTask(GANTask):
     """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``. Parameters as in ``GANTask``."""
 
-    def train_step(self, x: Tensor, labels: Any = None, update_generator: bool = True) -> dict[str, Tensor]:
+    def train_step(self, x: Tensor, labels: Any = None, train_generator: bool = True) -> dict[str, Tensor]:
         """G's step sends the noise through G once more, where the engine has kept the graph."""
         model, config = self.model, self.model.config
         z = model.draw_noise(len(x), self.random).data
@@ -86,7 +86,7 @@ class ByHandGANTask(GANTask):
         d_loss = found.loss_real + found.loss_fake
         update(self.discriminator_optimizer, model, found.gradients, d_loss)
         metrics = metrics_of(d_loss=d_loss, d_real=found.d_real, d_fake=found.d_fake, d_gradient=norm(found.gradients))
-        if not update_generator:
+        if not train_generator:
             return metrics
 
         mask, objective = gan.draw_masks(config, len(x), self.random, model.dtype), self.settings.objective
@@ -108,7 +108,7 @@ class ByHandAAETask(AAETask):
         """The encoder computes its codes anew in update 3, where the engine has kept the graph."""
         seen, noise = self._seen_by_encoder(x)
         found = aae.reconstruction_gradients(*self._model(), x.data, seen, labels, noise)
-        metrics = self._by_hand("reconstruction", "reconstruction", *found)
+        metrics = self._by_hand("autoencoder", "reconstruction", *found)
 
         seen, noise = self._seen_by_encoder(x)
         prior = self.draw_prior(labels).data
@@ -118,11 +118,11 @@ class ByHandAAETask(AAETask):
         found = aae.encoder_gradients(*self._model(), seen, labels, noise)
         metrics |= self._by_hand("encoder", "e_loss", *found)
 
-        if "classification" in self.optimizers and len(self.labelled):
+        if self.semi_supervised:
             known, known_labels = self.draw_labelled(len(x))
             seen, noise = self._seen_by_encoder(known)
             found = aae.classification_gradients(*self._model(), seen, known_labels.data, noise)
-            metrics |= self._by_hand("classification", "c_loss", *found)
+            metrics |= self._by_hand("classifier", "c_loss", *found)
         return metrics
 
     def _model(self) -> tuple[Arrays, Any]:

@@ -1,4 +1,4 @@
-"""Training the adversarial autoencoder (Makhzani et al. 2015, section 2; L26): three updates a batch, and a fourth.
+"""Training the adversarial autoencoder (Makhzani et al. 2015, section 2; L26): three updates a batch, or four.
 
 See ``models.aae`` for what each of them is for.
 """
@@ -36,8 +36,8 @@ class AAETraining:
     reconstruction_lr, discriminator_lr, encoder_lr, classification_lr : float
         Learning rates of updates 1 to 4.
     encoder_optimizer : str
-        Of update 3: "sgd", with a momentum of 0.1, whose small steps follow the prior's scale, or "adam", which moves
-        codes far. All other updates take Adam, and adversarial Adams have beta1 = 0.5.
+        Of update 3: "sgd", with a momentum of 0.1, or "adam", which moves the codes faster. All other updates take
+        Adam, with beta1 = 0.5 where they are adversarial.
     schedule : str
         How every learning rate goes down: a name in ``SCHEDULES`` (see ``optim``).
     input_noise : float
@@ -66,8 +66,8 @@ class AAETraining:
         )
 
 
-class Game(NamedTuple):
-    """A discriminator, the codes (b, ·) that it judges, and as many draws of their prior."""
+class AdversarialPair(NamedTuple):
+    """A discriminator, and what it has to tell apart: codes (b, ·) and draws (b, ·) of their prior."""
 
     discriminator: Module
     codes: Tensor
@@ -78,7 +78,7 @@ class AAETask(Task):
     """An adversarial autoencoder in training.
 
     Training labels are ``UNLABELLED`` where they are not given; ``labelled`` are the images that update 4 draws from.
-    ``measure(model, dataset, rng)`` gives the metrics of an epoch's end.
+    ``measure(model, dataset, rng)`` computes the metrics at the end of an epoch.
     """
 
     def __init__(
@@ -95,20 +95,20 @@ class AAETask(Task):
         self.labelled, self.measure = labelled, measure
         flatten(model.parameters())  # encoder, decoder and discriminators side by side: each update takes its slice
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
-        discriminators = model.parameters()[len(encoder) + len(decoder) :]
+        discriminators = model.parameters()[len(encoder) + len(decoder) :]  # AAE defines them in this order
 
         def schedule(lr: float) -> Callable[[int], float]:
             return SCHEDULES[settings.schedule](lr, steps_per_epoch * epochs)
 
         self.optimizers: dict[str, Optimizer] = {
-            "reconstruction": Adam(encoder + decoder, schedule(settings.reconstruction_lr)),
+            "autoencoder": Adam(encoder + decoder, schedule(settings.reconstruction_lr)),
             "discriminator": Adam(discriminators, schedule(settings.discriminator_lr), beta1=0.5),
             "encoder": Adam(encoder, schedule(settings.encoder_lr), beta1=0.5)
             if settings.encoder_optimizer == "adam"
             else SGD(encoder, schedule(settings.encoder_lr), momentum=0.1),
         }
         if model.config.labels_for == "encoder":
-            self.optimizers["classification"] = Adam(encoder, schedule(settings.classification_lr))
+            self.optimizers["classifier"] = Adam(encoder, schedule(settings.classification_lr))
             if not np.isin(labelled.labels, range(CLASSES)).all():
                 raise ValueError(f"the labels of labelled images lie in 0..{CLASSES - 1}")
             to_device = kernels.active().memory.to_device
@@ -116,60 +116,65 @@ class AAETask(Task):
 
     def train_step(self, x: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
         """The updates of a batch x (b, D) with labels (b,), one after the other (L26)."""
-        y = self.label_rows(labels)
-        metrics = self.reconstruct(x, y)
-        games = self.games(x, y, labels)
-        metrics |= self.update_discriminators(games)
-        metrics |= self.update_encoder(games)
-        if "classification" in self.optimizers and len(self.labelled):
-            metrics |= self.classify(len(x))
+        y = self.one_hot_labels(labels)
+        metrics = self.update_autoencoder(x, y)
+        pairs = self.adversarial_pairs(x, y, labels)
+        metrics |= self.update_discriminators(pairs)
+        metrics |= self.update_encoder(pairs)
+        if self.semi_supervised:
+            metrics |= self.update_classifier(len(x))
         return metrics
 
-    def reconstruct(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        """1, reconstruction phase: encoder and decoder lower -log p(x|z), in nats an image."""
+    def update_autoencoder(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        """1, reconstruction phase: encoder and decoder minimise -log p(x|z), in nats an image."""
         z, class_logits = self.encode(x)
         logits = self.model.decode(z, self.model.decoder_classes(class_logits, y))
         loss = ops.bce_with_logits(logits, x).mean()
-        self._update("reconstruction", loss)
+        self._update("autoencoder", loss)
         return {"reconstruction": loss}
 
-    def games(self, x: Tensor, y: Tensor | None, labels: np.ndarray) -> list[Game]:
-        """What updates 2 and 3 are about: the codes, and where the encoder classifies, the classes too."""
+    def adversarial_pairs(self, x: Tensor, y: Tensor | None, labels: np.ndarray) -> list[AdversarialPair]:
+        """Codes of x (b, D) and draws of the prior, for updates 2 and 3; classes too, if the encoder predicts them."""
         z, class_logits = self.encode(x)
-        codes, prior = (self.model.beside_labels(part, y) for part in (z, self.draw_prior(labels)))
-        games = [Game(self.model.discriminator, codes, prior)]
+        codes, prior = (self.model.beside_labels(each, y) for each in (z, self.draw_prior(labels)))
+        pairs = [AdversarialPair(self.model.discriminator, codes, prior)]
         if class_logits is not None:
             classes = self.draw_classes(len(x))
-            games.append(Game(self.model.class_discriminator, ops.softmax(class_logits), classes))
-        return games
+            pairs.append(AdversarialPair(self.model.class_discriminator, ops.softmax(class_logits), classes))
+        return pairs
 
-    def update_discriminators(self, games: list[Game]) -> dict[str, Tensor]:
+    def update_discriminators(self, pairs: list[AdversarialPair]) -> dict[str, Tensor]:
         """2, regularisation phase: each D learns to tell draws of its prior, 1, from codes, 0."""
         losses = []
-        for game in games:
-            on_draws, on_codes = game.discriminator(game.draws), game.discriminator(game.codes.detach())
+        for pair in pairs:
+            on_draws, on_codes = pair.discriminator(pair.draws), pair.discriminator(pair.codes.detach())
             losses.append(discriminator_loss(on_draws, 1.0) + discriminator_loss(on_codes, 0.0))
         loss = sum(losses[1:], losses[0])
         self._update("discriminator", loss)
         return {"d_loss": loss}
 
-    def update_encoder(self, games: list[Game]) -> dict[str, Tensor]:
-        """3, regularisation phase: the encoder learns to have its codes taken for draws of the prior (L22)."""
+    def update_encoder(self, pairs: list[AdversarialPair]) -> dict[str, Tensor]:
+        """3, regularisation phase: the encoder, as the generator, learns to fool each D, held fixed (L22)."""
         losses = []
-        for game in games:
-            with frozen(game.discriminator):
-                losses.append(generator_loss(game.discriminator(game.codes), "non-saturating"))
+        for pair in pairs:
+            with frozen(pair.discriminator):
+                losses.append(generator_loss(pair.discriminator(pair.codes), "non-saturating"))
         loss = sum(losses[1:], losses[0])
         self._update("encoder", loss)
         return {"e_loss": loss}
 
-    def classify(self, b: int) -> dict[str, Tensor]:
-        """4, semi-supervised phase: the encoder lowers -log q(y|x) of b labelled images."""
+    @property
+    def semi_supervised(self) -> bool:
+        """Whether the encoder predicts classes, and there are labelled images to teach it."""
+        return "classifier" in self.optimizers and len(self.labelled) > 0
+
+    def update_classifier(self, b: int) -> dict[str, Tensor]:
+        """4, semi-supervised phase: the encoder minimises -log q(y|x) of b labelled images."""
         x, y = self.draw_labelled(b)
         _, class_logits = self.encode(x)
         assert class_logits is not None
         loss = ops.softmax_cross_entropy(class_logits, y).mean()
-        self._update("classification", loss)
+        self._update("classifier", loss)
         return {"c_loss": loss}
 
     def _update(self, name: str, loss: Tensor) -> None:
@@ -190,8 +195,8 @@ class AAETask(Task):
 
     # ---- what the host draws ----
 
-    def label_rows(self, labels: np.ndarray) -> Tensor | None:
-        """The labels (b,) as rows, for who is given them (``AAE.labels_given``)."""
+    def one_hot_labels(self, labels: np.ndarray) -> Tensor | None:
+        """The labels (b,) as ``AAE.labels_given`` encodes them for the network that takes them, if one does."""
         if self.model.labels_given(labels) is None:
             return None
         return Tensor.wrap(from_host(lambda: self.model.labels_given(labels), self.model.dtype))
@@ -223,4 +228,4 @@ class AAETask(Task):
         return self.measure(self.model, dataset, rng)
 
     def parts(self) -> dict[str, Any]:
-        return {"model": self.model, **self.optimizers}
+        return {"model": self.model, **{f"{name}_optimizer": each for name, each in self.optimizers.items()}}

@@ -38,8 +38,8 @@ class GANTraining:
     generator_lr, discriminator_lr, schedule : float, float, str
         The learning rates, and how both go down: a name in ``SCHEDULES`` (see ``optim``).
     average : float
-        Samples come from an exponential moving average of G with this decay, after n steps of at most
-        (1 + n) / (10 + n), so that its beginning is soon forgotten. With 0 they come from G as it is.
+        Samples come from an exponential moving average of G. Its decay after n steps is the smaller of this and
+        (1 + n) / (10 + n), so that the first steps are soon forgotten. With 0 they come from G itself.
     """
 
     objective: str = "non-saturating"
@@ -75,7 +75,7 @@ class GANTraining:
 class GANTask(Task):
     """A GAN in training. Samples are drawn from the generator ``average.module``.
 
-    ``measure(model, dataset, rng)`` gives the metrics of an epoch's end.
+    ``measure(model, dataset, rng)`` computes the metrics at the end of an epoch.
     """
 
     def __init__(
@@ -96,16 +96,16 @@ class GANTask(Task):
         self.average = ExponentialMovingAverage(model.generator, self._decay)
         model.set_random(random)
 
-    def train_step(self, x: Tensor, labels: Any = None, update_generator: bool = True) -> dict[str, Tensor]:
-        """A step of D on a batch x (b, D) and as many samples, then, after every k-th, one of G."""
+    def train_step(self, x: Tensor, labels: Any = None, train_generator: bool = True) -> dict[str, Tensor]:
+        """A step of D on a batch x (b, D) and as many samples; after every k-th, one of G on the same samples."""
         fake = self.model.generate(self.model.draw_noise(len(x), self.random))
         metrics = self.update_discriminator(x, fake.detach())
-        if update_generator:
+        if train_generator:
             metrics |= self.update_generator(fake)
         return metrics
 
     def update_discriminator(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """D raises log D(real) + log(1 - D(fake)), in two passes whose gradients add up (L23, L24)."""
+        """D maximises log D(real) + log(1 - D(fake)): two passes, whose gradients add up (L23, L24)."""
         on_real, on_fake = self.model.discriminate(real), self.model.discriminate(fake)
         loss = discriminator_loss(on_real, self.settings.real_label) + discriminator_loss(on_fake, 0.0)
         self.discriminator_optimizer.zero_grad()
@@ -116,8 +116,8 @@ class GANTask(Task):
         return {"d_loss": loss, "d_real": d_real, "d_fake": d_fake, "d_gradient": norm}
 
     def update_generator(self, fake: Tensor) -> dict[str, Tensor]:
-        """G raises what D, held fixed, makes of its samples (L22). The gradient flows through D and leaves D alone."""
-        with frozen(self.model.discriminator):
+        """G minimises its loss (L22). The gradient flows through D, whose parameters are frozen, to G's."""
+        with frozen(self.model.discriminator):  # the forward decides what needs a gradient; backward may come later
             loss = generator_loss(self.model.discriminate(fake), self.settings.objective)
         self.generator_optimizer.zero_grad()
         loss.backward()
@@ -127,7 +127,7 @@ class GANTask(Task):
 
     def step_options(self) -> dict[str, Hashable]:
         """G takes a step after every k-th of D."""
-        return {"update_generator": (self.discriminator_optimizer.steps + 1) % self.settings.discriminator_steps == 0}
+        return {"train_generator": (self.discriminator_optimizer.steps + 1) % self.settings.discriminator_steps == 0}
 
     def _optimizer(self, network: Module, lr: float, steps_per_epoch: float, epochs: int) -> Optimizer:
         settings = self.settings

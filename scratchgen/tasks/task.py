@@ -15,7 +15,7 @@ Metrics = dict[str, float]
 
 
 class Task(ABC):
-    """A model in training: its optimizers, its random numbers, and ``train_step``, which is the paper's algorithm.
+    """A model in training: its optimizers, its random numbers, and ``train_step``, which follows the paper's algorithm.
 
     >>> for images, labels in batches:  # doctest: +SKIP
     ...     metrics = task.train_step(Tensor(images), labels)

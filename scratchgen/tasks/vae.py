@@ -30,11 +30,11 @@ class VAETraining:
     monte_carlo_kl : bool
         Whether the KL term is sampled instead of taken in closed form (L15).
     beta, beta_warmup : float, float
-        The loss is reconstruction + beta kl (Higgins et al. 2017); beta rises from 0 over so many epochs.
+        The loss is reconstruction + beta kl (Higgins et al. 2017); beta rises from 0 over ``beta_warmup`` epochs.
     binarize : str
         "none", "static" or "dynamic": see ``data.pixels``.
     output_bias : bool
-        Whether the decoder begins with the mean picture as its output.
+        Whether the output bias is initialised so that the decoder begins with the mean picture.
     """
 
     lr: float = 1e-3
@@ -70,7 +70,7 @@ class VAETask(Task):
         self._beta = linear(0.0, settings.beta, settings.beta_warmup * steps_per_epoch)
 
     def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
-        """Raise the bound of a batch x (b, D) (Kingma & Welling 2013, algorithm 1; L19)."""
+        """Maximise the bound of a batch x (b, D) (Kingma & Welling 2013, algorithm 1; L19)."""
         if self.settings.binarize == "dynamic":
             x = self.random.bernoulli(x)
         noise = self.random.normal((self.settings.samples, len(x), self.model.config.latent_dim), x.dtype)
@@ -79,7 +79,7 @@ class VAETask(Task):
         loss = reconstruction + self.beta() * kl
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step(loss)
+        self.optimizer.step(loss)  # no update where the loss is not finite
         return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
     def beta(self) -> Tensor:
@@ -87,7 +87,7 @@ class VAETask(Task):
         return Tensor.wrap(from_host(lambda: self._beta(self.optimizer.steps), self.model.dtype))
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """The terms of the bound on the test images, binarised anew if every batch is; "static" ones come binarised."""
+        """The terms of the bound on the test images, which "dynamic" binarises anew; "static" ones are binary."""
         images = dataset.test.images
         if self.settings.binarize == "dynamic":
             images = RandomStream(rng).bernoulli(Tensor(images)).data

@@ -68,11 +68,11 @@ def test_train_step_makes_each_update_change_only_its_own_parameters(kind, rng):
         optimizer.step = watched
     task.train_step(Tensor(images), labels)
     assert list(found) == list(task.optimizers)  # in this order
-    assert own["decoder."] <= found["reconstruction"] <= own["encoder."] | own["decoder."]
+    assert own["decoder."] <= found["autoencoder"] <= own["encoder."] | own["decoder."]
     assert found["discriminator"] == own["discriminator."] | own["class_discriminator."]
     assert found["encoder"] == own["encoder."]
     if kind == "semi-supervised":
-        assert found["classification"] == {name for name in own["encoder."] if not name.startswith("encoder.code")}
+        assert found["classifier"] == {name for name in own["encoder."] if not name.startswith("encoder.code")}
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "regions", "supervised", "semi-supervised"])
@@ -168,7 +168,7 @@ def test_train_step_takes_the_prior_for_1_and_the_code_for_0(rng):
     def rest(loss=None):
         pass
 
-    move, optimizers["encoder"].step, optimizers["reconstruction"].step = optimizers["encoder"].step, rest, rest
+    move, optimizers["encoder"].step, optimizers["autoencoder"].step = optimizers["encoder"].step, rest, rest
     for _ in range(60):
         take(images, labels)
     codes, prior = model.encode(Tensor(images))[0], Tensor(model.prior.sample(BATCH, rng), dtype=np.float32)
@@ -191,7 +191,7 @@ def test_encoder_input_has_noise_and_the_images_have_none():
     assert task_of().encoder_input(images) is images
 
 
-def test_classify_draws_labelled_images_only(rng, monkeypatch):
+def test_update_classifier_draws_labelled_images_only(rng, monkeypatch):
     task, seen = task_of("semi-supervised"), []
 
     def spy(b, original=task.draw_labelled):
