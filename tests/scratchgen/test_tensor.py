@@ -5,6 +5,7 @@ import gc
 import numpy as np
 import pytest
 
+import kernels
 from scratchgen import Tensor, no_grad, ops
 from scratchgen.tensor import apply
 
@@ -541,3 +542,22 @@ def test_an_index_array_may_be_reused_before_backward():
 def test_the_wrong_number_of_inputs_names_the_operation(inputs):
     with pytest.raises(TypeError, match=f"add takes 2 inputs, not {len(inputs)}"):
         apply("add", *inputs)
+
+
+def test_backward_computes_with_the_kernel_set_of_the_forward(monkeypatch):
+    """Whatever set is in use by then, for sums of gradients and broadcast inputs too."""
+    called = set()
+
+    def noted(name, kernel):
+        return lambda *arguments: called.add(name) or kernel(*arguments)
+
+    x, row = leaf(np.ones((3, 4)), np.float64), leaf(np.ones(4), np.float64)
+    with kernels.use(kernels.wrapped(kernels.reference, noted)):
+        loss = (ops.tanh(x + row) * x).sum()
+    called.clear()
+    with kernels.use("cpu"), monkeypatch.context() as patch:
+        patch.setattr(kernels.cpu, "elementwise", None)  # whoever asks this set for a kernel fails
+        patch.setattr(kernels.cpu, "reductions", None)
+        loss.backward()
+    assert {"elementwise.tanh_backward", "elementwise.multiply", "elementwise.add", "reductions.sum_axis"} <= called
+    np.testing.assert_allclose(row.grad, 3 * (1 - np.tanh(2) ** 2), rtol=1e-12)
