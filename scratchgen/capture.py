@@ -10,22 +10,22 @@ The step takes them by ``from_host``, which writes them into an array now and, i
 
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, Protocol
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 import kernels
-from scratchgen.tensor import Tensor
+from scratchgen.tensor import Tensor, graphs_are_built
 
 MOST = 8  # captures kept, the least recently used goes first: each holds all arrays of its step
 READS = "it reads a number back (.data, .item() or NumPy on a tensor), which a replay would not do again"
 DIFFERS = (
     "a replay on other inputs gave other results, so something else changes from call to call: a Python number, say, "
-    "which is a constant of the capture; pass it as an input or take it by from_host"
+    "which is a constant of the capture; pass it as an input, or let a function compute it inside from_host"
 )
 NEW, WARM, REFUSED = "new", "warm", "refused"
 Input = Tensor | np.ndarray | None
@@ -39,6 +39,17 @@ class Layers(Protocol):
     def named_tensors(self) -> dict[str, Any]: ...
 
     def modules(self) -> list[Any]: ...
+
+
+class Key(NamedTuple):
+    """All that may change which kernels a step calls, and on which arrays."""
+
+    kernel_set: ModuleType
+    builds_graphs: bool
+    inputs: tuple[Any, ...]  # of each, its class, shape and dtype
+    constants: tuple[tuple[str, Hashable], ...]
+    training: tuple[bool, ...]  # of each module
+    tensors: tuple[Any, ...]  # of each parameter and buffer: whether it is trainable, has no gradient; which array
 
 
 class PendingMetrics:
@@ -58,11 +69,12 @@ class Capture:
     Parameters
     ----------
     step
-        Takes tensors, NumPy arrays or None, and returns a dict of names to tensors of one element. A NumPy array stays
-        on the host: the step may read it inside ``from_host`` only. All else that the step computes, it computes by
-        operations. A Python number that it reads is a constant of the capture.
+        Takes tensors without a graph, NumPy arrays or None, and returns a dict of names to tensors of one element. A
+        NumPy array stays on the host: the step may read it inside ``from_host`` only. All else that the step computes,
+        it computes by operations. A Python number that it reads, and a branch that it takes, are constants of the
+        capture. A tensor that it keeps for the next call is overwritten by replays.
     modules
-        Those whose parameters and buffers it uses.
+        All whose parameters and buffers it uses.
 
     Calls with the same key share a state. The key is the kernel set, input shapes and types, constants, training flags,
     which parameters are trainable and which have a gradient:
@@ -72,7 +84,7 @@ class Capture:
     ========  ==================================================================  =================================
     new       run the step: its kernels compile                                   warm
     warm      run the step and record its kernel calls                            captured, or refused with a reason
-    captured  replay, put back what that wrote, run the step, compare the two     verified, or refused with a reason
+    captured  run the step, then replay it on the same values, compare, restore   verified, or refused with a reason
     verified  replay; verify again the first time that an input changes           verified
     refused   run the step                                                        refused
     ========  ==================================================================  =================================
@@ -81,10 +93,13 @@ class Capture:
     """
 
     def __init__(self, step: Callable[..., dict[str, Tensor]], *modules: Layers) -> None:
-        self.step = step
+        self.step, self.given = step, modules
         self.modules = [part for module in modules for part in module.modules()]
         self.tensors: list[Tensor] = [tensor for module in modules for tensor in module.named_tensors().values()]
-        self.states: dict[Hashable, Captured | str] = {}  # the last used comes last
+        self.states: dict[Key, Captured | str] = {}  # the last used comes last
+
+    def __reduce__(self) -> tuple:
+        return Capture, (self.step, *self.given)  # a copy captures anew
 
     def __call__(self, *inputs: Input, **constants: Hashable) -> PendingMetrics:
         key = self._key(inputs, constants)
@@ -102,15 +117,19 @@ class Capture:
             del self.states[next(iter(self.states))]
         return PendingMetrics(metrics.names, kernels.active().memory.copied(metrics.values))
 
-    def _key(self, inputs: tuple[Input, ...], constants: dict[str, Hashable]) -> Hashable:
-        """All that may change which kernels run."""
-        kinds = tuple([None if x is None else (x.shape, x.dtype) for x in inputs])
+    def _key(self, inputs: tuple[Input, ...], constants: dict[str, Hashable]) -> Key:
+        for x in inputs:
+            if not isinstance(x, Tensor | np.ndarray | None) or (isinstance(x, Tensor) and x.requires_grad):
+                raise TypeError("a step takes tensors that need no gradient, NumPy arrays or None; detach() others")
+        kinds = tuple([None if x is None else (type(x), x.shape, x.dtype) for x in inputs])
         modes = tuple([module.training for module in self.modules])
-        leaves = tuple([(tensor.requires_grad, tensor.grad is None) for tensor in self.tensors])
-        return kernels.active(), kinds, tuple(constants.items()), modes, leaves
+        leaves = tuple([(t.requires_grad, t.grad is None, id(t._data)) for t in self.tensors])
+        return Key(kernels.active(), graphs_are_built(), kinds, tuple(constants.items()), modes, leaves)
 
     def _run(self, inputs: tuple[Input, ...], constants: dict[str, Hashable]) -> PendingMetrics:
         found = self.step(*inputs, **constants)
+        if not all(isinstance(metric, Tensor) and metric.size == 1 for metric in found.values()):
+            raise TypeError("a step returns a dict of names to tensors of one element")
         memory = kernels.active().memory
         values = memory.empty((len(found),), np.dtype(np.float64))
         if found:
@@ -121,29 +140,36 @@ class Capture:
         self, inputs: tuple[Input, ...], constants: dict[str, Hashable]
     ) -> "tuple[Captured | str, PendingMetrics]":
         own = tuple([x if x is None else x.detach() if isinstance(x, Tensor) else x.copy() for x in inputs])
-        trace = Trace()
+        trace, versions = Trace(), [tensor.version for tensor in self.tensors]
         with tracing(trace), kernels.use(noted(kernels.active(), trace)):
             metrics = self._run(own, constants)
+        trace.open = False  # graphs built here may be walked later
         if trace.reads:
             return self._refuse(READS), metrics
-        return Captured(own, trace, metrics, [tensor.grad for tensor in self.tensors]), metrics
+        return Captured(own, trace, metrics, self.tensors, versions), metrics
 
     def _verify(
         self, state: "Captured", inputs: tuple[Input, ...], constants: dict[str, Hashable]
     ) -> "tuple[Captured | str, PendingMetrics]":
-        changed = state.unverified(inputs)
-        state.write(inputs)
-        before = state.written()
-        if not state.verified:
-            state.run = kernels.active().memory.captured(state.run)  # which may run it once
-            state.restore(before)
-        state.run()
-        replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients)]
-        state.restore(before)
-        with tracing(Trace(given=iter(state.trace.arrays))):  # the host's values of the replay: nothing is drawn twice
+        """Run the step, whose effects stay, and between two restorations a replay on the same values."""
+        changed, before, trace = state.unverified(inputs), state.written(), Trace()
+        with tracing(trace):
             metrics = self._run(inputs, constants)
-        found = [np.array(metrics.values), *state.written(), *_copies([tensor.grad for tensor in self.tensors])]
-        if metrics.names != state.metrics.names or not all(map(_equal, replayed, found)):
+        after, gradients = state.written(), [tensor.grad for tensor in self.tensors]
+        found = [np.array(metrics.values), *after, *_copies(gradients)]
+        fits = metrics.names == state.metrics.names and trace.asks_as(state.trace)
+        if fits:
+            try:
+                if not state.verified:
+                    state.prepare(before, inputs, trace.arrays)
+                    state.run = kernels.active().memory.captured(state.run)  # which may run it once
+                state.prepare(before, inputs, trace.arrays)
+                state.run()
+                replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients)]
+            finally:
+                state.restore(after)
+            fits = all(map(_equal, replayed, found))
+        if not fits:
             return self._refuse(DIFFERS), metrics
         state.changed |= changed
         state.verified = True
@@ -160,14 +186,18 @@ class Capture:
 
 @dataclass
 class Trace:
-    """What is recorded of a step: its kernel calls, the arrays that the host writes, and whether it reads any back."""
+    """What is recorded of a step: its kernel calls, what it takes from the host, and whether it reads anything back."""
 
     calls: list[tuple[Callable[..., None], tuple]] = field(default_factory=list)
     made: list[Any] = field(default_factory=list)  # arrays allocated within the step
-    arrays: list[Any] = field(default_factory=list)  # of ``from_host``, and how each is written
-    writes: list[Callable[[], None]] = field(default_factory=list)
+    arrays: list[Any] = field(default_factory=list)  # of ``from_host``, and the functions that gave them
+    functions: list[Callable[[], Any]] = field(default_factory=list)
     reads: bool = False
-    given: Iterator[Any] | None = None  # in a run to compare with: the arrays that the host has written already
+    open: bool = True
+
+    def asks_as(self, other: "Trace") -> bool:
+        """Whether both took as much from the host, by the same functions."""
+        return len(self.functions) == len(other.functions) and all(map(_alike, self.functions, other.functions))
 
 
 _local = threading.local()
@@ -176,26 +206,23 @@ _local = threading.local()
 @contextmanager
 def tracing(trace: Trace) -> Iterator[None]:
     """Inside the ``with`` block, this thread's ``from_host`` records in the trace."""
-    _local.trace = trace
+    before, _local.trace = getattr(_local, "trace", None), trace
     try:
         yield
     finally:
-        _local.trace = None
+        _local.trace = before
 
 
 def from_host(values: Callable[[], Any], dtype: Any) -> Any:
     """``values()`` as an array of the kernel set in use. A replay calls ``values`` again, and writes, before it runs.
 
     This is how a captured step gets numbers that change from step to step. All calls of one step happen before its
-    kernels when it is replayed, in their order.
+    kernels when it is replayed, in their order. ``values`` has to compute the number, not to remember one.
     """
-    trace: Trace | None = getattr(_local, "trace", None)
-    if trace and trace.given and (array := next(trace.given, None)) is not None:
-        return array
     array = kernels.active().memory.to_device(np.array(values(), dtype))
-    if trace:
+    if trace := getattr(_local, "trace", None):
         trace.arrays.append(array)
-        trace.writes.append(lambda: kernels.active().memory.write(array, np.asarray(values(), dtype)))
+        trace.functions.append(values)
     return array
 
 
@@ -205,7 +232,8 @@ def noted(kernel_set: ModuleType, trace: Trace) -> ModuleType:
     def wrap(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
             kernel(*arguments)
-            trace.calls.append((kernel, arguments))
+            if trace.open:
+                trace.calls.append((kernel, arguments))
 
         return call
 
@@ -239,14 +267,27 @@ class Captured:
     values of these only. Inputs on a device are taken to have changed, since comparing them would wait for the device.
     """
 
-    def __init__(self, inputs: tuple[Input, ...], trace: Trace, metrics: PendingMetrics, gradients: list[Any]) -> None:
-        self.inputs, self.trace, self.metrics, self.gradients = inputs, trace, metrics, gradients
+    def __init__(
+        self,
+        inputs: tuple[Input, ...],
+        trace: Trace,
+        metrics: PendingMetrics,
+        tensors: list[Tensor],
+        versions: list[int],
+    ) -> None:
+        self.inputs, self.trace, self.metrics = inputs, trace, metrics
+        self.gradients = [tensor.grad for tensor in tensors]
+        self.rises = [tensor.version - before for tensor, before in zip(tensors, versions, strict=True)]
         self.given = [np.array(x) if _on_host(x) else None for x in inputs]
         self.verified, self.changed = False, {i for i, x in enumerate(inputs) if not _on_host(x)}
-        # What the step may overwrite: the arguments of its kernels that were not allocated within it.
-        made = {id(_owner(array)) for array in trace.made}
-        arrays = {id(x): x for _, arguments in trace.calls for x in arguments if _is_array(x)}
-        self.outside = [x for x in arrays.values() if id(_owner(x)) not in made]
+        # What the step may overwrite: the tensors, and what its kernels take that it neither allocated nor was given.
+        own = [*trace.made, *trace.arrays, *(x._data for x in inputs if isinstance(x, Tensor))]
+        owners = {id(_owner(array)) for array in own}
+        found = [
+            *(t._data for t in tensors),
+            *(x for _, arguments in trace.calls for x in arguments if _is_writable(x)),
+        ]
+        self.outside = [x for x in {id(x): x for x in found}.values() if id(_owner(x)) not in owners]
         self.run: Callable[[], None] = self._call_kernels
 
     def _call_kernels(self) -> None:
@@ -258,23 +299,33 @@ class Captured:
         waiting = [i for i in range(len(inputs)) if i not in self.changed]
         return {i for i in waiting if not np.array_equal(self.given[i], np.asarray(inputs[i]))}  # type: ignore[arg-type]
 
-    def write(self, inputs: tuple[Input, ...]) -> None:
-        """Copy in new inputs, then write what the step takes from the host."""
+    def write(self, inputs: tuple[Input, ...], values: Iterable[Any]) -> None:
+        """Copy in the inputs, and the values that come from the host."""
+        memory = kernels.active().memory
         for mine, new in zip(self.inputs, inputs, strict=True):
             if isinstance(mine, Tensor):
-                kernels.active().memory.write(mine._data, new._data)  # type: ignore[union-attr]
+                memory.write(mine._data, new._data)  # type: ignore[union-attr]
             elif mine is not None:
                 mine[...] = new
-        for write in self.trace.writes:
-            write()
+        for array, value in zip(self.trace.arrays, values, strict=True):
+            if value.shape != array.shape:
+                raise ValueError(f"from_host: a function gave {array.shape} when captured, and now {value.shape}")
+            memory.write(array, value)
+
+    def prepare(self, state: list[np.ndarray | None], inputs: tuple[Input, ...], values: list[Any]) -> None:
+        """Put everything as it was before a step on these inputs and values."""
+        self.restore(state)
+        self.write(inputs, values)
 
     def replay(self, inputs: tuple[Input, ...], tensors: list[Tensor]) -> PendingMetrics:
         """The step once more, on these inputs, and what it does to tensors besides: gradients and versions."""
-        self.write(inputs)
+        functions, arrays = self.trace.functions, self.trace.arrays
+        values = (np.asarray(f(), array.dtype) for f, array in zip(functions, arrays, strict=True))
+        self.write(inputs, values)
         self.run()
-        for tensor, gradient in zip(tensors, self.gradients, strict=True):
+        for tensor, gradient, rise in zip(tensors, self.gradients, self.rises, strict=True):
             tensor.grad = gradient
-            tensor.version += 1
+            tensor.version += rise
         return self.metrics
 
     def written(self) -> list[np.ndarray | None]:
@@ -292,8 +343,22 @@ def _on_host(x: Input) -> bool:
     return isinstance(x._data if isinstance(x, Tensor) else x, np.ndarray)
 
 
-def _is_array(x: Any) -> bool:
-    return hasattr(x, "dtype") and not isinstance(x, np.generic)
+def _is_writable(x: Any) -> bool:
+    """Whether an argument of a kernel is an array that it can write into."""
+    return (
+        hasattr(x, "dtype") and not isinstance(x, np.generic) and (not isinstance(x, np.ndarray) or x.flags.writeable)
+    )
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two functions are the same code with the same numbers and words in it, though made at different calls."""
+    if isinstance(a, MethodType) and isinstance(b, MethodType):
+        return a.__func__ is b.__func__ and a.__self__ is b.__self__
+    if isinstance(a, FunctionType) and isinstance(b, FunctionType):
+        held = [[cell.cell_contents for cell in f.__closure__ or ()] + list(f.__defaults__ or ()) for f in (a, b)]
+        return a.__code__ is b.__code__ and all(map(_alike, *held))
+    constants = int | float | str | tuple | None
+    return a == b if isinstance(a, constants) and isinstance(b, constants) else type(a) is type(b)
 
 
 def _owner(array: Any) -> Any:

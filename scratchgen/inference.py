@@ -25,9 +25,11 @@ def in_batches(
     tuple
         The results as arrays (n, ...).
     """
+    if len({len(array) for array in arrays}) != 1:
+        raise ValueError(f"in_batches: arrays of {', '.join(str(len(array)) for array in arrays)} rows")
     found = []
     with no_grad():
-        for start in range(0, len(arrays[0]), size):
+        for start in range(0, max(1, len(arrays[0])), size):  # of no rows the results have none, too
             results = function(*[Tensor(array[start : start + size], dtype=dtype) for array in arrays])
             found.append([result.data for result in results])
     return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

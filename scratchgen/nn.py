@@ -228,13 +228,14 @@ def frozen(module: Module) -> Iterator[None]:
 @contextmanager
 def evaluating(module: Module) -> Iterator[None]:
     """Inside the ``with`` block the module is in evaluation mode and no graph is built; afterwards it is as before."""
-    before = module.training
+    before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with no_grad():
             yield
     finally:
-        module.train(before)
+        for part, training in before:
+            part.training = training
 
 
 def _children(owned: Mapping[Any, Any]) -> Iterator[tuple[str, Parameter | Buffer | Module]]:

@@ -32,6 +32,11 @@ def no_grad() -> Iterator[None]:
         _recording = before
 
 
+def graphs_are_built() -> bool:
+    """Whether operations build a graph: not inside ``no_grad``."""
+    return _recording
+
+
 class Node:
     """One application of an operation: its inputs, what its backward needs, and the kernel set it computed with."""
 

@@ -538,8 +538,8 @@ rows = [("batch", "training", "factor", "state", "kernel calls", "taken from the
 for key, state in capture.states.items():
     assert isinstance(state, Captured)
     assert state.verified
-    _, [(shape, _)], constants, training_flags, _ = key
-    kind = shape[0], training_flags[0], dict(constants)["factor"]
+    ((_, shape, _),) = key.inputs
+    kind = shape[0], key.training[0], dict(key.constants)["factor"]
     rows.append(tuple(map(str, (*kind, "verified", len(state.trace.calls), len(state.trace.arrays)))))
 print_table(*rows)
 print(f"{sum(same)} of {len(same)} results equal to the eager ones\n")

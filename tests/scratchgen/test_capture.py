@@ -16,13 +16,13 @@ from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.vae import VAE, VAEConfig
-from scratchgen.nn import BatchNormDense, Dense, Sequential, flatten
+from scratchgen.nn import BatchNormDense, Buffer, Dense, Module, Sequential, flatten
 from scratchgen.optim import SGD, Adam
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.gan import GANTask, GANTraining
 from scratchgen.tasks.vae import VAETask, VAETraining
-from scratchgen.tensor import Tensor
+from scratchgen.tensor import Tensor, no_grad
 
 CONFIG = VAEConfig(17, 3, (11, 6), (7,))
 NETWORKS = {
@@ -470,3 +470,199 @@ def test_capture_counts_versions_so_that_old_graphs_are_refused(rng):
     pair(x)
     with pytest.raises(RuntimeError, match="written"):
         stale.backward()
+
+
+# ---- steps that do what a step should not ----
+
+
+class Descent(Layer):
+    """A layer whose optimizer's steps decide what the step does."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.optimizer, self.factor = SGD(self.dense, 0.1), factor
+
+    def step(self, x):
+        loss = (self.dense(x) * self.factor(self.optimizer)).sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step(loss)
+        return {"loss": loss}
+
+
+def beta_before(optimizer):
+    beta = 0.1 * optimizer.steps
+    return Tensor.wrap(from_host(lambda: beta, np.float32))
+
+
+FACTORS = {
+    "parity": lambda optimizer: 1.0 if optimizer.steps % 2 == 0 else -1.0,
+    "steps": lambda optimizer: 0.1 * optimizer.steps,
+    "a number that from_host remembers": beta_before,
+}
+
+
+@pytest.mark.parametrize("factor", FACTORS.values(), ids=FACTORS)
+def test_capture_refuses_a_step_that_reads_a_counter(rng, factor):
+    """And the very call in which it finds out does what the step does."""
+    layer, other = Descent(factor), Descent(factor)
+    with warned_once():
+        for x in rng.random((9, 5, 4), np.float32):
+            assert layer.capture(Tensor(x)).read()["loss"] == other.step(Tensor(x))["loss"].item()
+            np.testing.assert_array_equal(layer.flat.data, other.flat.data)
+    assert states(layer.capture)[-1] == REFUSED
+
+
+def test_capture_of_a_counter_inside_from_host(rng):
+    def factor(optimizer):
+        return Tensor.wrap(from_host(lambda: 0.1 * optimizer.steps, np.float32))
+
+    layer, other = Descent(factor), Descent(factor)
+    for x in rng.random((9, 5, 4), np.float32):
+        assert layer.capture(Tensor(x)).read()["loss"] == other.step(Tensor(x))["loss"].item()
+    assert states(layer.capture)[-1] == "verified"
+
+
+def test_capture_refuses_a_step_with_one_draw_less(rng):
+    """Random numbers go on as without a capture."""
+
+    def make():
+        random, seen = RandomStream(0), []
+
+        def step(x):
+            seen.append(x)
+            noise = random.normal(x.shape) if len(seen) != 3 else Tensor(np.zeros(x.shape), dtype=np.float32)
+            return {"sum": (x + noise).sum()}
+
+        return step
+
+    step, capture = make(), Capture(make())
+    with warned_once():
+        for x in rng.random((6, 5, 4), np.float32):
+            assert capture(Tensor(x)).read()["sum"] == step(Tensor(x))["sum"].item()
+
+
+def test_capture_refuses_what_is_no_input_or_metric(rng):
+    capture = Capture(lambda x: {"sum": x.sum() if isinstance(x, Tensor) else 1.0})
+    for wrong in (Tensor([1.0], requires_grad=True), Tensor([1.0], requires_grad=True) * 2.0, 3.0, np.float32(3.0)):
+        with pytest.raises(TypeError, match="takes tensors that need no gradient, NumPy arrays or None"):
+            capture(wrong)
+    with pytest.raises(TypeError, match="returns a dict of names to tensors of one element"):
+        capture(np.ones(3))
+
+
+def test_capture_from_host_of_another_shape_is_an_error(rng):
+    sizes = [2] * 5 + [1]
+    capture = Capture(
+        lambda x: {"sum": x.sum() + Tensor.wrap(from_host(lambda: np.ones(sizes.pop(0)), np.float32)).sum()}
+    )
+    for x in rng.random((5, 3), np.float32):
+        capture(Tensor(x))
+    with pytest.raises(ValueError, match=r"gave \(2,\) when captured, and now \(1,\)"):
+        capture(Tensor(x))
+
+
+def test_capture_of_parameters_that_move_into_a_buffer(rng):
+    dense, x = Dense(4, 3, np.random.default_rng(0)), Tensor(rng.random((5, 4), np.float32))
+    capture = Capture(lambda x: {"sum": dense(x).sum()}, dense)
+    for _ in range(4):
+        capture(x)
+    optimizer = SGD(dense, 0.1)
+    for _ in range(5):
+        dense(x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert capture(x).read()["sum"] == dense(x).sum().item()
+
+
+def test_capture_finds_a_buffer_written_by_python(rng):
+    class Counter(Module):
+        def __init__(self):
+            self.count = Buffer(np.zeros(1), dtype=np.float32)
+
+        def forward(self, x):
+            self.count.write(self.count._data + 1)
+            return x * self.count
+
+    counter = Counter()
+    capture = Capture(lambda x: {"sum": counter(x).sum()}, counter)
+    with warned_once():
+        for number, x in enumerate(rng.random((6, 1), np.float32), start=1):
+            assert capture(Tensor(x)).read()["sum"] == np.float32(number) * x[0]
+            assert counter.count.item() == number
+
+
+def test_capture_under_no_grad_is_another_step(rng):
+    layer = Layer()
+    for x in rng.random((6, 5, 4), np.float32):
+        layer(x)
+    with no_grad(), pytest.raises(RuntimeError, match="does not depend on anything that requires a gradient"):
+        layer(x)
+
+
+def test_capture_of_a_constant_that_cannot_be_written(rng):
+    constant = Tensor(np.ones(4), dtype=np.float32)
+    capture = Capture(lambda x: {"sum": (x * Tensor.wrap(constant.data)).sum()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # .data reads it back: this step is refused
+        for x in rng.random((5, 4), np.float32):
+            assert capture(Tensor(x)).read()["sum"] == x.sum()
+    view = constant.data
+    capture = Capture(lambda x: {"sum": (x * Tensor.wrap(view)).sum()})
+    for x in rng.random((5, 4), np.float32):
+        capture(Tensor(x))
+    assert states(capture) == ["verified"]
+
+
+def test_capture_within_a_capture(rng):
+    inner_random, random = RandomStream(0), RandomStream(1)
+    inner = Capture(lambda x: {"sum": (x + inner_random.normal(x.shape)).sum()})
+
+    def step(x):
+        first = random.normal(x.shape)
+        inner(x)
+        return {"sum": (first + random.normal(x.shape)).sum()}
+
+    expected, plain = RandomStream(1), rng.random((6, 3), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the outer step may be refused, but its numbers are right
+        capture = Capture(step)
+        for x in plain:
+            found = capture(Tensor(x)).read()["sum"]
+            assert found == pytest.approx((expected.normal((3,)).data + expected.normal((3,)).data).sum(), rel=1e-5)
+
+
+def test_capture_copied_captures_anew(rng):
+    layer = Layer()
+    for x in rng.random((6, 5, 4), np.float32):
+        layer(x)
+    other = deepcopy(layer)
+    assert other.capture.states == {}
+    for x in rng.random((6, 5, 4), np.float32):
+        assert_equal(other(x), Layer().eagerly(x))
+    assert states(other.capture)[-1] == "verified"
+
+
+def test_capture_of_a_forward_leaves_graphs_alone(rng):
+    dense = Dense(4, 3, np.random.default_rng(0))
+    capture = Capture(lambda x: {"sum": dense(x).sum()}, dense)
+    for x in rng.random((5, 5, 4), np.float32):
+        capture(Tensor(x))
+    loss = dense(Tensor(x)).sum()
+    capture(Tensor(x))
+    loss.backward()
+
+
+def test_capture_records_no_graph_that_is_walked_later(rng):
+    dense, kept = Dense(4, 3, np.random.default_rng(0)), []
+
+    def step(x):
+        kept.append(dense(x).sum())
+        return {"sum": kept[-1]}
+
+    capture = Capture(step, dense)
+    for x in rng.random((2, 5, 4), np.float32):
+        capture(Tensor(x))
+    calls = len(next(iter(capture.states.values())).trace.calls)
+    kept[-1].backward()
+    assert len(next(iter(capture.states.values())).trace.calls) == calls
