@@ -132,7 +132,7 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 @njit(**JIT)
 def softmax_cross_entropy(out, logits, labels):
-    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b) in 0..c-1."""
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b); NaN unless in 0..c-1."""
     for r in range(logits.shape[0]):
         a = logits[r]
         largest = a[0]
@@ -141,7 +141,8 @@ def softmax_cross_entropy(out, logits, labels):
         total = cast(0.0, largest)
         for i in range(a.size):
             total += vm.exp(a[i] - largest)
-        out[r] = largest - a[labels[r]] + vm.log(total)
+        inside = 0 <= labels[r] < a.size
+        out[r] = largest - a[labels[r]] + vm.log(total) if inside else cast(math.nan, total)
 
 
 @njit(**JIT)
@@ -159,7 +160,8 @@ def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
         weight = dout[r] / total
         for i in range(a.size):
             result[i] *= weight
-        result[labels[r]] -= dout[r]
+        if 0 <= labels[r] < a.size:
+            result[labels[r]] -= dout[r]
 
 
 @njit(**JIT)

@@ -124,7 +124,7 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 
 def softmax_cross_entropy(out, logits, labels):
-    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b) in 0..c-1."""
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b); NaN unless in 0..c-1."""
     launch_rows(logits.shape, _softmax_cross_entropy, out, logits, labels)
 
 
@@ -135,7 +135,8 @@ def _softmax_cross_entropy(out, logits, labels):
     largest = row_max(shared, logits, b)
     total = row_sum_exp(shared, logits, b, largest)
     if cuda.threadIdx.x == 0:
-        out[b] = largest - logits[b, labels[b]] + math.log(total)
+        inside = 0 <= labels[b] < logits.shape[1]
+        out[b] = largest - logits[b, labels[b]] + math.log(total) if inside else out.dtype.type(math.nan)
 
 
 def softmax_cross_entropy_backward(dlogits, dout, logits, labels):

@@ -48,14 +48,16 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 
 def softmax_cross_entropy(out, logits, labels):
-    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b) in 0..c-1."""
-    out[...] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b); NaN unless in 0..c-1."""
+    classes = logits.shape[1]
+    picked = logits[np.arange(len(labels)), labels.clip(0, classes - 1)]
+    out[...] = np.logaddexp.reduce(logits, axis=1) - np.where((labels >= 0) & (labels < classes), picked, np.nan)
 
 
 def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
     """dlogits (b,c) = (softmax(logits) - one_hot(labels)) dout."""
     log_probability = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
-    dlogits[...] = (np.exp(log_probability) - np.eye(logits.shape[1])[labels]) * dout[:, None]
+    dlogits[...] = (np.exp(log_probability) - (np.arange(logits.shape[1]) == labels[:, None])) * dout[:, None]
 
 
 def kl_standard_normal(out, mu, logvar):

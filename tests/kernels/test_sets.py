@@ -330,3 +330,18 @@ def test_the_memory_of_a_host():
         np.testing.assert_array_equal(out, x[[1, 0, 1]])
         memory.add_at(x, np.array([0, 0]), np.ones((2, 3)))
         np.testing.assert_array_equal(x, [[2, 3, 4], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cross_entropy_of_labels_out_of_range_is_nan_and_writes_nothing_else(kernel_set, dtype):
+    """A replayed step does not look at its labels before: they must do no harm."""
+    labels, logits = np.array([-1, 1, 3, 10**6, -(10**6)]), np.ones((5, 3), dtype)
+    out, fenced = np.zeros(5, dtype), np.full((7, 3), 7, dtype)
+    kernel_set.losses.softmax_cross_entropy(out, logits, labels)
+    np.testing.assert_array_equal(np.isnan(out), [True, False, True, True, True])
+    assert out[1] == pytest.approx(np.log(3), rel=1e-6)
+    kernel_set.losses.softmax_cross_entropy_backward(fenced[1:6], np.ones(5, dtype), logits, labels)
+    np.testing.assert_allclose(fenced[[1, 3, 4, 5]], 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(fenced[2], [1 / 3, -2 / 3, 1 / 3], rtol=1e-6)
+    assert (fenced[[0, 6]] == 7).all()
