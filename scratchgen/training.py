@@ -7,6 +7,9 @@
 
 Everything that happens is a function of the seed and of what the checkpoint holds, so that a run which was killed and
 resumed ends with the same bits as one that was not.
+
+A loss that is not finite changes no parameters: the optimizer is given it and skips the update (``optim``). Metrics are
+read every 20 steps, and then the trainer raises ``NotFinite``, naming the step; what came after it is never saved.
 """
 
 import json
