@@ -32,19 +32,19 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
+def test_documents_link_to_files_that_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", page.read_text())
     targets = [link or source for link, source in links]
     assert [target for target in targets if not target.startswith("http") and not (page.parent / target).exists()] == []
 
 
-def test_files_named_in_contributing_exist() -> None:
+def test_contributing_names_files_that_exist() -> None:
     names = re.findall(r"`((?:kernels|scratchgen|tests|demos)/[\w/.]+)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert len(names) > 10
     assert [name for name in names if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
-def test_readme_minutes_are_honest() -> None:
+def test_readme_minutes_follow_from_line_counts() -> None:
     """Each row's minutes are its files' lines at a stated pace, and each path takes no longer than it says."""
     paths = re.findall(r"\*\*The \w+, in (an|two|three) hours?\*\*\n\n(.*?)\n\n", README, re.DOTALL)
     assert [hours for hours, _ in paths] == ["an", "two", "three"]
@@ -85,7 +85,7 @@ def test_ledger_entry_resolves(row: list[str]) -> None:
         assert (ROOT / "demos" / link).exists()
 
 
-def test_every_cited_item_of_the_lecture_has_a_row() -> None:
+def test_ledger_has_a_row_for_every_cited_item() -> None:
     folders = [ROOT / name for name in ("scratchgen", "kernels", "demos", "tests")]
     texts = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md")]
     cited = {

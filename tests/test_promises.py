@@ -33,7 +33,7 @@ def test_iwae_reaches_its_likelihood_in_ten_minutes(tmp_path):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_gan_draws_every_class_legibly(tmp_path, seed):
+def test_gan_draws_every_class_legibly(tmp_path, seed):
     summary = trained("gan", "mlp", tmp_path, seed=seed)
     test = summary["test"]
     assert test["judge_accuracy"] >= 0.98
@@ -44,21 +44,21 @@ def test_the_gan_draws_every_class_legibly(tmp_path, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_codes_are_hardly_told_from_their_prior(tmp_path, seed):
+def test_aae_codes_are_hardly_told_from_their_prior(tmp_path, seed):
     test = trained("aae", "gaussian", tmp_path, seed=seed)["test"]
     assert test["fresh_discriminator_bce"] >= 0.65
     assert test["mmd"] <= 0.1 * 0.22  # a tenth of the same autoencoder's without adversary: see lesson 10
     assert test["reconstruction_mse"] <= 0.05
 
 
-def test_each_class_takes_its_own_petal(tmp_path):
+def test_aae_gives_each_class_its_own_petal(tmp_path):
     assert trained("aae", "mixture", tmp_path)["test"]["own_region"] >= 0.95
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_each_class_takes_its_own_stretch_of_the_roll(tmp_path, seed):
+def test_aae_gives_each_class_its_own_stretch_of_the_roll(tmp_path, seed):
     assert trained("aae", "swiss-roll", tmp_path, seed=seed)["test"]["own_region"] >= 0.95
 
 
-def test_a_thousand_labels_are_enough(tmp_path):
+def test_aae_classifies_well_with_a_thousand_labels(tmp_path):
     assert trained("aae", "semi-supervised", tmp_path)["test"]["error_rate"] <= 0.06

@@ -99,12 +99,12 @@ def test_optimizers_agree_over_many_steps(name, dtype):
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, guarded, _) in STEPS.items() if guarded])
-def test_nothing_is_updated_where_the_guard_is_not_finite(name):
+def test_optimizers_update_nothing_where_the_guard_is_not_finite(name):
     assert_guarded(kernels.cuda, name, LONG)  # more than the grid has threads
 
 
 @pytest.mark.parametrize("name", ["reductions.sum_axis", "reductions.sum_squares", "dense.dense_activation_backward"])
-def test_the_same_bits_each_time(name):
+def test_kernels_give_the_same_bits_each_time(name):
     """Where several blocks share a sum."""
     rng = np.random.default_rng(0)
     shapes = {
@@ -124,7 +124,7 @@ def test_the_same_bits_each_time(name):
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "softplus", "elu", "gelu"])
-def test_large_numbers_do_not_overflow(name):
+def test_activations_do_not_overflow(name):
     x = np.array([-800.0, -90.0, 0.0, 90.0, 800.0])
     out, expected = to_device(np.full(5, np.nan)), np.empty(5)
     kernel(kernels.cuda, f"elementwise.{name}")(out, to_device(x))
@@ -133,7 +133,7 @@ def test_large_numbers_do_not_overflow(name):
 
 
 @pytest.mark.parametrize("name", ["logsumexp", "softmax"])
-def test_rows_of_large_numbers(name):
+def test_logsumexp_and_softmax_take_large_numbers(name):
     x = np.array([[1000.0, 999.0, -1000.0], [-1000.0, -1001.0, -999.5]])
     shape = (2,) if name == "logsumexp" else (2, 3)
     out, expected = to_device(np.full(shape, np.nan)), np.empty(shape)
@@ -143,7 +143,7 @@ def test_rows_of_large_numbers(name):
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh", "softplus", "elu", "gelu", "exp", "log", "sqrt", "square"])
-def test_nan_stays_nan(name):
+def test_elementwise_kernels_keep_nan(name):
     out = to_device(np.zeros(1))
     kernel(kernels.cuda, f"elementwise.{name}")(out, to_device(np.array([np.nan])))
     assert np.isnan(to_host(out)).all()

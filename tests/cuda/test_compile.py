@@ -133,13 +133,13 @@ def assembly(name, types):
     return {target: library.get_asm_str(cc=target) for target in TARGETS}
 
 
-def test_every_kernel_is_launched_by_a_public_function(recorded):
+def test_kernels_are_all_launched_by_public_functions(recorded):
     assert KERNELS
     launched = {dispatcher for dispatcher, _ in recorded}
     assert {name for name, dispatcher in KERNELS.items() if dispatcher not in launched} == set()
 
 
-def test_small_grids_warn_of_nothing():
+def test_kernel_with_a_small_grid_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert KERNELS["elementwise._add"][1, 32]

@@ -59,7 +59,7 @@ def of_host(values):
     return DeviceArray.from_host(np.asarray(values, np.float32))
 
 
-def test_a_graph_does_what_its_launches_do(graph_of):
+def test_captured_graph_does_what_its_launches_do(graph_of):
     x, total, doubled = of_host(np.arange(100)), of_host([[0]]), of_host(np.zeros(100))
 
     def run():
@@ -79,7 +79,7 @@ def test_a_graph_does_what_its_launches_do(graph_of):
         assert graph.events[3:] == 3 * ["launch into stream"]
 
 
-def test_memory_in_passing_is_the_graphs_own(graph_of):
+def test_captured_graph_has_memory_of_its_own(graph_of):
     used = []
 
     def run():
@@ -104,7 +104,7 @@ def test_memory_in_passing_is_the_graphs_own(graph_of):
         lambda x: kernels.find("cuda").memory.write(x, np.ones(3)),
     ],
 )
-def test_a_copy_is_refused_and_the_launches_stay(graph_of, harm):
+def test_captured_refuses_copies_and_keeps_the_launches(graph_of, harm):
     x = of_host(np.ones(3))
 
     def run():
@@ -118,7 +118,7 @@ def test_a_copy_is_refused_and_the_launches_stay(graph_of, harm):
     assert DeviceArray.from_host(np.ones(3)).shape == (3,)  # the door is open again
 
 
-def test_a_driver_that_makes_none(monkeypatch):
+def test_captured_keeps_the_launches_where_no_graph_is_made(monkeypatch):
     def no_graph():
         raise OSError("no such driver")
 

@@ -18,7 +18,7 @@ GRADCHECK = sys.modules[check_operation.__module__]  # in the package, a functio
 
 
 @pytest.mark.parametrize(("op", "case", "position"), DIFFERENTIABLE)
-def test_every_mutant_is_caught(op, case, position, monkeypatch):
+def test_check_operation_catches_every_mutant(op, case, position, monkeypatch):
     monkeypatch.setattr(
         GRADCHECK, "TABLE_ELEMENTS", 0
     )  # of each wrong gradient, for to look at one takes four forwards

@@ -73,7 +73,7 @@ def normal(shape, dtype):
 @every_rung
 @both_dtypes
 @pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
-def test_every_rung_multiplies(product, dtype, shape):
+def test_ladder_products_match_numpy(product, dtype, shape):
     check(product, *normal(shape, dtype))
 
 
@@ -81,14 +81,14 @@ def test_every_rung_multiplies(product, dtype, shape):
 @both_dtypes
 @pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
 @pytest.mark.parametrize("count", [1, 10_000], ids=["large tiles", "small tiles and shares"])
-def test_products_that_train(product, turn_a, turn_b, dtype, shape, count, monkeypatch):
+def test_matmul_and_its_transposes_match_numpy(product, turn_a, turn_b, dtype, shape, count, monkeypatch):
     monkeypatch.setattr(products, "multiprocessors", lambda: count)
     check(product, *normal(shape, dtype), turn_a, turn_b)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *EMPTY], ids=str)
 @pytest.mark.parametrize("count", [1, 10_000], ids=["large tiles", "small tiles and shares"])
-def test_a_product_with_bias_and_activation(shape, count, monkeypatch):
+def test_dense_adds_its_bias_and_applies_its_activation(shape, count, monkeypatch):
     monkeypatch.setattr(products, "multiprocessors", lambda: count)
     x, w = normal(shape, np.float32)
     b = np.linspace(-1, 1, w.shape[1], dtype=np.float32)
@@ -101,7 +101,7 @@ def test_a_product_with_bias_and_activation(shape, count, monkeypatch):
 
 @pytest.mark.parametrize("product", [*products.LADDER, products.matmul], ids=lambda product: product.__name__)
 @both_dtypes
-def test_matrices_that_begin_within_sixteen_bytes(product, dtype):
+def test_products_take_matrices_that_are_not_aligned(product, dtype):
     """As a parameter does in the flat buffer of all: rows of whole fours, but none at a multiple of 16 bytes."""
 
     def shifted(values):
@@ -117,7 +117,7 @@ def test_matrices_that_begin_within_sixteen_bytes(product, dtype):
 
 
 @every_product
-def test_the_same_bits_each_time_when_terms_are_shared(product, turn_a, turn_b, monkeypatch):
+def test_products_give_the_same_bits_when_terms_are_shared(product, turn_a, turn_b, monkeypatch):
     monkeypatch.setattr(products, "multiprocessors", lambda: 10_000)
     m, k, n = SMALL + 1, 5 * products.FEWEST_TERMS, SMALL
     assert products._terms_a_share(m, n, k) < k
@@ -134,7 +134,7 @@ def test_the_same_bits_each_time_when_terms_are_shared(product, turn_a, turn_b, 
 
 @pytest.mark.parametrize("count", [1, 3, 132])
 @pytest.mark.parametrize("shape", [*SHAPES, *EMPTY, (128, 784, 400), (128, 400, 20), (784, 128, 400)], ids=str)
-def test_shares_are_whole_tiles_and_cover_all_terms(shape, count, monkeypatch):
+def test_terms_a_share_are_whole_tiles_and_cover_all(shape, count, monkeypatch):
     monkeypatch.setattr(products, "multiprocessors", lambda: count)
     m, k, n = shape
     terms = products._terms_a_share(m, n, k)
@@ -147,7 +147,7 @@ def test_shares_are_whole_tiles_and_cover_all_terms(shape, count, monkeypatch):
 
 @pytest.mark.parametrize("product", [*products.LADDER, products.matmul], ids=lambda product: product.__name__)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_nan_and_infinity_pass_through_a_factor_of_zero(product, bad):
+def test_products_pass_nan_and_infinity_through_a_factor_of_zero(product, bad):
     m, k, n, i, p = 6, 9, 7, 5, 8
     zeros_a, zeros_b = np.zeros((m, k), np.float32), np.zeros((k, n), np.float32)
     a, b, out = zeros_a.copy(), zeros_b.copy(), to_device(np.empty((m, n), np.float32))
@@ -164,13 +164,13 @@ def test_nan_and_infinity_pass_through_a_factor_of_zero(product, bad):
     [((3, 4), (3, 5), (6, 4)), ((2, 4), (3, 5), (5, 4)), ((3, 6), (3, 5), (5, 4))],
     ids=["k", "m", "n"],
 )
-def test_shapes_that_do_not_fit_are_refused(product, shapes):
+def test_products_refuse_shapes_that_do_not_fit(product, shapes):
     out, a, b = (to_device(np.ones(shape, np.float32)) for shape in shapes)
     with pytest.raises(ValueError, match="a product needs out"):
         product(out, a, b)
 
 
-def test_the_ladder_holds_every_rung():
+def test_ladder_holds_every_product():
     assert {rung.__name__ for rung in products.LADDER} == {n for n in dir(products) if n.startswith("product_")}
 
 
@@ -179,5 +179,5 @@ def test_the_ladder_holds_every_rung():
 @pytest.mark.parametrize(
     "shape", [(128, 784, 400), (400, 128, 784), (128, 400, 20), (1024, 1024, 1024), (2050, 2051, 2049)], ids=str
 )
-def test_sizes_of_training(product, turn_a, turn_b, shape):
+def test_products_match_numpy_at_sizes_of_training(product, turn_a, turn_b, shape):
     check(product, *normal(shape, np.float32), turn_a, turn_b)

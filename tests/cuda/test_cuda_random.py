@@ -33,7 +33,7 @@ def test_uniform_has_the_references_bits(dtype, shape):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_normal_is_the_references(dtype, shape):
+def test_normal_matches_the_reference(dtype, shape):
     expected = np.empty(shape, dtype)
     reference.random.normal(expected, KEY)
     np.testing.assert_allclose(drawn("normal", shape, dtype), expected, rtol=0, atol=12 * np.finfo(dtype).eps)
@@ -46,6 +46,6 @@ def test_uniform_begins_with_the_published_words():
 
 
 @pytest.mark.parametrize("draw", ["uniform", "normal"])
-def test_draws_take_a_key_that_lies_on_the_device(draw):
+def test_uniform_and_normal_take_a_key_on_the_device(draw):
     key = to_device(np.array([KEY]))
     np.testing.assert_array_equal(drawn(draw, 9, np.float32, key), drawn(draw, 9, np.float32))

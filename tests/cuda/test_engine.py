@@ -74,7 +74,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_device_array_does_as_numpys(view, dtype, rng):
+def test_device_array_acts_like_numpy(view, dtype, rng):
     x = rng.standard_normal((4, 3, 5)).astype(dtype)
     found, wanted = view(to_device(x)), np.asarray(view(x))
     assert isinstance(found, DeviceArray)
@@ -242,7 +242,7 @@ def assert_the_same(state, expected, metrics, wanted):
 
 
 @pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
-def test_train_step_is_the_references(make):
+def test_train_step_matches_the_reference(make):
     state, _, metrics, _ = trained(make, "cuda", 2)
     expected, _, wanted, _ = trained(make, "reference", 2)
     assert_the_same(state, expected, metrics, wanted)
@@ -341,7 +341,7 @@ def test_capture_reads_nothing_back_in_a_replay(make, written, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [3, 2**14 + 1, 2**22], ids=["few", "more than 64 KB", "16 MB"])
-def test_write_keeps_its_place_among_launches_and_what_it_was_given(size):
+def test_write_keeps_its_place_among_launches_and_copies_its_values(size):
     """It comes after what was launched before it, and takes its values over before the host may change them."""
     if SIMULATED:
         size = min(size, 2**14 + 1)
@@ -372,7 +372,7 @@ def test_write_leaves_an_array_where_it_is(rng):
     np.testing.assert_array_equal(to_host(rows), x[[0, 0, 1]])
 
 
-def test_load_state_dict_takes_a_state_on():
+def test_load_state_dict_restores_a_state_on_the_device():
     state, *_ = trained(vae, "cuda", 1)
     with kernels.use("cuda"):
         other = vae()
@@ -381,7 +381,7 @@ def test_load_state_dict_takes_a_state_on():
         np.testing.assert_array_equal(array, state[name])
 
 
-def test_evaluate_is_the_references():
+def test_evaluate_matches_the_reference():
     rng = np.random.default_rng(0)
     split = Split(rng.random((5, 11), np.float32), np.arange(5))
     found = []
@@ -434,7 +434,7 @@ def computed_by_reference(monkeypatch):
 
 @pytest.mark.skipif(not SIMULATED, reason="a GPU computes itself")
 @pytest.mark.parametrize("model", TINIES)
-def test_runs_from_beginning_to_end(model, computed_by_reference, monkeypatch, tmp_path):
+def test_runs_train_resume_and_sample_on_the_device(model, computed_by_reference, monkeypatch, tmp_path):
     """Training, stopping and going on, evaluation and figures, of which each gets arrays of the host."""
     use_tiny(monkeypatch.setattr)
     config = replace(TINIES[model], epochs=1, kernels="cuda")
@@ -453,7 +453,7 @@ def test_runs_from_beginning_to_end(model, computed_by_reference, monkeypatch, t
 
 
 @pytest.mark.skipif(SIMULATED, reason="the simulator would take days")
-def test_runs_of_five_epochs_are_the_cpus(tmp_path):
+def test_runs_of_five_epochs_match_the_cpu(tmp_path):
     """In float32 and from one seed, every epoch's losses are within half a percent of each other."""
     config, histories = replace(RECIPES["vae"].configs["pytorch-example"], data="strokes", epochs=5), []
     for kernel_set in ("cuda", "cpu"):
@@ -465,6 +465,6 @@ def test_runs_of_five_epochs_are_the_cpus(tmp_path):
             assert found[split]["neg_elbo"] == pytest.approx(expected[split]["neg_elbo"], rel=0.005)
 
 
-def test_profile_of_launches_is_refused(capsys):
+def test_profile_refuses_the_cuda_kernels(capsys):
     assert cli.main(["profile", "vae", "--kernels", "cuda"]) == 2
     assert "run asynchronously" in capsys.readouterr().err

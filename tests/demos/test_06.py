@@ -61,7 +61,7 @@ def test_quadrature_equals_the_closed_forms_of_a_linear_gaussian_model(demo):
     np.testing.assert_allclose(kl, 0.2**2 * precision / 2, rtol=1e-9)  # of normals that differ in the mean
 
 
-def test_every_bound_is_log_p_when_the_encoder_is_the_posterior(demo):
+def test_bounds_equal_log_p_when_the_encoder_is_the_posterior(demo):
     model, _, _ = linear_gaussian(demo, shift=0.0)
     x = np.random.default_rng(2).normal(size=(7, 2))
     log_p, kl = demo.quadrature(model, x)
@@ -71,7 +71,7 @@ def test_every_bound_is_log_p_when_the_encoder_is_the_posterior(demo):
     np.testing.assert_allclose(errors, 0, atol=1e-12)
 
 
-def test_the_bounds_rise_with_k_at_every_point_and_stay_below_log_p(demo):
+def test_bounds_rise_with_k_and_stay_below_log_p(demo):
     model, _, _ = linear_gaussian(demo, shift=0.2)
     x = np.random.default_rng(4).normal(size=(20, 2))
     log_p, kl = demo.quadrature(model, x)
@@ -81,7 +81,7 @@ def test_the_bounds_rise_with_k_at_every_point_and_stay_below_log_p(demo):
     assert (np.abs(log_p - estimates[0] - kl) <= 5 * errors[0]).all()  # the gap of the ELBO
 
 
-def test_the_data_lie_about_their_curve_as_wide_as_the_ledger_says(demo):
+def test_draw_data_spreads_about_its_curve_as_the_ledger_says(demo):
     x, z = demo.draw_data(100_000, np.random.default_rng(6))
     curve = np.sqrt(z) * np.exp(1j * np.pi * z / 4)
     noise = (x[:, 0] + 1j * x[:, 1] - curve) / (0.1 * z**2)
@@ -89,7 +89,7 @@ def test_the_data_lie_about_their_curve_as_wide_as_the_ledger_says(demo):
     np.testing.assert_allclose([z.min(), z.mean(), z.max()], [0, 0.5, 1], atol=0.01)
 
 
-def test_noise_across_and_along_a_straight_line(demo):
+def test_learned_noise_is_exact_for_a_straight_line(demo):
     model, sd, _ = linear_gaussian(demo, shift=0.0)
     across, along = demo.learned_noise(model, np.zeros(1))
     normal, tangent = np.array([0.5, 0.8]), np.array([0.8, -0.5])
@@ -97,7 +97,7 @@ def test_noise_across_and_along_a_straight_line(demo):
     np.testing.assert_allclose(along[0] ** 2, (tangent**2 * sd**2).sum() / (tangent**2).sum(), rtol=1e-6)
 
 
-def test_the_printed_bounds_are_in_order(table):
+def test_lesson_06_prints_bounds_in_order(table):
     got = {name: float(value) for name, value in table[0].items() if name != "what"}
     log_p, chance = got["mean log p(x), by quadrature"], 5 * got["standard error of mean L_1000"] + 1e-4
     bounds = [got["mean ELBO = L_1"], got["mean L_10"], got["mean L_100"], got["mean L_1000"]]
@@ -110,10 +110,10 @@ def test_the_printed_bounds_are_in_order(table):
     assert got["p(x) summed over the figure"] == pytest.approx(1, abs=0.01)
 
 
-def test_the_printed_sigma_grows_with_z(table):
+def test_lesson_06_prints_a_sigma_that_grows_with_z(table):
     assert float(table[0]["rank correlation of sigma with z"]) > 0.9
     assert 0.4 < float(table[0]["sigma across the curve on 0.1 z², slope"]) < 1.1
 
 
-def test_the_last_line_is_the_figure(table):
+def test_lesson_06_ends_with_its_figure(table):
     assert table[1].read_bytes().startswith(b"\x89PNG")

@@ -42,7 +42,7 @@ def table(tmp_path_factory):
 # ---- the best discriminator ----
 
 
-def test_the_value_of_the_best_discriminator_is_the_divergence(demo):
+def test_best_discriminator_has_the_divergence_as_its_value(demo):
     p, q = demo.normal_density(demo.GRID), demo.normal_density(demo.GRID, 0.7, 1.8)
     x = np.random.default_rng(0).normal(-1, 1, 400_000)
     y = np.random.default_rng(1).normal(0.7, 1.8, 400_000)
@@ -53,7 +53,7 @@ def test_the_value_of_the_best_discriminator_is_the_divergence(demo):
     assert value == pytest.approx(-np.log1p(ratio[0]).mean() - np.log1p(1 / ratio[1]).mean(), abs=0.005)
 
 
-def test_no_other_discriminator_has_a_higher_value(demo):
+def test_best_discriminator_has_the_highest_value(demo):
     p, q = demo.normal_density(demo.GRID), demo.normal_density(demo.GRID, 0.7, 1.8)
     best = demo.best_discriminator(p, q)
     value = demo.game_value(best, p, q, demo.SPACING)
@@ -61,7 +61,7 @@ def test_no_other_discriminator_has_a_higher_value(demo):
         assert demo.game_value(np.clip(best + shift, 0, 1), p, q, demo.SPACING) < value - 1e-4
 
 
-def test_the_divergence_at_its_two_ends(demo):
+def test_jensen_shannon_is_exact_for_equal_and_disjoint_densities(demo):
     p, far = demo.normal_density(demo.GRID, -7, 0.5), demo.normal_density(demo.GRID, 7, 0.5)
     assert demo.jensen_shannon(p, p, demo.SPACING) == pytest.approx(0, abs=1e-12)
     assert demo.jensen_shannon(p, far, demo.SPACING) == pytest.approx(np.log(2), abs=1e-12)
@@ -70,7 +70,7 @@ def test_the_divergence_at_its_two_ends(demo):
 # ---- the product ----
 
 
-def test_no_other_discriminator_has_a_higher_product_by_brute_force(demo):
+def test_best_threshold_has_the_highest_product_by_brute_force(demo):
     # Densities constant on five pieces: D at k/6 all over a piece is worth as much as D at 1 on k of its six points.
     rng = np.random.default_rng(2)
     choices = np.array(list(itertools.product(np.linspace(0, 1, 7), repeat=5)))
@@ -85,14 +85,14 @@ def test_no_other_discriminator_has_a_higher_product_by_brute_force(demo):
         assert ratio == pytest.approx((mean @ p) / (1 - mean @ q), rel=1e-9)
 
 
-def test_the_best_threshold_between_equal_normals_lies_in_the_middle(demo):
+def test_best_threshold_between_equal_normals_lies_in_the_middle(demo):
     p, q = demo.normal_density(demo.GRID, -1), demo.normal_density(demo.GRID, 1)
     d, ratio = demo.best_threshold(p, q, demo.SPACING)
     assert ratio == pytest.approx(1, abs=0.01)
     assert demo.product_value(d, p, q, demo.SPACING) == pytest.approx(NORMAL.cdf(1) ** 2, abs=1e-5)
 
 
-def test_sorting_a_batch_is_lost_on_the_logarithms_but_not_on_the_product(demo):
+def test_criterion_loss_depends_on_order_for_the_product_only(demo):
     rng = np.random.default_rng(3)
     real, fake = rng.normal(size=(2, 2, 50, 1))
 
@@ -107,7 +107,7 @@ def test_sorting_a_batch_is_lost_on_the_logarithms_but_not_on_the_product(demo):
 # ---- the networks and their gradients ----
 
 
-def test_criteria_are_the_sums_over_seeds_of_the_batch_means(demo):
+def test_criterion_loss_sums_batch_means_over_seeds(demo):
     real, fake = np.random.default_rng(4).normal(size=(2, 3, 50, 1))
     d, e = 1 / (1 + np.exp(-real)), 1 / (1 + np.exp(-fake))
     logarithms = -(np.log(d) + np.log(1 - e)).mean(axis=1).sum()
@@ -116,7 +116,7 @@ def test_criteria_are_the_sums_over_seeds_of_the_batch_means(demo):
     assert demo.criterion_loss("product", Tensor(real), Tensor(fake)).item() == pytest.approx(product, rel=1e-12)
 
 
-def test_a_clipped_tanh_is_a_probability_with_logits(demo):
+def test_game_probability_is_a_clipped_tanh(demo):
     game = demo.Game(demo.SOURCE, [0])
     x = np.linspace(-5, 5, 41)
     raw = np.tanh(game.discriminators(Tensor(x[None, :, None])).data[0, :, 0])
@@ -125,7 +125,7 @@ def test_a_clipped_tanh_is_a_probability_with_logits(demo):
 
 
 @pytest.mark.parametrize("variant", ["SOURCE", "LECTURE", "IMPROVED"])
-def test_a_seed_does_not_feel_the_others(demo, variant):
+def test_game_plays_each_seed_independently(demo, variant):
     setup = replace(getattr(demo, variant), steps=20, pretraining=20)
     together, alone = demo.Game(setup, [3, 4]).play(), demo.Game(setup, [4]).play()
     np.testing.assert_allclose(together.samples(50)[1], alone.samples(50)[0], rtol=1e-9)
@@ -133,11 +133,11 @@ def test_a_seed_does_not_feel_the_others(demo, variant):
     assert abs(together.samples(50)[0] - together.samples(50)[1]).max() > 0.1
 
 
-def test_the_gradient_of_a_shared_discriminator_is_the_sum_of_two(demo):
+def test_shared_gradient_difference_is_zero(demo):
     assert demo.shared_gradient_difference(5) == 0.0
 
 
-def test_gradients_of_the_objectives_are_finite_differences(demo):
+def test_objective_gradients_match_finite_differences(demo):
     a, h = np.linspace(-4, 4, 9), 1e-5
     found = demo.objective_gradients(a)
     objectives = {
@@ -155,7 +155,7 @@ def test_gradients_of_the_objectives_are_finite_differences(demo):
 # ---- the measure, and what is printed ----
 
 
-def test_wasserstein_of_moved_and_stretched_normals(demo):
+def test_wasserstein_is_exact_for_moved_and_stretched_normals(demo):
     quantiles = np.array([NORMAL.inv_cdf((i + 0.5) / 10_000) for i in range(10_000)])
     shuffled = np.random.default_rng(6).permutation(quantiles)
     assert demo.wasserstein(shuffled - 1) == pytest.approx(0, abs=1e-12)
@@ -169,7 +169,7 @@ def test_good_asks_for_mean_and_sd_and_distance(demo):
     assert demo.good(score).tolist() == [True, False, False, False]
 
 
-def test_the_printed_exact_figures(table):
+def test_lesson_08_prints_the_exact_figures(table):
     got = table[0]
     assert float(got["|V(D*) + log 4 - 2 JSD|, by quadrature"]) < 1e-5
     assert float(got["V(D*) where p = q"]) == pytest.approx(-np.log(4), abs=1e-6)
@@ -178,7 +178,7 @@ def test_the_printed_exact_figures(table):
         assert float(got[f"|gradient| of {objective}, error"]) < 1e-12
 
 
-def test_the_printed_discriminators(table):
+def test_lesson_08_prints_discriminators_near_their_optima(table):
     got = table[0]
     assert float(got["mean |D - D*|, D trained by logarithms"]) < 0.03
     assert float(got["mean |D - D*|, D trained by the product"]) > 0.1
@@ -192,7 +192,7 @@ def test_the_printed_discriminators(table):
     assert undecided[2] < 0.1
 
 
-def test_the_printed_samples_of_the_improved_set_up(table):
+def test_lesson_08_prints_improved_samples_near_the_data(table):
     low, high = map(float, table[0]["improved, mean of the samples"].split(" to "))
     assert -1.5 < low <= high < -0.5
     low, high = map(float, table[0]["improved, sd of the samples"].split(" to "))
@@ -200,7 +200,7 @@ def test_the_printed_samples_of_the_improved_set_up(table):
     assert float(table[0]["improved, W1"].split(" to ")[1]) < 0.5
 
 
-def test_the_last_lines_are_the_figure_and_the_animation(table):
+def test_lesson_08_ends_with_its_figure_and_animation(table):
     picture, animation = table[1]
     assert picture.read_bytes().startswith(b"\x89PNG")
     with Image.open(animation) as film:

@@ -49,7 +49,7 @@ def engine_cell():
     return cell
 
 
-def test_the_engine_has_at_most_150_lines_blank_ones_and_docstrings_included():
+def test_arrays_engine_has_at_most_150_lines():
     assert "class Tensor" in engine_cell()
     assert "def gradients" in engine_cell()
     assert len(engine_cell().rstrip().splitlines()) <= 150
@@ -116,7 +116,7 @@ def complex_step(function, arrays, directions, h=1e-30):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_first_and_second_derivatives_of_each_operation(lesson, rng, name):
+def test_gradients_give_first_and_second_derivatives_of_each_operation(lesson, rng, name):
     a, b, u, v, w, x = rng.standard_normal((6, 4, 3))
     ours, operation = Ours(lesson), OPERATIONS[name]
     cotangent = rng.standard_normal(operation(Plain, a, b).shape)
@@ -140,7 +140,7 @@ def test_first_and_second_derivatives_of_each_operation(lesson, rng, name):
 
 
 @given(mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3), st.integers(0, 2**32))
-def test_gradients_of_broadcast_operands(lesson, shapes, seed):
+def test_gradients_of_broadcast_operands_match_the_complex_step(lesson, shapes, seed):
     rng = np.random.default_rng(seed)
     a, b = (rng.standard_normal(shape) for shape in shapes.input_shapes)
     u, v = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
@@ -156,7 +156,7 @@ def test_gradients_of_broadcast_operands(lesson, shapes, seed):
     assert lesson.inner(found, (u, v)).data == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_relu_and_its_derivative_of_0_at_0(lesson):
+def test_relu_has_derivative_0_at_0(lesson):
     x = lesson.Tensor([-2.0, 0.0, 3.0])
     y = lesson.relu(x) * x
     (g,) = lesson.gradients(y.sum(), [x])
@@ -167,7 +167,7 @@ def test_relu_and_its_derivative_of_0_at_0(lesson):
 # ---- gradients ----
 
 
-def test_tensors_that_are_used_twice(lesson):
+def test_gradients_count_both_uses_of_a_tensor(lesson):
     a = lesson.Tensor(3.0)
     b = a + a
     c = b * b
@@ -176,14 +176,14 @@ def test_tensors_that_are_used_twice(lesson):
     assert lesson.gradients(of_a, [a])[0].data == 8
 
 
-def test_what_the_output_does_not_depend_on_has_the_gradient_0(lesson):
+def test_gradients_are_0_for_inputs_without_influence(lesson):
     a, b = lesson.Tensor(np.ones((2, 3))), lesson.Tensor(np.ones(4))
     found = lesson.gradients((a * a).sum(), [b, a])
     assert found[0].data.tolist() == [0] * 4
     assert found[1].data.tolist() == [[2] * 3] * 2
 
 
-def test_no_vjp_is_called_whose_result_no_input_needs(lesson):
+def test_gradients_call_only_the_vjps_they_need(lesson):
     def refuse(g, out):
         raise AssertionError("an unnecessary VJP")
 
@@ -193,13 +193,13 @@ def test_no_vjp_is_called_whose_result_no_input_needs(lesson):
     assert lesson.gradients(product * constant, [a])[0].data == 80
 
 
-def test_an_output_of_several_numbers_is_refused(lesson):
+def test_gradients_refuse_an_output_of_several_numbers(lesson):
     a = lesson.Tensor(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"\(2, 3\); take a sum first"):
         lesson.gradients(a * a, [a])
 
 
-def test_depth_is_free_also_for_second_derivatives(lesson):
+def test_gradients_of_both_orders_have_no_depth_limit(lesson):
     x = y = lesson.Tensor(0.5)
     for _ in range(20_000):
         y = y * 1.0001
@@ -210,7 +210,7 @@ def test_depth_is_free_also_for_second_derivatives(lesson):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
-def test_derivatives_at_0_are_the_coefficients_of_taylor_series(lesson, order):
+def test_derivative_at_0_gives_the_taylor_coefficients(lesson, order):
     at_0 = {
         "tanh": (lesson.tanh, [1, 0, -2, 0, 16]),
         "exp": (lesson.exp, [1, 1, 1, 1, 1]),
@@ -223,7 +223,7 @@ def test_derivatives_at_0_are_the_coefficients_of_taylor_series(lesson, order):
         assert got.tolist() == pytest.approx([expected[order - 1]] * 2, abs=1e-12)
 
 
-def test_the_hessian_of_logistic_regression(lesson, rng):
+def test_hessian_vector_product_is_exact_for_logistic_regression(lesson, rng):
     points, labels = lesson.scalars.two_moons(30, rng)
     parameters = [lesson.Tensor(rng.standard_normal((2, 1))), lesson.Tensor(rng.standard_normal(1))]
     loss = lesson.mean_loss(parameters, points, labels)
@@ -236,7 +236,7 @@ def test_the_hessian_of_logistic_regression(lesson, rng):
     np.testing.assert_allclose(got, hessian @ np.append(*vector), rtol=1e-12)
 
 
-def test_graphs_are_freed_without_the_garbage_collector(lesson, rng):
+def test_graph_is_freed_without_the_garbage_collector(lesson, rng):
     points, labels = lesson.scalars.two_moons(10, rng)
     parameters = lesson.initial_parameters((2, 3, 1), rng)
     gc.collect()
@@ -253,7 +253,7 @@ def test_graphs_are_freed_without_the_garbage_collector(lesson, rng):
 # ---- WGAN-GP ----
 
 
-def test_the_loss_of_a_linear_critic_and_its_gradient(lesson, rng):
+def test_critic_loss_and_its_gradient_are_exact_for_linear_critics(lesson, rng):
     x, y, epsilon = lesson.draw_batch(50, rng)
     difference = y.mean() - x.mean()
     for w in (0.3, -0.4, 1.5, -2.0):
@@ -266,7 +266,7 @@ def test_the_loss_of_a_linear_critic_and_its_gradient(lesson, rng):
             assert of_bias.data.item() == pytest.approx(0, abs=1e-12)
 
 
-def test_the_penalty_is_taken_between_data_and_samples(lesson, rng):
+def test_critic_loss_takes_its_penalty_between_data_and_samples(lesson, rng):
     x, y, epsilon = lesson.draw_batch(50, rng)
     parameters = [lesson.Tensor(value) for value in ([[0.8, -0.3]], [0.1, 0.4], [[2.5], [-1.0]], [0.0])]
     w, bias, v, _ = (p.data for p in parameters)
@@ -278,7 +278,7 @@ def test_the_penalty_is_taken_between_data_and_samples(lesson, rng):
     assert penalty == pytest.approx(10 * ((np.abs(slope) - 1) ** 2).mean(), rel=1e-12)
 
 
-def test_the_exact_densities_are_those_of_the_draws(lesson, rng):
+def test_exact_densities_are_those_of_the_draws(lesson, rng):
     p, q, difference, r = lesson.exact()
     x, y, epsilon = lesson.draw_batch(400_000, rng)
     for density, draws in ((p, x), (q, y), (r, epsilon * x + (1 - epsilon) * y)):
@@ -289,7 +289,7 @@ def test_the_exact_densities_are_those_of_the_draws(lesson, rng):
     np.testing.assert_allclose(difference, np.cumsum(q - p) * lesson.SPACING, atol=1e-3)
 
 
-def test_the_penalised_slope_is_the_best_by_brute_force(lesson):
+def test_penalised_slope_is_the_best_by_brute_force(lesson):
     _, _, difference, r = lesson.exact()
     slopes = np.linspace(-3, 3, 60_001)
     for i in np.flatnonzero(np.abs(lesson.GRID) < 3)[::250]:
@@ -300,7 +300,7 @@ def test_the_penalised_slope_is_the_best_by_brute_force(lesson):
             assert lesson.penalised_slope(sign, difference[i], r[i]) == pytest.approx(best, abs=2e-4)
 
 
-def test_adam_s_first_step_is_the_learning_rate_along_the_sign(lesson):
+def test_adam_first_step_is_the_learning_rate_along_the_sign(lesson):
     parameter = lesson.Tensor([1.0, -2.0])
     adam = lesson.Adam([parameter])
     adam.step([lesson.Tensor([0.3, -5.0])], lr=0.1)
@@ -312,7 +312,7 @@ def test_adam_s_first_step_is_the_learning_rate_along_the_sign(lesson):
 # ---- what is printed ----
 
 
-def test_the_printed_shapes(run):
+def test_arrays_lesson_prints_gradients_of_matching_shapes(run):
     table = rows(run[0], "a        | b")
     assert len(table) == 4
     for a, b, of_a, of_b, error in table:
@@ -320,7 +320,7 @@ def test_the_printed_shapes(run):
         assert float(error) < 1e-14
 
 
-def test_the_printed_comparison_with_scalars(run):
+def test_arrays_lesson_prints_arrays_equal_to_scalars_and_faster(run):
     assert float(re.search(r"between scalars and arrays: (\S+)", run[0])[1]) < 1e-12
     small, large = rows(run[0], "a training step")
     nodes = [[int(cell.split()[0].replace(",", "")) for cell in row[1:3]] for row in (small, large)]
@@ -329,7 +329,7 @@ def test_the_printed_comparison_with_scalars(run):
     assert float(large[3]) > 10
 
 
-def test_the_printed_second_derivatives(run):
+def test_arrays_lesson_prints_correct_higher_derivatives(run):
     assert [row[0] for row in rows(run[0], "derivative ")] == [
         "tanh'",
         "tanh''",
@@ -343,7 +343,7 @@ def test_the_printed_second_derivatives(run):
         assert float(error) < 1e-12
 
 
-def test_the_printed_hessian_vector_product(run):
+def test_arrays_lesson_prints_a_correct_hessian_vector_product(run):
     *products, last = rows(run[0], "Hessian-vector product")
     for _, expected, got in products:
         assert float(got) == pytest.approx(float(expected), abs=1e-8)
@@ -351,7 +351,7 @@ def test_the_printed_hessian_vector_product(run):
     assert float(last[2]) < 1e-8
 
 
-def test_the_printed_critics(run):
+def test_arrays_lesson_prints_critics_near_their_optima(run):
     w1 = [float(value) for value in re.search(rf"W1: ({FIGURES}) as .*, ({FIGURES}) as", run[0]).groups()]
     assert w1[0] == pytest.approx(w1[1], abs=1e-5)
     table = {name: (expected, float(got), slopes) for name, expected, got, slopes in rows(run[0], "critic  ")}
@@ -367,7 +367,7 @@ def test_the_printed_critics(run):
         assert float(double_backward) == pytest.approx(float(differences), rel=1e-6)
 
 
-def test_the_printed_things_that_are_missing(run):
+def test_arrays_lesson_prints_what_its_engine_gets_wrong(run):
     stale, overflow, slope = rows(run[0], "silently wrong")
     assert float(stale[2]) == pytest.approx(3 * np.e, abs=1e-3)
     assert (overflow[2], slope[2]) == ("inf", "nan")
@@ -375,7 +375,7 @@ def test_the_printed_things_that_are_missing(run):
     assert backward > forward > 10
 
 
-def test_the_last_line_is_the_figure(run):
+def test_arrays_lesson_ends_with_its_figure(run):
     picture = (run[1] / run[0].splitlines()[-1]).read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < 150_000

@@ -33,7 +33,7 @@ def table(lines, header):
     return tables
 
 
-def test_every_rung_of_the_ladder_is_timed_below_the_ceilings(lesson):
+def test_fast_products_lesson_times_every_rung_beside_its_ceilings(lesson):
     lines, _ = lesson
     peak = float(re.match(r"peak ([\d.]+) GFLOP/s", lines[0])[1])
     (levels,) = table(lines, "level ")
@@ -53,7 +53,7 @@ def test_every_rung_of_the_ladder_is_timed_below_the_ceilings(lesson):
         assert {"naive, n = 1024", "naive, b by columns", "micro-kernel alone", "NumPy's BLAS"} < speeds.keys()
 
 
-def test_intensities_are_those_that_the_ladder_counts(lesson):
+def test_fast_products_lesson_prints_the_intensities_of_the_ladder(lesson):
     """Its docstring counts accesses, of 4 bytes each, for sixteen multiply-adds of 2 operations."""
     counted = dict(re.findall(r"^    product_(\w+) +(?:.* = )?(\d+)", products.__doc__, re.MULTILINE))
     found = {row[0]: row[1] for row in table(lesson[0], "rung ")[0]}
@@ -61,6 +61,6 @@ def test_intensities_are_those_that_the_ladder_counts(lesson):
         assert found[rung] == f"{8 / int(counted[rung]):.2f}"
 
 
-def test_the_last_line_is_the_figure(lesson):
+def test_fast_products_lesson_ends_with_its_figure(lesson):
     lines, folder = lesson
     assert (folder / lines[-1]).read_bytes().startswith(b"\x89PNG")

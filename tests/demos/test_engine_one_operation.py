@@ -45,13 +45,13 @@ def softplus(a):
     return max(a, 0) + math.log1p(math.exp(-abs(a)))
 
 
-def test_the_exact_losses_are_exact(table):
+def test_one_operation_lesson_prints_the_exact_losses(table):
     for (a, t), (_, _, exact) in losses(table("the formula")).items():
         expected = softplus(-a) if t == 1 else softplus(a)
         assert exact == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_naive_formula_breaks_in_both_types(table):
+def test_one_operation_lesson_shows_the_naive_formula_break(table):
     naive = losses(table("the formula"))
     assert naive[17, 0][:2] == (math.inf, pytest.approx(17))
     assert naive[40, 0][:2] == (math.inf, math.inf)
@@ -64,20 +64,20 @@ def test_the_naive_formula_breaks_in_both_types(table):
         assert float(got) == pytest.approx(theory[name], abs=0.02)
 
 
-def test_the_stable_form_does_not(table):
+def test_one_operation_lesson_shows_the_stable_form_hold(table):
     for single, double, exact in losses(table("the stable form")).values():
         assert single == pytest.approx(exact, rel=1e-6, abs=1e-45)
         assert double == pytest.approx(exact, rel=1e-6)
 
 
-def test_clipping_takes_the_gradient_away(table):
+def test_one_operation_lesson_shows_clipping_remove_the_gradient(table):
     for a, _, loss, slope, exact_slope in table("logit, target 0"):
         assert float(loss) == pytest.approx(softplus(float(a)), abs=1e-4)
         assert float(exact_slope) == pytest.approx(1, abs=1e-3)
         assert float(slope) == pytest.approx(1 if float(a) < 16 else 0, abs=1e-3)
 
 
-def test_the_source_of_all_three_kernels_is_shown(text):
+def test_one_operation_lesson_shows_the_source_of_three_kernels(text):
     for kernel_set, line in (("reference", "np.logaddexp(0, logits)"), ("cpu", "prange"), ("cuda", "@cuda.jit")):
         _, _, shown = text.partition(f"---- kernels/{kernel_set}/losses.py")
         shown = shown.partition("----")[0]
@@ -86,7 +86,7 @@ def test_the_source_of_all_three_kernels_is_shown(text):
         assert "def bce_with_logits_backward(dlogits, dout, logits, targets):" in shown
 
 
-def test_kernels_agree_to_a_few_roundings(table):
+def test_one_operation_lesson_shows_kernels_that_agree(table):
     rows = table("        | loss: cpu - reference")
     assert [name for name, *_ in rows] == ["float32", "float64"]
     errors = [float(cell) for _, *cells in rows for cell in cells]
@@ -94,19 +94,19 @@ def test_kernels_agree_to_a_few_roundings(table):
     assert max(errors) > 0  # floating point: somewhere they differ
 
 
-def test_the_compiled_kernels_are_faster(table):
+def test_one_operation_lesson_shows_compiled_kernels_that_are_faster(table):
     for row in table("milliseconds")[:2]:
         assert all(0 < float(cell) < 1000 for cell in row[1:])
     assert all(float(cell) > 1 for cell in table("milliseconds")[2][1:])
 
 
-def test_the_operation_of_the_lesson_is_that_of_the_project(text):
+def test_one_operation_lesson_registers_the_operation_of_the_project(text):
     assert "the same bits: True" in text
     assert "ValueError: lesson_bce: shapes (2, 3) and (2, 4) do not fit (...,d),(...,d)->(...)" in text
     assert "TypeError: lesson_bce: inputs are float32 and float64" in text
 
 
-def test_its_gradient_passes_on_every_set_and_the_mutant_fails(text):
+def test_one_operation_lesson_passes_its_gradient_and_fails_the_mutant(text):
     verdicts = [line.split() for line in text.splitlines() if line.startswith("lesson_bce  ") and "e-" in line]
     assert [(kernel_set, verdict) for _, kernel_set, _, _, verdict in verdicts] == [
         ("cpu", "pass"),
@@ -119,7 +119,7 @@ def test_its_gradient_passes_on_every_set_and_the_mutant_fails(text):
     assert "analytic         numeric" in text
 
 
-def test_training_survives_with_the_stable_loss_only(table):
+def test_one_operation_lesson_trains_with_the_stable_loss_only(table):
     *steps, share = table("step  ")
     assert steps[0][1] == steps[0][2] == f"{math.log(2):.4f}"
     assert {naive for _, naive, _ in steps[1:]} == {"nan"}
@@ -128,5 +128,5 @@ def test_training_survives_with_the_stable_loss_only(table):
     assert float(share[2].removesuffix("%")) > 90
 
 
-def test_the_registry_is_left_as_it_was(text):
+def test_one_operation_lesson_leaves_the_registry_as_it_was(text):
     assert text.splitlines()[-1] == "in the registry: False"

@@ -38,7 +38,7 @@ def table(lesson, *header):
     return {name: cells for name, *cells in found[1:]}
 
 
-def test_the_printed_rates_are_those_of_theory(lesson):
+def test_optimizers_lesson_prints_the_rates_of_theory(lesson):
     rows = table(lesson, "method", "rate expected")
     kappa = 100
     theory = {
@@ -53,14 +53,14 @@ def test_the_printed_rates_are_those_of_theory(lesson):
         assert got == pytest.approx(rate, rel=0.0015)  # two equal roots add a factor of 1 + 1 / k at step k, here 1,000
 
 
-def test_the_printed_steps_are_those_of_theory(lesson):
+def test_optimizers_lesson_prints_the_step_counts_of_theory(lesson):
     rows = table(lesson, "method", "rate expected")
     for expected, got in (row[2:] for row in rows.values()):
         assert expected == got
     assert int(rows["gradient descent"][3]) == math.ceil(math.log(1e-6) / math.log(99 / 101))
 
 
-def test_momentum_needs_fewer_steps_than_gradient_descent(lesson):
+def test_optimizers_lesson_shows_momentum_beat_gradient_descent(lesson):
     rows = table(lesson, "optimizer", "aligned valley", "turned valley")
     steps = {name: [int(cell.split()[0]) for cell in cells] for name, cells in rows.items()}
     for valley in (0, 1):
@@ -72,7 +72,7 @@ def test_momentum_needs_fewer_steps_than_gradient_descent(lesson):
     assert steps["Adagrad"][1] > 10 * steps["Adagrad"][0]
 
 
-def test_the_paths_of_adaptive_methods_do_not_depend_on_kappa_in_an_aligned_valley(lesson):
+def test_optimizers_lesson_shows_adaptive_paths_independent_of_kappa_when_aligned(lesson):
     rows = table(lesson, "optimizer", "aligned, expected")
     assert rows.keys() == {"Adagrad", "RMSProp", "Adam"}
     for _, aligned, _, turned in rows.values():
@@ -80,14 +80,14 @@ def test_the_paths_of_adaptive_methods_do_not_depend_on_kappa_in_an_aligned_vall
         assert float(turned) > 0.1
 
 
-def test_adam_steps_too_far_without_bias_correction(lesson):
+def test_optimizers_lesson_shows_adam_overstep_without_bias_correction(lesson):
     for step, (_, corrected, _, uncorrected) in table(lesson, "step", "corrected, expected").items():
         factor = (1 - 0.9 ** int(step)) / math.sqrt(1 - 0.999 ** int(step))
         assert float(corrected) == pytest.approx(1, abs=0.001)
         assert float(uncorrected) == pytest.approx(factor, abs=0.001)
 
 
-def test_only_the_path_without_clipping_is_thrown_off(lesson):
+def test_optimizers_lesson_shows_only_the_unclipped_path_thrown_off(lesson):
     rows = table(lesson, "path", "first gradient")
     _, _, step, loss = map(float, rows["clipped to norm 0.2"])
     _, gradient, longest, left = map(float, rows["without clipping"])
@@ -97,7 +97,7 @@ def test_only_the_path_without_clipping_is_thrown_off(lesson):
     assert longest > 5
 
 
-def test_the_vae_is_trained_best_by_adam(lesson):
+def test_optimizers_lesson_trains_the_vae_best_with_adam(lesson):
     bounds = next(rows for rows in lesson[0] if rows and rows[0][-1].startswith("best "))
     best = {name: float(cells[-1].removeprefix("best ")) for name, *cells in bounds}
     assert len(best) == 6
@@ -106,5 +106,5 @@ def test_the_vae_is_trained_best_by_adam(lesson):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures(lesson, name):
+def test_optimizers_lesson_writes_its_figures(lesson, name):
     assert (lesson[1] / f"{name}.png").read_bytes().startswith(b"\x89PNG")

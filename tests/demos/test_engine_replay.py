@@ -43,21 +43,21 @@ def table(text):
     return find
 
 
-def test_an_operation_on_one_number_is_hardly_any_kernel(table):
+def test_replay_lesson_shows_small_operations_are_mostly_overhead(table):
     sizes, totals, inside, beside, _ = zip(*table("numbers in the array"), strict=True)
     assert sizes[0] == "1"
     assert float(inside[0]) < float(beside[0]) < float(totals[0])
     assert float(inside[-1]) > 5 * float(inside[0])
 
 
-def test_a_step_calls_as_many_kernels_at_any_width(table):
+def test_replay_lesson_calls_as_many_kernels_at_any_width(table):
     rows = table("width | kernel calls")
     assert [width for width, *_ in rows] == ["4", "16", "64", "256"]
     assert len({calls for _, calls, *_ in rows}) == 1
     assert float(rows[-1][3]) > float(rows[0][3])  # in kernels: more work
 
 
-def test_the_list_of_the_small_step(text):
+def test_replay_lesson_prints_the_kernel_calls_of_a_step(text):
     start = text.index("dense.dense_forward(")
     calls = [line.partition("(")[0] for line in text[start : text.index("\n\n", start)].splitlines()]
     assert calls[:3] == ["dense.dense_forward", "dense.dense_forward", "losses.squared_error"]
@@ -65,7 +65,7 @@ def test_the_list_of_the_small_step(text):
     assert len(calls) > 10
 
 
-def test_the_small_step_is_replayed_to_the_bit(text, table):
+def test_replay_lesson_replays_the_small_step_to_the_bit(text, table):
     losses = [(eager, replayed) for _, eager, replayed in table("step | loss, eager")]
     assert all(eager == replayed for eager, replayed in losses)
     assert float(losses[-1][0]) < 0.1 * float(losses[0][0])
@@ -73,7 +73,7 @@ def test_the_small_step_is_replayed_to_the_bit(text, table):
 
 
 @pytest.mark.parametrize("title", FAILURES)
-def test_a_list_fails_where_capture_does_not(text, table, title):
+def test_replay_lesson_shows_a_list_fail_where_capture_does_not(text, table, title):
     remedy_in_list, warning = FAILURES[title]
     _, *rows, last = table(title)
     careless, listed, captured, remedy, remedy_listed, remedy_captured = zip(*(row[1:] for row in rows), strict=True)
@@ -89,7 +89,7 @@ def test_a_list_fails_where_capture_does_not(text, table, title):
     assert warning in said
 
 
-def test_what_the_four_failures_are(table):
+def test_replay_lesson_prints_the_numbers_of_the_four_failures(table):
     """The numbers themselves, by their formulas."""
     rate, noise, mean, branch = (table(title)[1:-1] for title in FAILURES)
     assert [float(row[1]) for row in rate] == pytest.approx([-2 + 2 * 0.5**i for i in range(8)], abs=1e-5)
@@ -102,13 +102,13 @@ def test_what_the_four_failures_are(table):
     assert [float(row[2]) for row in branch] == [2, 4, -6, 8, -10, 12]
 
 
-def test_copies_are_missing_from_a_list_of_kernels(table):
+def test_replay_lesson_shows_copies_missing_from_a_list(table):
     for _, expected, listed, captured in table("call | expected"):
         assert listed == "1.0"
         assert captured == expected
 
 
-def test_a_list_for_each_kind_of_step(text, table):
+def test_replay_lesson_captures_each_kind_of_step(text, table):
     rows = table("batch | training | factor")
     assert {tuple(row[:4]) for row in rows} == {
         ("20", "True", "1.0", "verified"),
@@ -121,21 +121,21 @@ def test_a_list_for_each_kind_of_step(text, table):
     assert "20 of 20 results equal to the eager ones" in text
 
 
-def test_a_late_change_gets_past_the_comparison(table):
+def test_replay_lesson_shows_a_late_change_go_unnoticed(table):
     rows = table("call | factor")
     wrong = [number for number, _, expected, careless, _ in rows if careless != expected]
     assert wrong == ["7", "8", "9", "10"]
     assert all(remedy == expected for _, _, expected, _, remedy in rows)
 
 
-def test_numbers_from_the_host_need_no_list_each(table):
+def test_replay_lesson_captures_once_for_numbers_from_the_host(table):
     keyword, from_host = table("a number that is new each time")
     assert keyword[1] == from_host[1] == "1 2 3 4 5 6 7 8 9 10"
     assert keyword[2] == "10 of 10 times"
     assert from_host[2] == "3 of 10 times"
 
 
-def test_the_vae_s_states_and_numbers(text, table):
+def test_replay_lesson_replays_the_vae_to_the_bit(text, table):
     rows = table("calls    | batch")
     by_kind = {}
     for _, batch, gradients, before, after, *_ in rows:
@@ -152,7 +152,7 @@ def test_the_vae_s_states_and_numbers(text, table):
     assert "has been written to since the forward" in text
 
 
-def test_replay_is_not_slower_where_layers_are_narrow(table):
+def test_replay_lesson_shows_replay_no_slower_for_narrow_layers(table):
     rows = {int(width): list(map(float, cells)) for width, *cells in table("width | eager, ms")}
     assert sorted(rows) == [4, 8, 16, 32, 64, 128, 256]
     for width, (eager, replayed, inside, *_) in rows.items():

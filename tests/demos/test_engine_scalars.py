@@ -41,7 +41,7 @@ def rows(text, head):
     return [[cell.strip() for cell in line.split(" | ")] for line in table]
 
 
-def test_the_engine_has_at_most_100_lines_blank_ones_and_docstrings_included():
+def test_scalars_engine_has_at_most_100_lines():
     cells = re.findall(r"^# %% engine\n(.*?)^# %%", LESSON.read_text(), re.MULTILINE | re.DOTALL)
     assert len(cells) == 1
     assert "class Scalar" in cells[0]
@@ -52,7 +52,7 @@ def test_the_engine_has_at_most_100_lines_blank_ones_and_docstrings_included():
 # ---- derivatives ----
 
 
-def test_numbers_that_are_used_twice(lesson):
+def test_backward_counts_both_uses_of_a_number(lesson):
     a = lesson.Scalar(3.0)
     b = a + a
     c = b * b
@@ -103,18 +103,18 @@ def check_program(lesson, program, values):
 
 
 @given(PROGRAMS, st.lists(st.floats(-2, 2), min_size=3, max_size=3))
-def test_random_programs(lesson, program, values):
+def test_backward_is_right_for_random_programs(lesson, program, values):
     assume(abs(evaluate(program, cmath, [complex(v) for v in values])) < 1e6)
     check_program(lesson, program, values)
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_each_operation(lesson, name):
+def test_backward_is_right_for_each_operation(lesson, name):
     check_program(lesson, [(name, 0, 1)], [0.8, -1.3, 0.0])
 
 
 @pytest.mark.parametrize("depth", [20_000, 200_000])
-def test_depth_is_free(lesson, depth):
+def test_backward_has_no_depth_limit(lesson, depth):
     x = y = lesson.Scalar(1.0)
     for _ in range(depth):
         y = y + 1e-3
@@ -123,14 +123,14 @@ def test_depth_is_free(lesson, depth):
     assert x.grad == pytest.approx(2 * (1 + 1e-3 * depth))
 
 
-def test_a_second_backward_begins_from_zero(lesson):
+def test_backward_begins_from_zero_a_second_time(lesson):
     a = lesson.Scalar(2.0)
     for _ in range(2):
         (a * a * a).backward()
         assert a.grad == 12
 
 
-def test_a_graph_is_freed_without_the_garbage_collector(lesson):
+def test_graph_is_freed_without_the_garbage_collector(lesson):
     gc.collect()
     gc.disable()
     try:
@@ -144,7 +144,7 @@ def test_a_graph_is_freed_without_the_garbage_collector(lesson):
 # ---- the graph as text ----
 
 
-def test_mermaid_shows_every_node_and_edge_and_its_numbers_obey_the_chain_rule(lesson):
+def test_mermaid_shows_a_graph_that_obeys_the_chain_rule(lesson):
     x, w = lesson.Scalar(0.5), lesson.Scalar(-2.0)
     h = lesson.tanh(x * w)
     out = h * h + x
@@ -167,7 +167,7 @@ def test_mermaid_shows_every_node_and_edge_and_its_numbers_obey_the_chain_rule(l
 # ---- the classifier ----
 
 
-def test_the_loss_is_that_of_plain_numpy(lesson):
+def test_mean_loss_matches_numpy(lesson):
     rng = np.random.default_rng(0)
     layers = [(rng.standard_normal((i, o)), rng.standard_normal(o)) for i, o in ((2, 4), (4, 3), (3, 1))]
     points, labels = lesson.two_moons(7, rng)
@@ -180,7 +180,7 @@ def test_the_loss_is_that_of_plain_numpy(lesson):
     assert [lesson.logit(lesson.mlp_of_scalars(layers), p).value for p in points.tolist()] == pytest.approx(logits)
 
 
-def test_a_training_step_goes_down_the_gradient(lesson):
+def test_train_step_goes_down_the_gradient(lesson):
     rng = np.random.default_rng(1)
     points, labels = lesson.two_moons(20, rng)
     mlp = lesson.mlp_of_scalars(lesson.initial_weights((2, 3, 1), rng))
@@ -196,7 +196,7 @@ def test_a_training_step_goes_down_the_gradient(lesson):
 # ---- what is printed ----
 
 
-def test_the_printed_derivatives(run):
+def test_scalars_lesson_prints_correct_derivatives(run):
     table = rows("\n" + run[0], "what")
     assert len(table) == 6
     assert table[1][1:] == ["24", "24"]
@@ -204,7 +204,7 @@ def test_the_printed_derivatives(run):
         assert float(got) == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_the_printed_graphs(run):
+def test_scalars_lesson_prints_two_graphs(run):
     text, folder = run
     assert text.count("```mermaid") == 2
     assert '["a<br>value 3<br>grad 24"]' in text
@@ -212,7 +212,7 @@ def test_the_printed_graphs(run):
     assert graphs in text
 
 
-def test_the_printed_finite_differences(run):
+def test_scalars_lesson_prints_finite_differences_that_agree(run):
     for _, backward, differences, error in rows(run[0], "parameter")[:-1]:
         assert float(backward) == pytest.approx(float(differences), abs=1e-9)
         assert float(error) < 1e-9
@@ -222,13 +222,13 @@ def test_the_printed_finite_differences(run):
     assert float(cost_of_many) > 10 * sum(map(float, cost.split(" + ")))
 
 
-def test_the_printed_training(run):
+def test_scalars_lesson_prints_that_training_succeeds(run):
     first, last = re.search(r"mean loss of the first and last 25 steps: (\S+), (\S+)", run[0]).groups()
     assert float(last) < 0.3 * float(first)
     assert float(re.search(r"classified correctly: (\S+)", run[0])[1]) > 0.95
 
 
-def test_the_printed_cost(run):
+def test_scalars_lesson_prints_costs_that_agree(run):
     one, classifier, vae = rows(run[0], "a training step")
     assert [row[1] for row in (one, classifier, vae)] == ["1", "4,127", "130,240,000"]
     microseconds = float(one[2].removesuffix(" µs"))
@@ -236,7 +236,7 @@ def test_the_printed_cost(run):
     assert microseconds * 130.24 / 60 == pytest.approx(float(vae[2].removesuffix(" min")), rel=0.1, abs=0.6)
 
 
-def test_the_last_line_is_the_figure(run):
+def test_scalars_lesson_ends_with_its_figure(run):
     picture = (run[1] / run[0].splitlines()[-1]).read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < 150_000

@@ -42,7 +42,7 @@ def counts(rows):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_best_steps_are_those_of_theory(table, dtype):
+def test_trust_lesson_prints_the_best_steps_of_theory(table, dtype):
     u = np.finfo(dtype).eps / 2
     best = {"forward": 2 * u ** (1 / 2), "central": (3 * u) ** (1 / 3), "4th order": (45 / 4 * u) ** (1 / 5)}
     rows = {name: cells for name, *cells in table("                   | best step")}
@@ -55,7 +55,7 @@ def test_best_steps_are_those_of_theory(table, dtype):
         assert float(below.removeprefix("h^")) == pytest.approx(-1, abs=0.1)
 
 
-def test_one_direction_sees_what_two_thousand_elements_see(table):
+def test_trust_lesson_finds_a_mistake_along_one_direction(table):
     by_element, along_one = table("2,000 elements")
     assert (by_element[1], along_one[1]) == ("8,000", "4")
     for _, _, _, right, wrong in (by_element, along_one):
@@ -63,45 +63,45 @@ def test_one_direction_sees_what_two_thousand_elements_see(table):
         assert float(wrong) > 1e-8
 
 
-def test_missing_by_bad_luck_is_as_rare_as_theory_says(table):
+def test_trust_lesson_misses_mistakes_as_rarely_as_theory_says(table):
     coarse, tight = ([float(cell) for cell in row] for row in table("tolerance | chance of missing"))
     assert coarse[1:] == pytest.approx([0.0797, 0.0797], abs=0.005)
     assert tight[1:] == pytest.approx([6e-4, 6e-4], abs=5e-4)
 
 
-def test_a_cotangent_of_ones_lets_a_zero_gradient_of_softmax_pass(table):
+def test_trust_lesson_shows_a_cotangent_of_ones_miss_a_mistake(table):
     right, zero = table("backward of softmax")
     assert max(map(float, right[1:])) < 1e-11
     assert float(zero[1]) < 1e-11
     assert float(zero[2]) > 1e-3
 
 
-def test_a_right_relu_fails_near_its_kink_only(table):
+def test_trust_lesson_fails_a_right_relu_near_its_kink_only(table):
     verdicts = {float(x): verdict for x, _, _, verdict in table("x       | relu'(x)")}
     assert {x for x, verdict in verdicts.items() if verdict == "FAIL"} == {x for x in verdicts if abs(x) <= 2e-3}
     assert len(set(verdicts.values())) == 2
 
 
-def test_the_wrong_sampler_passes_the_check_and_fails_by_its_moments(table):
+def test_trust_lesson_finds_a_wrong_sampler_by_its_moments(table):
     right, wrong = table("sampler")
     assert right[1] == wrong[1] == "pass"
     assert float(right[5]) == pytest.approx(4, rel=0.03)
     assert float(wrong[5]) == pytest.approx(16, rel=0.03)
 
 
-def test_right_operations_raise_no_alarm(table):
+def test_trust_lesson_raises_no_false_alarms(table):
     found = counts(table("false alarms"))
     assert len(found) >= 10
     assert set(found.values()) == {(0, 0, 0)}
 
 
-def test_the_project_s_check_finds_every_mutant_every_time(table):
+def test_trust_lesson_finds_every_mutant_by_the_project_s_check(table):
     found = counts(table("mutants found"))
     assert len(found) >= 20
     assert {direction for _, _, direction in found.values()} == {REPEATS}
 
 
-def test_which_mutants_the_other_checkers_miss(table):
+def test_trust_lesson_shows_which_mutants_other_checkers_miss(table):
     found = counts(table("mutants found"))
     never = {key for key, (one_element, _, _) in found.items() if one_element == 0}
     assert never >= {
@@ -116,7 +116,7 @@ def test_which_mutants_the_other_checkers_miss(table):
     assert not_always == {("tanh", "scaled by 1.001"), ("gelu", "1/sqrt(2 pi) to 4 digits")}
 
 
-def test_what_no_checker_finds(table):
+def test_trust_lesson_shows_what_no_checker_finds(table):
     unseen = counts(table("wrong forward"))
     assert len(unseen) == 2
     assert set(unseen.values()) == {(0, 0, 0)}
@@ -125,16 +125,16 @@ def test_what_no_checker_finds(table):
     assert rounded[2] < REPEATS / 2
 
 
-def test_each_checker_begins_to_fail_at_its_tolerance(table):
+def test_trust_lesson_shows_each_checker_fail_at_its_tolerance(table):
     for _, tolerance, smallest in table("checker"):
         assert 1 / 2 < float(smallest) / float(tolerance) < 10
 
 
-def test_spoiling_dout_is_caught_though_the_numbers_are_right(lines):
+def test_trust_lesson_catches_a_backward_that_overwrites_dout(lines):
     assert "gradcheck: pass" in lines
     assert any(line.startswith("check_operation: tanh") and "has been written into" in line for line in lines)
 
 
-def test_the_last_line_is_a_check_that_passes(lines):
+def test_trust_lesson_ends_with_a_check_that_passes(lines):
     error, tolerance = (float(part.split("=")[1]) for part in lines[-1].strip("Check()").split(", "))
     assert error < tolerance < 1e-6

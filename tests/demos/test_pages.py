@@ -176,7 +176,7 @@ def make_page(lesson, *options):
 # ---- from script to page ----
 
 
-def test_a_page_shows_text_code_output_and_figures(lesson):
+def test_page_shows_text_code_output_and_figures(lesson):
     stale = lesson.parent / "pictures" / "1_small" / "stale.png"
     stale.parent.mkdir(parents=True)
     stale.touch()
@@ -186,12 +186,12 @@ def test_a_page_shows_text_code_output_and_figures(lesson):
     assert pictures == {"b.png": b"1", "a.gif": b"2", "2-b.png": b"3"}
 
 
-def test_a_full_run_is_not_called_short(lesson):
+def test_page_of_a_full_run_is_not_called_short(lesson):
     assert make_page(lesson).returncode == 0
     assert "short run" not in lesson.with_suffix(".md").read_text()
 
 
-def test_a_lesson_that_fails_leaves_its_page_alone(lesson):
+def test_page_is_kept_when_its_lesson_fails(lesson):
     lesson.with_suffix(".md").write_text("the page before")
     lesson.write_text(LESSON + "raise ValueError\n")
     done = make_page(lesson)
@@ -200,12 +200,12 @@ def test_a_lesson_that_fails_leaves_its_page_alone(lesson):
     assert lesson.with_suffix(".md").read_text() == "the page before"
 
 
-def test_what_stands_before_the_first_cell_is_not_lost(lesson):
+def test_page_refuses_text_before_the_first_cell(lesson):
     lesson.write_text('"""A docstring."""\n' + LESSON)
     assert "begins with a cell" in make_page(lesson).stderr
 
 
-def test_large_figures_are_made_small_or_refused(pages, tmp_path):
+def test_small_shrinks_large_figures_or_refuses_them(pages, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
     for size in (500, 900):
         Image.fromarray(noise[:size, :size]).save(tmp_path / f"{size}.png")
@@ -221,18 +221,18 @@ def test_large_figures_are_made_small_or_refused(pages, tmp_path):
 # ---- the pages in the repository ----
 
 
-def test_every_lesson_has_a_page():
+def test_lessons_all_have_a_page():
     missing = [lesson.stem for lesson in LESSONS if lesson.with_suffix(".md") not in PAGES]
     assert missing == [], "a page is made by: python demos/pages.py LESSON"
 
 
-def test_the_table_of_lessons_has_all():
+def test_table_of_lessons_lists_all_lessons_and_pages():
     table = (DEMOS / "README.md").read_text()
     assert [path for path in LESSONS + PAGES if f"]({path.relative_to(DEMOS).as_posix()})" not in table] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_is_its_script(pages, page):
+def test_page_is_up_to_date_with_its_script(pages, page):
     text, cells = page.read_text(), pages.cells(page.with_suffix(".py").read_text())
     code = [source.strip() for _, is_text, source in cells if not is_text]
     stale = f"{page.name} is not what {page.stem}.py is now; make it again: python demos/pages.py LESSON"
@@ -241,7 +241,7 @@ def test_a_page_is_its_script(pages, page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_s_links_and_figures(pages, page):
+def test_page_links_and_figures_exist(pages, page):
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if not link.startswith("http")]
     assert [link for link in links if not (page.parent / link).exists()] == []
@@ -251,5 +251,5 @@ def test_a_page_s_links_and_figures(pages, page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_shows_no_progress_bar_and_no_path_of_a_machine(page):
+def test_page_shows_no_progress_bar_or_path_of_a_machine(page):
     assert re.search(r"\r|it/s|(?<![\w.])/(tmp|home|root|Users|usr)/", page.read_text()) is None

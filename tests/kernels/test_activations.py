@@ -25,7 +25,7 @@ def assert_same(name, shapes, *arguments):
 
 @every_activation
 @both_dtypes
-def test_forward(name, dtype):
+def test_activations_forward_match_the_reference_at_edges(name, dtype):
     x, weight, bias = np.array(EDGES, dtype), np.ones((1, 19), dtype), np.zeros(19, dtype)
     assert_same("dense.dense_forward", [(x.size, 19)], x[:, None], weight, bias, name)
     if name != "identity":
@@ -34,7 +34,7 @@ def test_forward(name, dtype):
 
 @every_activation
 @both_dtypes
-def test_backward(name, dtype):
+def test_activations_backward_match_the_reference_at_edges(name, dtype):
     dout, out = (np.array(grid, dtype) for grid in np.meshgrid(EDGES, EDGES))
     assert_same("dense.dense_activation_backward", [out.shape, out.shape[1]], dout, out, name)
     if name != "identity":

@@ -18,20 +18,20 @@ def run(home: Path | None, program: str = PROGRAM, **variables: str) -> subproce
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
 
 
-def test_compiled_kernels_are_kept_below_the_users_cache(tmp_path):
+def test_kernel_cache_lies_in_the_cache_folder_of_the_user(tmp_path):
     assert run(tmp_path).stdout == "1.0\n"
     (folder,) = (tmp_path / ".cache" / "scratchgen").iterdir()
     assert list(folder.rglob("elementwise.exp*.nbc"))
 
 
-def test_numba_cache_dir_overrides_it(tmp_path):
+def test_kernel_cache_obeys_numba_cache_dir(tmp_path):
     assert run(tmp_path / "home", NUMBA_CACHE_DIR=str(tmp_path / "there")).stdout == "1.0\n"
     assert list((tmp_path / "there").rglob("*.nbc"))
     assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize("kind", ["a file", "a folder below a file"])
-def test_without_a_home_that_can_be_written_to_they_run_all_the_same(tmp_path, kind):
+def test_kernels_run_without_a_writable_home(tmp_path, kind):
     (tmp_path / "file").write_text("")
     home = tmp_path / "file" if kind == "a file" else tmp_path / "file" / "home"
     done = run(home, TMPDIR=str(tmp_path))
@@ -54,7 +54,7 @@ for name, *specs in CASES:
 """
 
 
-def test_a_kernel_from_the_cache_gives_the_bits_of_one_just_compiled(tmp_path):
+def test_kernel_cache_gives_the_bits_of_a_fresh_compilation(tmp_path):
     """Numba compiles the body of a ``prange`` again for the cache: sums in any order would come out in another one."""
     variables = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
     compiled = run(None, EVERY_KERNEL, **variables).stdout.splitlines()

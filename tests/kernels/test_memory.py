@@ -24,7 +24,7 @@ def address(x):
     return x.__array_interface__["data"][0]
 
 
-def test_an_array_that_is_let_go_serves_again():
+def test_empty_reuses_memory_that_nobody_holds():
     first = memory.empty(SHAPE, FLOAT)
     where = address(first)
     del first
@@ -36,7 +36,7 @@ def test_an_array_that_is_let_go_serves_again():
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_an_array_that_somebody_holds_does_not(view):
+def test_empty_never_reuses_memory_that_somebody_holds(view):
     held = view(memory.empty(SHAPE, FLOAT))
     whole = np.asarray(held)
     whole[...] = 1
@@ -49,7 +49,7 @@ def test_an_array_that_somebody_holds_does_not(view):
 
 
 @pytest.mark.parametrize("shape", [(1,), (100, 784), (4096,), (4097,), (1 << 20,), (5 << 20,), (0, 3), ()])
-def test_shapes_and_types(shape):
+def test_empty_gives_aligned_arrays_of_any_shape_and_type(shape):
     for dtype in (FLOAT, np.dtype(np.float64)):
         x = memory.empty(shape, dtype)
         assert (x.shape, x.dtype, x.flags.c_contiguous, x.flags.writeable) == (shape, dtype, True, True)
@@ -58,7 +58,7 @@ def test_shapes_and_types(shape):
             assert address(x) % memory.LINE == 0
 
 
-def test_threads_share_no_buffer():
+def test_empty_shares_no_memory_between_threads():
     mine, theirs = memory.empty(SHAPE, FLOAT), []
     where = address(mine)
     del mine
@@ -68,7 +68,7 @@ def test_threads_share_no_buffer():
     assert address(theirs[0]) != where
 
 
-def test_no_more_is_held_than_is_allowed(monkeypatch):
+def test_empty_holds_no_more_memory_than_allowed(monkeypatch):
     monkeypatch.setattr(memory, "MOST", 10 << 20)
     monkeypatch.setattr(memory, "_buffers", memory._Buffers())
     for rows in range(100, 400):
@@ -81,7 +81,7 @@ def test_no_more_is_held_than_is_allowed(monkeypatch):
     assert address(memory.empty((64, 1000), FLOAT)) == where
 
 
-def test_many_arrays_alive_are_not_all_looked_at(monkeypatch):
+def test_empty_looks_at_only_a_few_living_arrays(monkeypatch):
     monkeypatch.setattr(memory, "_buffers", memory._Buffers())
     alive = [memory.empty(SHAPE, FLOAT) for _ in range(5 * memory.LOOKED_AT)]
     assert len({address(x) for x in alive}) == len(alive)
@@ -89,7 +89,7 @@ def test_many_arrays_alive_are_not_all_looked_at(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (0, 3), (64, 257)])
-def test_adding_to_an_array(kernel_set, rng, shape):
+def test_add_to_adds_in_place(kernel_set, rng, shape):
     out, values = (rng.random(shape, np.float32) for _ in range(2))
     out, values = np.asarray(out), np.asarray(values)
     expected = out + values
@@ -97,7 +97,7 @@ def test_adding_to_an_array(kernel_set, rng, shape):
     np.testing.assert_array_equal(out, expected)
 
 
-def test_adding_to_arrays_in_another_order_or_of_another_size(kernel_set, rng):
+def test_add_to_takes_other_memory_orders_and_broadcasts(kernel_set, rng):
     for out, values in (
         (np.asfortranarray(rng.random((3, 4))), rng.random((3, 4))),
         (rng.random((3, 4)), rng.random((4, 3)).T),
@@ -109,7 +109,7 @@ def test_adding_to_arrays_in_another_order_or_of_another_size(kernel_set, rng):
         np.testing.assert_array_equal(out, expected)
 
 
-def test_writing_repeats(kernel_set, rng):
+def test_write_broadcasts_its_values(kernel_set, rng):
     out, values = np.empty((2, 3, 4)), rng.random((3, 1))
     kernel_set.memory.write(out, values)
     np.testing.assert_array_equal(out, np.broadcast_to(values, (2, 3, 4)))

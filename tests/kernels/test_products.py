@@ -60,7 +60,7 @@ def normal(seed, m, k, n, dtype):
 @both_dtypes
 @given(m=SIZES, k=SIZES, n=SIZES, seed=st.integers(0, 2**32 - 1))
 @BOUNDED
-def test_small_sizes(product, dtype, m, k, n, seed):
+def test_products_of_small_sizes_match_numpy(product, dtype, m, k, n, seed):
     check(product, *normal(seed, m, k, n, dtype))
 
 
@@ -75,7 +75,7 @@ def test_small_sizes(product, dtype, m, k, n, seed):
         (130, 3 * products.BLOCK - 2, 31),
     ],
 )
-def test_past_one_block(product, dtype, m, k, n):
+def test_products_past_one_block_match_numpy(product, dtype, m, k, n):
     check(product, *normal(0, m, k, n, dtype))
 
 
@@ -84,7 +84,7 @@ def test_past_one_block(product, dtype, m, k, n):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("p", [2, 8])  # within the unrolled terms, and after them
 @pytest.mark.parametrize("i", [1, 5])  # the same for the rows
-def test_nan_and_infinity_pass_through_a_factor_of_zero(product, dtype, bad, p, i):
+def test_products_pass_nan_and_infinity_through_a_factor_of_zero(product, dtype, bad, p, i):
     m, k, n = 6, 9, 7
     zeros_a, zeros_b, out = np.zeros((m, k), dtype), np.zeros((k, n), dtype), np.empty((m, n), dtype)
     a, b = zeros_a.copy(), zeros_b.copy()
@@ -97,7 +97,7 @@ def test_nan_and_infinity_pass_through_a_factor_of_zero(product, dtype, bad, p, 
 
 
 @every_rung
-def test_transposed_operands(product):
+def test_products_take_transposed_operands(product):
     """The products of a backward pass: the operands are views with their strides swapped."""
     a, b = map(np.asfortranarray, normal(0, 9, 14, 11, np.float32))
     out = np.empty((9, 11), np.float32)
@@ -111,7 +111,7 @@ def test_transposed_operands(product):
     [((3, 4), (3, 5), (6, 4)), ((2, 4), (3, 5), (5, 4)), ((3, 6), (3, 5), (5, 4))],
     ids=["k", "m", "n"],
 )
-def test_shapes_that_do_not_fit_are_refused(product, shapes):
+def test_products_refuse_shapes_that_do_not_fit(product, shapes):
     out, a, b = (np.ones(shape, np.float32) for shape in shapes)
     with pytest.raises(ValueError, match="a product needs out"):
         product(out, a, b)
@@ -143,7 +143,7 @@ ORDERS = [("rows", "rows"), ("columns", "rows"), ("rows", "columns"), ("neither"
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(BOUNDED, max_examples=200)
-def test_zeros_in_any_order_of_memory(dtype, m, k, n, zeros, orders, skip_zeros, seed):
+def test_product_tiled_takes_zeros_in_any_memory_order(dtype, m, k, n, zeros, orders, skip_zeros, seed):
     rng = np.random.default_rng(seed)
     a, b = normal(seed, m, k, n, dtype)
     a[rng.random(a.shape) < zeros] = 0
@@ -158,7 +158,7 @@ def test_zeros_in_any_order_of_memory(dtype, m, k, n, zeros, orders, skip_zeros,
 @both_dtypes
 @pytest.mark.parametrize("orders", [ORDERS[0], ORDERS[1], ORDERS[3]])
 @pytest.mark.parametrize("value", [1e-40, -1.0, np.nan, np.inf])
-def test_a_term_is_left_out_where_six_rows_are_zero_and_only_there(dtype, orders, value):
+def test_product_tiled_skips_terms_only_where_six_rows_are_zero(dtype, orders, value):
     a, b = np.ones((12, 20), dtype), np.ones((20, 40), dtype)
     b[7, 3] = np.nan
     for row in (None, *range(12)):
@@ -175,7 +175,7 @@ def test_a_term_is_left_out_where_six_rows_are_zero_and_only_there(dtype, orders
 
 @pytest.mark.parametrize("m", [1, 5, 6, 7, 12, 13, 40])
 @pytest.mark.parametrize(("zeros", "looked_for"), [(1, False), (2, False), (3, True), (20, True)])
-def test_zeros_are_looked_for_where_an_eighth_of_a_sample_is(m, zeros, looked_for):
+def test_product_tiled_looks_for_zeros_from_one_eighth_on(m, zeros, looked_for):
     a, b, out = np.ones((m, 20), np.float32), np.ones((20, 16), np.float32), np.empty((m, 16), np.float32)
     a[:, :zeros] = 0
     b[0] = np.nan
@@ -184,7 +184,7 @@ def test_zeros_are_looked_for_where_an_eighth_of_a_sample_is(m, zeros, looked_fo
 
 
 @every_rung
-def test_mixed_float_types_are_refused(product):
+def test_products_refuse_mixed_float_types(product):
     a, b = normal(0, 60, 60, 60, np.float32)
     for out, left, right in (
         (np.float64, a, b),
@@ -195,7 +195,7 @@ def test_mixed_float_types_are_refused(product):
             product(np.empty((60, 60), out), left, right)
 
 
-def test_rows_that_begin_between_two_numbers():
+def test_product_tiled_takes_rows_of_unaligned_stride():
     """A field of packed records: the stride is no multiple of a number's size."""
     for swap in (False, True):
         record = np.zeros(20, [("x", "f4", (20,)), ("y", "V2")])["x"]
@@ -208,5 +208,5 @@ def test_rows_that_begin_between_two_numbers():
         assert_product(out, other, other)
 
 
-def test_the_ladder_holds_every_rung():
+def test_ladder_holds_every_product():
     assert {rung.__name__ for rung in products.LADDER} == {n for n in dir(products) if n.startswith("product_")}

@@ -83,7 +83,7 @@ def test_uniform_in_float32_is_float64_truncated(kernel_set):
 
 @both_sets
 @both_dtypes
-def test_uniform_moments(kernel_set, dtype):
+def test_uniform_has_the_moments_of_its_distribution(kernel_set, dtype):
     """Mean, variance and neighbours' correlation within four standard errors, and every twentieth filled alike."""
     n = 200_000
     u = drawn(kernel_set, "uniform", n, dtype).astype(np.float64)
@@ -99,7 +99,7 @@ def test_uniform_moments(kernel_set, dtype):
 
 @both_sets
 @both_dtypes
-def test_normal_moments(kernel_set, dtype):
+def test_normal_has_the_moments_of_its_distribution(kernel_set, dtype):
     """Moments 1 to 4 and neighbours' correlation within four standard errors, and the share beyond 1, 2 and 3."""
     n = 200_000
     z = drawn(kernel_set, "normal", n, dtype).astype(np.float64)

@@ -166,7 +166,7 @@ def in_float64(value):
 @both_dtypes
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(a) for a in case if not isinstance(a, Array)))
 @given(sizes=st.fixed_dictionaries(dict.fromkeys("bdikmnor", SIZES)), size=st.integers(1, 19), data=st.data())
-def test_sets_agree(case, dtype, sizes, size, data):
+def test_kernels_agree_between_cpu_and_reference(case, dtype, sizes, size, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     coarse = data.draw(st.booleans())
     name, *specs = case
@@ -215,7 +215,7 @@ def test_optimizers_agree_over_many_steps(name, dtype):
 
 @pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
 @pytest.mark.parametrize("name", [name for name, (_, _, guarded, _) in STEPS.items() if guarded])
-def test_nothing_is_updated_where_the_guard_is_not_finite(name, kernel_set):
+def test_optimizers_update_nothing_where_the_guard_is_not_finite(name, kernel_set):
     assert_guarded(kernel_set, name)
 
 
@@ -246,25 +246,25 @@ def public_kernels(kernel_set):
     }
 
 
-def test_sets_hold_the_same_files():
+def test_kernel_sets_hold_the_same_files():
     for name, kernel_set in kernels.SETS.items():
         files = {file.stem for file in Path(kernel_set.__file__).parent.glob("*.py")}
         assert set(kernel_set.__all__) == set(reference.__all__) == files - NOT_KERNELS, name
 
 
-def test_sets_hold_the_same_functions_with_the_same_arguments():
+def test_kernel_sets_hold_the_same_functions_and_arguments():
     wanted = {name: list(inspect.signature(f).parameters) for name, f in public_kernels(reference).items()}
     for kernel_set in kernels.SETS.values():
         found = {name: list(inspect.signature(f).parameters) for name, f in public_kernels(kernel_set).items()}
         assert found == wanted, kernel_set.__name__
 
 
-def test_every_kernel_is_compared():
+def test_cases_include_every_kernel():
     assert {name for name, *_ in CASES} == set(public_kernels(reference))
     assert {f"optimizers.{name}" for name in STEPS} == {n for n in public_kernels(reference) if "optimizers" in n}
 
 
-def test_outputs_come_first_and_every_argument_is_given():
+def test_cases_give_every_argument_with_outputs_first():
     for name, *specs in CASES:
         assert len(specs) == len(inspect.signature(kernel(reference, name)).parameters), name
         written = [isinstance(spec, Array) and spec.role != "input" for spec in specs]
@@ -275,7 +275,7 @@ def test_outputs_come_first_and_every_argument_is_given():
 # ---- the choice ----
 
 
-def test_cpu_is_active_unless_told_otherwise():
+def test_active_is_cpu_by_default():
     assert kernels.active() is cpu
 
 
@@ -307,7 +307,7 @@ def test_use_refuses_a_set_that_is_not_there():
     assert kernels.active() is cpu
 
 
-def test_cuda_says_what_it_misses(monkeypatch):
+def test_find_says_what_cuda_is_missing(monkeypatch):
     monkeypatch.delitem(kernels.SETS, "cuda", raising=False)
     monkeypatch.setattr(kernels, "find_spec", lambda name: None)
     with pytest.raises(kernels.Unavailable, match=r"^the kernel set cuda needs numba-cuda: pip install .*$"):
@@ -315,7 +315,7 @@ def test_cuda_says_what_it_misses(monkeypatch):
     assert "cuda" not in kernels.SETS
 
 
-def test_the_memory_of_a_host():
+def test_memory_of_cpu_and_reference_works_on_numpy_arrays():
     for kernel_set in (cpu, reference):
         x = np.arange(6.0).reshape(2, 3)
         memory = kernel_set.memory
@@ -334,7 +334,7 @@ def test_the_memory_of_a_host():
 
 @pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_cross_entropy_of_labels_out_of_range_is_nan_and_writes_nothing_else(kernel_set, dtype):
+def test_softmax_cross_entropy_is_nan_for_labels_out_of_range(kernel_set, dtype):
     """A replayed step does not look at its labels before: they must do no harm."""
     labels, logits = np.array([-1, 1, 3, 10**6, -(10**6)]), np.ones((5, 3), dtype)
     out, fenced = np.zeros(5, dtype), np.full((7, 3), 7, dtype)

@@ -87,7 +87,7 @@ def values(function, x):
 
 
 @every_function
-def test_float32_is_exact_to_a_few_roundings(function):
+def test_vector_math_in_float32_is_exact_to_a_few_roundings(function):
     exact, low, high = FUNCTIONS[function]
     rtol = {exp: 1e-7, log: 1.2e-7}.get(function, 2.5e-7)  # a rounding is 6e-8
     x = grid(low, high, 8009)
@@ -99,7 +99,7 @@ def test_float32_is_exact_to_a_few_roundings(function):
 
 
 @every_function
-def test_float64_is_exact(function):
+def test_vector_math_in_float64_is_exact(function):
     exact, low, high = FUNCTIONS[function]
     x = grid(low, high, 20011).astype(np.float64)
     with np.errstate(over="ignore"):
@@ -107,7 +107,7 @@ def test_float64_is_exact(function):
 
 
 @every_function
-def test_monotone(function):
+def test_vector_math_is_monotone(function):
     """Nothing falls by more than one rounding, not where the pieces of a function meet either."""
     _, low, high = FUNCTIONS[function]
     y = values(function, grid(low, high, 4001))
@@ -119,7 +119,7 @@ EDGES = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-39, -1e-
 
 @every_function
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_edges(function, dtype):
+def test_vector_math_handles_edges_as_numpy_does(function, dtype):
     """NaN, infinities, zeros, denormals and the largest numbers come out as in NumPy."""
     x = EDGES.astype(dtype)
     if function is log1p_unit:
@@ -130,7 +130,7 @@ def test_edges(function, dtype):
 
 
 @every_function
-def test_nan_stays_nan_in_every_lane(function):
+def test_vector_math_keeps_nan_in_every_lane(function):
     for position in range(37):
         x = np.full(37, 0.5, np.float32)
         x[position] = np.nan
@@ -175,7 +175,7 @@ LOOPS = {  # kernel: the dimensions of its float32 arrays
 
 @pytest.mark.skipif(not get_host_cpu_features().get("avx"), reason="knows the instructions of AVX alone")
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
-def test_loops_vectorise(loop):
+def test_kernel_loops_vectorise(loop):
     fresh = loop if loop in FUNCTIONS else njit(**JIT)(loop.py_func)
     scalars = (0.9, 0.999, 1e-8) if loop is optimizers.adam_step else ()
     arrays = [np.ones((9,) * ndim, np.float32) for ndim in LOOPS[loop]]

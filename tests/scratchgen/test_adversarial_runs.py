@@ -51,7 +51,7 @@ METRICS = {
 
 
 @both_models
-def test_the_folder_holds_metrics_and_summary(whole, model):
+def test_start_writes_metrics_and_summary(whole, model):
     train, test, more = METRICS[model]
     for entry in (json.loads(line) for line in (whole[model] / "metrics.jsonl").read_text().splitlines()):
         assert entry["train"].keys() == train
@@ -72,12 +72,12 @@ def test_the_folder_holds_metrics_and_summary(whole, model):
         ("aae", ["losses.png", "reconstructions.png", "samples.png", "styles.png"]),
     ],
 )
-def test_figures(whole, model, names):
+def test_start_draws_the_figures_of_its_model(whole, model, names):
     assert sorted(path.name for path in whole[model].glob("*.png")) == names
 
 
 @pytest.mark.parametrize("prior", ["gaussian", "uniform", "mixture", "swiss-roll"])
-def test_codes_of_two_dimensions_are_drawn_beside_their_prior(tmp_path, monkeypatch, prior):
+def test_aae_recipe_draws_two_dimensional_codes_beside_their_prior(tmp_path, monkeypatch, prior):
     drawn = {}
 
     def spy(original):
@@ -105,7 +105,7 @@ def test_codes_of_two_dimensions_are_drawn_beside_their_prior(tmp_path, monkeypa
 # ---- what is done with labels ----
 
 
-def test_labels_that_are_not_given_are_not_seen():
+def test_aae_recipe_hides_labels_that_are_not_given():
     recipe, config = RECIPES["aae"], TINIES["aae"]
     seen = recipe.seen(config, tiny_data())
     given = seen.train.labels != UNLABELLED
@@ -124,7 +124,7 @@ def test_labels_that_are_not_given_are_not_seen():
 
 
 @both_models
-def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path, model, monkeypatch):
+def test_start_gives_the_same_bits_for_the_same_seed_only(whole, tmp_path, model, monkeypatch):
     without_figures(monkeypatch.setattr)
     for seed in (0, 1):
         runs.start(replace(TINIES[model], seed=seed), tmp_path / str(seed))
@@ -133,7 +133,7 @@ def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path, model, mon
 
 
 @both_models
-def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, model, monkeypatch):
+def test_resume_after_an_interrupt_at_every_step_gives_the_same_bits(whole, tmp_path, model, monkeypatch):
     def step(capture, *arguments, original=Capture.__call__, **options):
         os.kill(os.getpid(), signal.SIGINT)
         return original(capture, *arguments, **options)
@@ -149,7 +149,7 @@ def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, m
 
 
 @both_models
-def test_killed_anywhere_ends_with_the_same_bits(whole, tmp_path, model):
+def test_resume_after_a_kill_at_any_moment_gives_the_same_bits(whole, tmp_path, model):
     for moment in ("before step 3", "amid checkpoint.safetensors 1", "after checkpoint.safetensors 1", "after step 4"):
         goal = (
             ["--resume", tmp_path] if (tmp_path / "config.json").exists() else ["--config", "tiny", "--out", tmp_path]
@@ -163,7 +163,7 @@ def test_killed_anywhere_ends_with_the_same_bits(whole, tmp_path, model):
 
 
 @both_models
-def test_sample_evaluate_and_reconstruct_from_the_checkpoint(call, whole, model, capsys):
+def test_sample_evaluate_and_reconstruct_need_only_the_checkpoint(call, whole, model, capsys):
     folder = whole[model]
     call("sample", folder, "-n", 7, "--out", "a.npy")
     call("sample", folder, "-n", 7, "--out", "b.npy")
@@ -180,7 +180,7 @@ def test_sample_evaluate_and_reconstruct_from_the_checkpoint(call, whole, model,
         assert call("reconstruct", folder, "--out", "r.png") == "r.png\n"
 
 
-def test_the_last_evaluation_is_of_the_averaged_generator(whole):
+def test_load_model_gives_the_averaged_generator(whole):
     _, model = runs.load_model(whole["gan"])
     arrays, _ = load_checkpoint(whole["gan"] / "checkpoint.safetensors")
     for name, array in model.generator.state_dict().items():
@@ -192,7 +192,7 @@ def test_the_last_evaluation_is_of_the_averaged_generator(whole):
 
 
 @both_models
-def test_train_reports_what_a_person_asks(capsys, model, monkeypatch):
+def test_train_reports_epochs_results_and_expectation(capsys, model, monkeypatch):
     monkeypatch.setattr(RECIPES[model], "expected", {("tiny", "strokes"): "a miracle"})
     assert cli.main(["train", model, "--config", "tiny", "--out", "here"]) == 0
     out, err = capsys.readouterr()
@@ -203,7 +203,7 @@ def test_train_reports_what_a_person_asks(capsys, model, monkeypatch):
     assert all(word in out for word in words[model])
 
 
-def test_missing_classes_are_named_once(whole, capsys):
+def test_health_names_missing_classes_once(whole, capsys):
     class Blind:
         def probabilities(self, images):
             return np.tile(np.eye(10)[3], (len(images), 1))
@@ -217,7 +217,7 @@ def test_missing_classes_are_named_once(whole, capsys):
 
 
 @both_models
-def test_every_option_of_train_reaches_the_run(model):
+def test_train_passes_every_option_to_the_run(model):
     tiny = TINIES[model]
     network, training = {
         "gan": (
@@ -247,7 +247,7 @@ def test_every_option_of_train_reaches_the_run(model):
 
 
 @pytest.mark.parametrize("model", ["gan", "aae"])
-def test_mistakes_are_one_line(capsys, whole, model):
+def test_commands_report_mistakes_in_one_line(capsys, whole, model):
     mistakes = [
         (["evaluate", whole[model], "--iw-samples", "3"], "leave --iw-samples out"),
         (["train", "vae", "--resume", whole[model]], f"scratchgen train {model} --resume"),

@@ -84,7 +84,7 @@ def failing(error):
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
-def test_writing_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, name, error):
+def test_write_whole_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch, name, error):
     path = tmp_path / "file"
     write_whole(path, b"old")
     with monkeypatch.context() as patch:
@@ -98,13 +98,13 @@ def test_writing_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, mo
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_writing_where_there_is_no_folder_names_the_file(tmp_path):
+def test_write_whole_names_the_file_when_there_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "none" / "a", tmp_path / "file" / "a", tmp_path / ("n" * 300)):
         refused(lambda path: write_whole(path, b"new"), path)
 
 
-def test_two_processes_may_write_one_file(tmp_path):
+def test_write_whole_lets_two_processes_write_one_file(tmp_path):
     """Whichever is last, the file is whole, and neither takes the other's temporary file away."""
     code = "import sys, pathlib; from scratchgen.checkpoint import write_whole\n"
     code += "for _ in range(200): write_whole(pathlib.Path(sys.argv[1]), sys.argv[2].encode() * 100_000)"
@@ -115,7 +115,7 @@ def test_two_processes_may_write_one_file(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+def test_write_whole_syncs_the_content_before_renaming(tmp_path, monkeypatch):
     calls = []
 
     def fsync(number, original=os.fsync):
@@ -133,14 +133,14 @@ def test_content_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
     assert calls == ["content", "name", "folder"]
 
 
-def test_a_longer_temporary_file_left_by_a_kill_does_not_show(tmp_path):
+def test_write_whole_overwrites_a_temporary_file_left_by_a_kill(tmp_path):
     (tmp_path / f"file.{os.getpid()}.tmp").write_bytes(b"x" * 1000)
     write_whole(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_temporary_file_is_never_read(tmp_path, saved):
+def test_load_checkpoint_and_read_config_ignore_temporary_files(tmp_path, saved):
     (tmp_path / "checkpoint.safetensors.1.tmp").write_bytes(saved)
     (tmp_path / "config.json.1.tmp").write_text('{"format": 1}')
     assert "train first" in refused(load_checkpoint, tmp_path / "checkpoint.safetensors")
@@ -150,7 +150,7 @@ def test_a_temporary_file_is_never_read(tmp_path, saved):
 # ---- there and back ----
 
 
-def test_round_trip_keeps_every_bit(tmp_path):
+def test_load_checkpoint_returns_every_bit_that_was_saved(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     save_checkpoint(path, ARRAYS, PROGRESS)
     arrays, progress = load_checkpoint(path)
@@ -163,12 +163,12 @@ def test_round_trip_keeps_every_bit(tmp_path):
 
 
 @given(metrics=st.dictionaries(st.text(), st.floats(allow_nan=False) | st.integers()))
-def test_metrics_and_counters_come_back_exactly(place, metrics):
+def test_load_checkpoint_returns_metrics_and_counters_exactly(place, metrics):
     save_checkpoint(place / "metrics", {"a": np.zeros(1)}, metrics)
     assert load_checkpoint(place / "metrics")[1] == metrics
 
 
-def test_opens_with_the_safetensors_package(tmp_path, saved):
+def test_save_checkpoint_writes_what_the_safetensors_package_reads(tmp_path, saved):
     (tmp_path / "file").write_bytes(saved)
     with safe_open(tmp_path / "file", framework="numpy") as file:
         assert set(file.keys()) == set(ARRAYS)
@@ -184,21 +184,21 @@ def header(content):
     return 8 + struct.unpack("<Q", content[:8])[0]
 
 
-def test_cut_off_anywhere(tmp_path, saved):
+def test_load_checkpoint_refuses_a_file_cut_off_anywhere(tmp_path, saved):
     lengths = {*range(0, 20), *range(0, len(saved), 37), header(saved) - 1, header(saved), len(saved) - 1}
     for length in lengths:
         refused_checkpoint(tmp_path / "cut", saved[:length])
 
 
 @given(data=st.data())
-def test_one_flipped_bit_anywhere(place, saved, data):
+def test_load_checkpoint_refuses_one_flipped_bit_anywhere(place, saved, data):
     position, bit = data.draw(st.integers(0, len(saved) - 1)), data.draw(st.integers(0, 7))
     damaged = bytearray(saved)
     damaged[position] ^= 1 << bit
     refused_checkpoint(place / "flipped", damaged)
 
 
-def test_flipped_bits_all_over_the_header(place, saved):
+def test_load_checkpoint_refuses_flipped_bits_in_the_header(place, saved):
     for position in range(0, header(saved), 3):
         damaged = bytearray(saved)
         damaged[position] ^= 1 << position % 8
@@ -206,21 +206,21 @@ def test_flipped_bits_all_over_the_header(place, saved):
 
 
 @given(content=st.binary(max_size=100))
-def test_garbage(place, content):
+def test_load_checkpoint_refuses_garbage(place, content):
     refused_checkpoint(place / "garbage", content)
 
 
 @given(content=st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
-def test_garbage_with_a_header_of_json(place, content):
+def test_load_checkpoint_refuses_garbage_with_a_json_header(place, content):
     text = json.dumps(content).encode()
     refused_checkpoint(place / "garbage", struct.pack("<Q", len(text)) + text)
 
 
-def test_more_bytes_than_the_header_knows(tmp_path, saved):
+def test_load_checkpoint_refuses_bytes_after_the_end(tmp_path, saved):
     refused_checkpoint(tmp_path / "longer", saved + b"\0")
 
 
-def test_missing_checkpoint_and_folder_in_its_place(tmp_path):
+def test_load_checkpoint_refuses_a_missing_file_or_a_folder(tmp_path):
     assert "no such checkpoint" in refused(load_checkpoint, tmp_path / "none")
     (tmp_path / "folder").mkdir()
     refused(load_checkpoint, tmp_path / "folder")
@@ -239,7 +239,7 @@ def with_metadata(saved, **changes):
     return struct.pack("<Q", len(text)) + text + saved[end:]
 
 
-def test_metadata_is_changed_as_meant(tmp_path, saved):
+def test_with_metadata_without_changes_keeps_the_checkpoint_valid(tmp_path, saved):
     (tmp_path / "same").write_bytes(with_metadata(saved))
     assert load_checkpoint(tmp_path / "same")[1] == PROGRESS
 
@@ -257,12 +257,12 @@ def test_metadata_is_changed_as_meant(tmp_path, saved):
         {"progress": ""},
     ],
 )
-def test_metadata_missing_or_changed(tmp_path, saved, changes):
+def test_load_checkpoint_refuses_missing_or_changed_metadata(tmp_path, saved, changes):
     assert "damaged" in refused_checkpoint(tmp_path / "file", with_metadata(saved, **changes))
 
 
 @pytest.mark.parametrize("found", ["0", "1", "3", "pt", "2\n", "", "9" * 50])
-def test_checkpoint_of_another_format(tmp_path, saved, found):
+def test_load_checkpoint_refuses_another_format(tmp_path, saved, found):
     assert f"this version reads {checkpoint.FORMAT}" in refused_checkpoint(
         tmp_path / "file", with_metadata(saved, format=found)
     )
@@ -271,34 +271,34 @@ def test_checkpoint_of_another_format(tmp_path, saved, found):
 # ---- the configuration ----
 
 
-def test_config_comes_back(tmp_path):
+def test_read_config_returns_what_create_run_wrote(tmp_path):
     config = {"name": "a", "lr": 0.1 + 0.2, "network": {"sizes": [1, 2]}, "note": "é\n"}
     create_run(tmp_path / "some" / "run", config)
     assert read_config(tmp_path / "some" / "run") == config
     assert os.listdir(tmp_path / "some" / "run") == ["config.json"]
 
 
-def test_existing_run_is_left_alone(tmp_path):
+def test_create_run_leaves_an_existing_run_alone(tmp_path):
     create_run(tmp_path, {"name": "first"})
     before = (tmp_path / "config.json").read_bytes()
     assert "--resume" in refused(lambda folder: create_run(folder, {"name": "second"}), tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_a_run_may_begin_in_a_folder_with_other_files(tmp_path):
+def test_create_run_takes_a_folder_with_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     create_run(tmp_path, {})
     assert sorted(os.listdir(tmp_path)) == ["config.json", "notes.txt"]
 
 
-def test_run_that_cannot_be_written(tmp_path):
+def test_create_run_refuses_a_folder_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("a file, no folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("n" * 300)):
         assert "give another --out" in refused(lambda path: create_run(path, {}), folder)
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_full_disk_leaves_no_run(tmp_path, monkeypatch):
+def test_create_run_leaves_no_run_on_a_full_disk(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(OSError(errno.ENOSPC, "disk full")))
         assert "disk full" in refused(lambda path: create_run(path, {}), tmp_path / "run")
@@ -307,7 +307,7 @@ def test_full_disk_leaves_no_run(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "run") == ["config.json"]
 
 
-def test_config_cut_off_anywhere(tmp_path):
+def test_read_config_refuses_a_file_cut_off_anywhere(tmp_path):
     write_json(tmp_path / "config.json", {"format": checkpoint.FORMAT, "name": "é", "sizes": [1, 2]})
     content = (tmp_path / "config.json").read_bytes()
     for length in range(len(content) - 1):  # all but the newline at its end
@@ -315,23 +315,23 @@ def test_config_cut_off_anywhere(tmp_path):
 
 
 @given(content=st.binary(max_size=50))
-def test_config_of_garbage(place, content):
+def test_read_config_refuses_garbage(place, content):
     refused_config(place, content)
 
 
 @given(value=st.recursive(st.none() | st.booleans() | st.floats() | st.text() | st.integers(), st.lists))
-def test_config_that_is_not_one(place, value):
+def test_read_config_refuses_json_that_is_no_config(place, value):
     if str(value) != str(checkpoint.FORMAT):
         refused_config(place, json.dumps({"format": value}).encode())
     refused_config(place, json.dumps(value).encode())
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"format": 1e999}', b'{"format": ' + b"9" * 5000 + b"}", b"{}"])
-def test_config_that_breaks_parsers(tmp_path, content):
+def test_read_config_refuses_json_that_breaks_parsers(tmp_path, content):
     refused_config(tmp_path, content)
 
 
-def test_missing_config_and_folder_in_its_place(tmp_path):
+def test_read_config_refuses_a_missing_file_or_a_folder(tmp_path):
     refused(read_config, tmp_path / "none")
     (tmp_path / "config.json").mkdir()
     refused(read_config, tmp_path)

@@ -56,7 +56,7 @@ def test_train_fills_the_folder(trained):
     assert 0 <= test["active_units"] <= 2
 
 
-def test_summary_is_of_l_500_over_1000_images_unless_told_otherwise():
+def test_evaluate_uses_500_samples_and_1000_images_by_default():
     assert (IW_SAMPLES, NLL_IMAGES) == (500, 1000)
 
 
@@ -72,7 +72,7 @@ def test_train_reports_epochs_and_result(call, monkeypatch):
     assert "is this normal? what to expect here: a miracle\n" in out
 
 
-def test_every_option_of_train_reaches_the_run(call, tmp_path):
+def test_train_passes_every_option_to_the_run(call, tmp_path):
     given = {
         "epochs": 1,
         "batch_size": 300,
@@ -96,7 +96,7 @@ def test_every_option_of_train_reaches_the_run(call, tmp_path):
 
 
 @pytest.mark.parametrize("name", [None, *VAE.configs])
-def test_named_configurations_and_where_they_go(call, monkeypatch, name):
+def test_train_numbers_the_folders_of_a_named_configuration(call, monkeypatch, name):
     started = []
 
     def start(config, folder):
@@ -114,7 +114,7 @@ def test_named_configurations_and_where_they_go(call, monkeypatch, name):
     assert started == [(config, Path(base)), (config, Path(f"{base}-2")), (config, Path(f"{base}-3"))]
 
 
-def test_what_to_expect_is_said_of_an_unchanged_configuration_only(monkeypatch):
+def test_expectation_is_given_for_unchanged_configurations_only(monkeypatch):
     monkeypatch.setattr(VAE, "expected", {("tiny", "strokes"): "a miracle"})
     assert VAE.expectation(replace(TINY, seed=7, kernels="reference"), "strokes") == "a miracle"
     assert VAE.expectation(TINY, "mnist") is None
@@ -124,7 +124,7 @@ def test_what_to_expect_is_said_of_an_unchanged_configuration_only(monkeypatch):
     assert VAE.expectation(other, "strokes") is None
 
 
-def test_resume_with_more_epochs(capsys, run):
+def test_train_resume_with_more_epochs_stretches_the_schedule(capsys, run):
     before = outcome(run)["metrics"]
     assert cli.main(["train", "vae", "--resume", str(run), "--epochs", "5"]) == 0
     out, err = capsys.readouterr()
@@ -136,13 +136,13 @@ def test_resume_with_more_epochs(capsys, run):
     assert (len(after["metrics"]), after["summary"]["epochs"], runs.load_config(run).epochs) == (5, 5, 5)
 
 
-def test_more_epochs_of_a_constant_learning_rate_need_no_word(call):
+def test_train_resume_with_a_constant_learning_rate_warns_of_nothing(call):
     config = replace(TINY, epochs=1, training=replace(TINY.training, schedule="constant"))
     runs.start(config, Path("run"))
     call("train", "vae", "--resume", "run", "--epochs", 2)
 
 
-def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
+def test_train_resume_remembers_a_new_data_folder(call, run, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(runs, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
     before = outcome(run)
@@ -153,7 +153,7 @@ def test_resume_with_the_data_elsewhere(call, run, monkeypatch, tmp_path):
     assert asked[1] == ("strokes", tmp_path / "digits")  # it is remembered
 
 
-def test_ctrl_c_is_status_130(capsys, monkeypatch, tmp_path):
+def test_train_exits_with_130_on_ctrl_c(capsys, monkeypatch, tmp_path):
     def step(*_):
         os.kill(os.getpid(), signal.SIGINT)
         return PendingMetrics(("kl",), np.ones(1))
@@ -163,7 +163,7 @@ def test_ctrl_c_is_status_130(capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().err == "stopped; continue with: scratchgen train vae --resume 'a run'\n"
 
 
-def test_ctrl_c_before_the_run_has_begun_says_nothing_of_resuming(capsys, monkeypatch, tmp_path):
+def test_train_says_nothing_of_resuming_before_the_run_begins(capsys, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
@@ -176,7 +176,7 @@ def test_ctrl_c_before_the_run_has_begun_says_nothing_of_resuming(capsys, monkey
 # ---- the other commands ----
 
 
-def test_sample(call, trained):
+def test_sample_writes_reproducible_images_as_npy_or_png(call, trained):
     assert call("sample", trained, "--out", "a.npy") == "a.npy\n"
     call("sample", trained, "--out", "b.npy", "-n", 7)
     call("sample", trained, "--out", "c.npy", "--seed", 1)
@@ -192,13 +192,13 @@ def test_sample(call, trained):
     pictures("a.png", 4)
 
 
-def test_sample_goes_into_the_run_unless_told_otherwise(call, run):
+def test_sample_writes_into_the_run_by_default(call, run):
     (run / "samples.png").unlink()
     assert call("sample", run) == f"{run / 'samples.png'}\n"
     pictures(run / "samples.png", 100)
 
 
-def test_reconstruct(call, run, monkeypatch):
+def test_reconstruct_draws_test_images_and_their_reconstructions(call, run, monkeypatch):
     (run / "reconstructions.png").unlink()
     assert call("reconstruct", run) == f"{run / 'reconstructions.png'}\n"
     pictures(run / "reconstructions.png", 40)
@@ -213,7 +213,7 @@ def test_reconstruct(call, run, monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
-def test_data_dir_of_a_command_replaces_the_run_s(call, run, monkeypatch, command):
+def test_data_dir_option_replaces_the_data_folder_of_the_run(call, run, monkeypatch, command):
     edit(run, ["data_dir"], "/the/run/s")
     asked = []
     monkeypatch.setattr(runs, "load_dataset", lambda *arguments: asked.append(arguments) or tiny_data())
@@ -222,7 +222,7 @@ def test_data_dir_of_a_command_replaces_the_run_s(call, run, monkeypatch, comman
     assert asked == [("strokes", Path("/the/run/s")), ("strokes", Path("/mine"))]
 
 
-def test_evaluate(call, trained):
+def test_evaluate_agrees_with_the_summary_and_obeys_its_options(call, trained):
     summary = json.loads((trained / "summary.json").read_text())["test"]
     assert json.loads(call("evaluate", trained, "--iw-samples", 20)) == summary
     few = json.loads(call("evaluate", trained, "--iw-samples", 3, "--limit", 10))
@@ -233,7 +233,7 @@ def test_evaluate(call, trained):
     assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == recipes.vae.IW_SAMPLES
 
 
-def test_a_run_s_kernels_compute_whatever_is_asked_of_it(call, monkeypatch):
+def test_commands_use_the_kernels_of_the_run(call, monkeypatch):
     runs.start(replace(TINY, epochs=1, kernels="reference"), Path("run"))
     used = []
 
@@ -247,7 +247,7 @@ def test_a_run_s_kernels_compute_whatever_is_asked_of_it(call, monkeypatch):
     assert used == [kernels.SETS["reference"]] * 5  # two of them look for test images
 
 
-def test_gradcheck(call):
+def test_gradcheck_prints_a_row_for_each_operation_and_kernel_set(call):
     rows = [line.split() for line in call("gradcheck", "exp", "dense").splitlines()]
     assert [(row[0], row[1], row[-1]) for row in rows[1:]] == [
         (name, kernel_set, "pass") for name in ("exp", "dense") for kernel_set in ("cpu", "reference")
@@ -255,14 +255,14 @@ def test_gradcheck(call):
     assert len(call("gradcheck", "exp", "--kernels", "reference").splitlines()) == 2
 
 
-def test_gradcheck_of_a_wrong_gradient_is_status_1(monkeypatch, capsys):
+def test_gradcheck_exits_with_1_on_a_wrong_gradient(monkeypatch, capsys):
     wrong = replace(REGISTRY["exp"], backward=lambda *arguments, **_: (1.001 * arguments[2],))
     monkeypatch.setitem(REGISTRY, "exp", wrong)
     assert cli.main(["gradcheck", "exp"]) == 1
     assert "FAIL" in capsys.readouterr().out
 
 
-def test_data_show(call):
+def test_data_show_counts_images_and_draws_digits(call):
     out = call("data", "show", "--data", "strokes")
     assert "strokes: 600 training and 60 test images" in out
     assert call("data") == out
@@ -271,7 +271,7 @@ def test_data_show(call):
     pictures("digits.png", 100)
 
 
-def test_data_fetch(call, monkeypatch):
+def test_data_fetch_prints_the_folder_of_mnist(call, monkeypatch):
     monkeypatch.setattr(cli, "fetch_mnist", lambda folder: folder or Path("the cache"))
     assert call("data", "fetch") == "the cache\n"
     assert call("data", "fetch", "--data-dir", "digits") == "digits\n"
@@ -286,7 +286,7 @@ def parsers(parser):
                 yield from parsers(below)
 
 
-def test_every_option_says_what_it_does_and_its_default():
+def test_help_explains_every_option_and_its_default():
     for parser in parsers(cli._parser()):
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction) or action.dest in ("help", "version"):
@@ -296,7 +296,7 @@ def test_every_option_says_what_it_does_and_its_default():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "vae", "--help"], ["sample", "-h"], ["--version"]])
-def test_help_and_version(arguments, capsys):
+def test_help_and_version_exit_with_0(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code == 0
@@ -311,7 +311,7 @@ def program(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_program(tmp_path):
+def test_program_prints_its_version_and_one_line_for_a_mistake(tmp_path):
     version = program("--version")
     assert (version.returncode, version.stdout, version.stderr) == (0, f"{__version__}\n", "")
     wrong = program("train", "vae", "--epochs", "0", "--out", "run")
@@ -321,7 +321,7 @@ def test_program(tmp_path):
     assert not files(tmp_path)
 
 
-def test_a_number_that_explodes_is_one_line(tmp_path):
+def test_train_reports_divergence_in_one_line(tmp_path):
     """In a process of its own, for pytest would keep NumPy's warnings from standard error."""
     wrong = drive("train", "vae", "--config", "tiny", "--lr", "1e30", "--out", tmp_path / "run")
     assert (wrong.returncode, wrong.stdout) == (2, "")
@@ -330,7 +330,7 @@ def test_a_number_that_explodes_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["gradcheck", "exp"], ["--version"]])
-def test_a_reader_who_has_gone_is_no_error(monkeypatch, arguments):
+def test_program_exits_quietly_when_its_output_pipe_is_closed(monkeypatch, arguments):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # then argparse itself would meet the error, and pass it over
     reader, writer = os.pipe()
     os.close(reader)
@@ -340,7 +340,7 @@ def test_a_reader_who_has_gone_is_no_error(monkeypatch, arguments):
     assert (left.returncode, left.stderr) == (141, b"")
 
 
-def test_import_is_light_and_quick():
+def test_import_is_quick_and_loads_no_heavy_packages():
     code = "import sys, time, numba; t = time.perf_counter(); import scratchgen; print(time.perf_counter() - t); "
     code += "print({'matplotlib', 'tqdm', 'pooch', 'requests', 'safetensors'} & sys.modules.keys())"
     outputs = [subprocess.check_output([sys.executable, "-c", code], text=True).splitlines() for _ in range(3)]

@@ -43,7 +43,7 @@ def mistake(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train vae", "train gan", "train aae", "profile vae", "gradcheck exp"])
-def test_kernels_that_cannot_work_here(command, mistake, monkeypatch):
+def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, monkeypatch):
     def find(name):
         raise kernels.Unavailable("the kernels for cuda need a GPU")
 
@@ -100,17 +100,17 @@ def test_kernels_that_cannot_work_here(command, mistake, monkeypatch):
         ("data burn", "'burn'"),
     ],
 )  # fmt: skip
-def test_what_is_typed_wrong(mistake, arguments, named):
+def test_command_line_names_the_wrong_argument(mistake, arguments, named):
     assert named in mistake(*arguments.split())
 
 
-def test_a_line_stays_a_line(mistake):
+def test_command_line_reports_an_argument_of_two_lines_in_one(mistake):
     assert "two lines" in mistake("sample", "two\nlines")
     assert "two lines" in mistake("train", "vae", "two\nlines")
 
 
 @pytest.mark.parametrize("option", sorted({*train_options()} - {"--resume", "--epochs", "--data-dir"}))
-def test_resume_takes_the_rest_from_the_run(mistake, run, option):
+def test_train_resume_refuses_other_options(mistake, run, option):
     values = {
         "--config": "iwae",
         "--likelihood": "gaussian",
@@ -121,11 +121,11 @@ def test_resume_takes_the_rest_from_the_run(mistake, run, option):
     assert "only --epochs and --data-dir" in mistake("train", "vae", "--resume", run, option, values.get(option, "1"))
 
 
-def test_resume_with_fewer_epochs(mistake, run):
+def test_train_resume_refuses_fewer_epochs(mistake, run):
     assert "run of 3 epochs" in mistake("train", "vae", "--resume", run, "--epochs", 2)
 
 
-def test_out_that_holds_a_run(mistake, run):
+def test_train_refuses_a_folder_that_holds_a_run(mistake, run):
     assert "holds a run already" in mistake("train", "vae", "--config", "tiny", "--out", run)
 
 
@@ -133,7 +133,7 @@ def test_out_that_holds_a_run(mistake, run):
 
 
 @pytest.mark.parametrize("out", ["file", "file/run", "n" * 300, "file/deep/run"])
-def test_train_cannot_write_there(mistake, out):
+def test_train_refuses_a_folder_it_cannot_write(mistake, out):
     Path("file").write_text("a file")
     assert "give another --out" in mistake("train", "vae", "--config", "tiny", "--out", out)
 
@@ -146,7 +146,7 @@ UNWRITABLE = ["file/a.png", "nowhere/a.png", "n" * 300 + ".png", "folder.png", "
     [(command, out) for command in ("sample", "reconstruct", "data show") for out in UNWRITABLE]
     + [("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")],
 )
-def test_a_picture_cannot_be_written_there(mistake, trained, command, out):
+def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, command, out):
     Path("file").write_text("a file")
     Path("folder.png").mkdir()
     Path("folder.npy").mkdir()
@@ -154,7 +154,7 @@ def test_a_picture_cannot_be_written_there(mistake, trained, command, out):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError("Unable to allocate")])
-def test_a_full_disk_or_memory_is_a_line(capsys, monkeypatch, error):
+def test_train_reports_a_full_disk_or_memory(capsys, monkeypatch, error):
     def fail(*_):
         raise error
 
@@ -184,7 +184,7 @@ READING = ["train vae --resume", "sample", "reconstruct", "evaluate"]
     ],
     ids=["empty", "half", "list", "3", "encoding", "missing", "no bytes", "cut", "flipped", "format 3", "zeros"],
 )
-def test_damaged_run(mistake, run, command, name, damage):
+def test_commands_refuse_a_damaged_run(mistake, run, command, name, damage):
     content = damage((run / name).read_bytes())
     (run / name).unlink()
     if content is not None:
@@ -192,7 +192,7 @@ def test_damaged_run(mistake, run, command, name, damage):
     assert str(run) in mistake(*command.split(), run)
 
 
-def test_run_without_a_checkpoint(mistake, call, run, trained):
+def test_commands_ask_to_train_first_without_a_checkpoint(mistake, call, run, trained):
     (run / "checkpoint.safetensors").unlink()
     for command in READING[1:]:
         assert "train first" in mistake(command, run)
@@ -200,7 +200,7 @@ def test_run_without_a_checkpoint(mistake, call, run, trained):
     assert outcome(run) == outcome(trained)
 
 
-def test_a_refused_resume_adds_no_epochs(mistake, run):
+def test_train_resume_adds_no_epochs_when_refused(mistake, run):
     (run / "checkpoint.safetensors").write_bytes(b"")
     mistake("train", "vae", "--resume", run, "--epochs", 9)
 
@@ -227,14 +227,14 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("entry", "value"), EDITS)
-def test_edited_config(mistake, run, entry, value):
+def test_commands_refuse_an_edited_config(mistake, run, entry, value):
     edit(run, entry.split("."), value)
     mistake("train", "vae", "--resume", run)
     if entry != "network.input_dim":
         mistake("sample", run)
 
 
-def test_whole_numbers_in_the_config_are_numbers(call):
+def test_config_accepts_integers_for_floats(call):
     runs.start(replace(TINY, epochs=1, training=replace(TINY.training, beta_warmup=1)), Path("run"))
     call("sample", "run", "--out", "a.npy")
 
@@ -243,7 +243,7 @@ def test_whole_numbers_in_the_config_are_numbers(call):
     ("change", "need"),
     [({"epochs": 0}, "epochs >= 1"), ({"batch_size": 0}, "batch_size >= 1"), ({"seed": -1}, "seed >= 0")],
 )
-def test_a_configuration_says_only_what_is_wrong(change, need):
+def test_run_config_names_only_the_wrong_setting(change, need):
     with pytest.raises(ValueError, match=f"^{need} is needed$"):
         replace(TINY, **change)
 
@@ -265,7 +265,7 @@ ASKING = ["train vae --out run", "data show", "data show --out digits.png"]
 @pytest.mark.parametrize("source", ["mnist", "auto"])
 @pytest.mark.parametrize("present", [[], list(SHA256)[:3]], ids=["none", "three"])
 @pytest.mark.parametrize("variable", [False, True])
-def test_mnist_is_not_there(mistake, monkeypatch, real_data, command, source, present, variable):
+def test_commands_name_missing_files_of_mnist(mistake, monkeypatch, real_data, command, source, present, variable):
     Path("digits").mkdir()
     for name in present:
         Path("digits", name).write_bytes(b"")
@@ -281,14 +281,14 @@ def test_mnist_is_not_there(mistake, monkeypatch, real_data, command, source, pr
 @pytest.mark.parametrize(
     "content", [b"", b"\0\0\x08\3" + bytes(12), b"\x1f\x8b\x08\0 no gzip", b"<html>\n404\n</html>"]
 )
-def test_mnist_is_damaged(mistake, real_data, command, content):
+def test_commands_refuse_damaged_files_of_mnist(mistake, real_data, command, content):
     Path("digits").mkdir()
     for name in SHA256:
         Path("digits", name).write_bytes(content)
     assert "train-images-idx3-ubyte" in mistake(*command.split(), "--data", "mnist", "--data-dir", "digits")
 
 
-def test_mnist_of_a_run_has_gone(mistake, monkeypatch):
+def test_commands_name_the_missing_data_folder_of_a_run(mistake, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(runs, "load_dataset", lambda *_: replace(tiny_data(), name="mnist"))
         runs.start(replace(TINY, epochs=1, data_dir="/nowhere/digits"), Path("run"))
@@ -301,7 +301,7 @@ def test_mnist_of_a_run_has_gone(mistake, monkeypatch):
         assert line.startswith("scratchgen: --data-dir 'elsewhere' lacks train-images-idx3-ubyte")
 
 
-def test_what_cannot_be_downloaded_is_said_in_a_line_and_replaced(capsys, real_data, monkeypatch, tmp_path):
+def test_data_show_uses_strokes_when_mnist_cannot_be_downloaded(capsys, real_data, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def fetch():
@@ -317,7 +317,7 @@ def test_what_cannot_be_downloaded_is_said_in_a_line_and_replaced(capsys, real_d
 
 
 @pytest.mark.parametrize("pixel", [np.nan, np.inf, -0.01, 255.0])
-def test_data_with_pixels_that_are_no_grey_levels(mistake, monkeypatch, pixel):
+def test_commands_refuse_pixels_that_are_no_grey_levels(mistake, monkeypatch, pixel):
     def load(*_):
         images = tiny_data().train.images.copy()
         images[7, 300] = pixel
@@ -330,5 +330,5 @@ def test_data_with_pixels_that_are_no_grey_levels(mistake, monkeypatch, pixel):
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct"])
-def test_more_images_than_a_picture_holds(mistake, trained, command):
+def test_sample_and_reconstruct_refuse_more_images_than_a_picture_holds(mistake, trained, command):
     assert "at most 1000 images, not 1001" in mistake(command, trained, "-n", 1001)

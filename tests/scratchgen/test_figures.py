@@ -81,7 +81,7 @@ def drawn(monkeypatch):
 
 
 @every_figure
-def test_file_is_a_png_of_sane_size_on_white(tmp_path, save):
+def test_figures_are_pngs_of_sane_size_on_white(tmp_path, save):
     path = tmp_path / "figure.png"
     assert save(path) == path
     assert list(tmp_path.iterdir()) == [path]
@@ -95,7 +95,7 @@ def test_file_is_a_png_of_sane_size_on_white(tmp_path, save):
 
 
 @pytest.mark.parametrize("name", ["scatter and prior", "curves"])
-def test_settings_of_the_user_neither_matter_nor_change(tmp_path, name):
+def test_figures_ignore_and_keep_matplotlib_settings(tmp_path, name):
     save = SAVE[name]
     save(tmp_path / "plain.png")
     theirs: dict[Any, Any] = {
@@ -110,7 +110,7 @@ def test_settings_of_the_user_neither_matter_nor_change(tmp_path, name):
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "theirs.png").read_bytes()
 
 
-def test_writes_nothing_where_there_is_no_folder(tmp_path):
+def test_save_samples_writes_nothing_where_there_is_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError):
         figures.save_samples(tmp_path / "missing" / "figure.png", gray(1))
     (tmp_path / "file").write_bytes(b"kept")
@@ -121,21 +121,21 @@ def test_writes_nothing_where_there_is_no_folder(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_writes_nothing_where_it_may_not(tmp_path):
+def test_save_samples_writes_nothing_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
         figures.save_samples(tmp_path / "figure.png", gray(1))
     assert not list(tmp_path.iterdir())
 
 
-def test_leaves_nothing_beside_a_folder_of_the_same_name(tmp_path):
+def test_save_samples_leaves_nothing_beside_a_folder_of_its_name(tmp_path):
     (tmp_path / "figure.png").mkdir()
     with pytest.raises(OSError, match=r"figure\.png"):
         figures.save_samples(tmp_path / "figure.png", gray(1))
     assert [p.name for p in tmp_path.rglob("*")] == ["figure.png"]
 
 
-def test_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
+def test_save_samples_keeps_the_old_file_on_a_full_disk(tmp_path, monkeypatch):
     def half_write(self, part):
         part.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -149,7 +149,7 @@ def test_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_replaces_the_old_file_at_once(tmp_path, monkeypatch):
+def test_save_samples_replaces_the_old_file_atomically(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "other disk"))
     path, link = tmp_path / "figure.png", tmp_path / "link"
     path.write_bytes(b"old")
@@ -158,7 +158,7 @@ def test_replaces_the_old_file_at_once(tmp_path, monkeypatch):
     assert link.read_bytes() == b"old"  # a file that were rewritten in place would show here
 
 
-def test_needs_neither_pyplot_nor_a_display(tmp_path):
+def test_figures_need_neither_pyplot_nor_a_display(tmp_path):
     code = (
         "import sys, numpy, pathlib; from scratchgen import figures;"
         "figures.save_latent_scatter(pathlib.Path(sys.argv[1]), numpy.eye(2), numpy.arange(2));"
@@ -172,7 +172,7 @@ def test_needs_neither_pyplot_nor_a_display(tmp_path):
 
 
 @pytest.mark.parametrize("white", range(6))
-def test_white_sample_amid_black_ones_lands_in_its_cell(tmp_path, white):
+def test_save_samples_puts_each_image_into_its_cell(tmp_path, white):
     images = np.zeros((6, 784), np.float32)
     images[white] = 1
     pixels = shown(figures.save_samples(tmp_path / "figure.png", images, columns=3))
@@ -193,7 +193,7 @@ def test_white_sample_amid_black_ones_lands_in_its_cell(tmp_path, white):
         (6, 6, (1, 6), (4, 300)),  # too wide for the page: a pixel each, and none is lost
     ],
 )
-def test_samples_keep_every_pixel(tmp_path, n, columns, rows_and_columns, shape):
+def test_save_samples_keeps_every_pixel(tmp_path, n, columns, rows_and_columns, shape):
     images, (rows, cols), (height, width) = gray(n, *shape), rows_and_columns, shape
     expected = np.ones((rows * (height + 1) - 1, cols * (width + 1) - 1))
     for i, image in enumerate(images):
@@ -204,11 +204,11 @@ def test_samples_keep_every_pixel(tmp_path, n, columns, rows_and_columns, shape)
         np.testing.assert_allclose(shown(path), expected, atol=ROUNDING)
 
 
-def test_no_pixel_is_lost_on_the_way_through_inches():
+def test_figures_convert_pixels_to_inches_and_back_exactly():
     assert all(n / figures._DPI * figures._DPI == n for n in range(10_000))
 
 
-def test_title_goes_above_the_images(tmp_path):
+def test_save_samples_puts_its_title_above_the_images(tmp_path):
     images = gray(6)
     plain = imread(figures.save_samples(tmp_path / "plain.png", images, columns=6))
     titled = imread(figures.save_samples(tmp_path / "titled.png", images, columns=6, title="Samples"))
@@ -218,17 +218,17 @@ def test_title_goes_above_the_images(tmp_path):
     assert titled[: added + 16].min() < 0.5
 
 
-def test_short_row_leaves_room_for_its_title(tmp_path):
+def test_save_samples_leaves_a_short_row_room_for_its_title(tmp_path):
     assert imread(figures.save_samples(tmp_path / "figure.png", gray(1), title="Samples")).shape[1] == 800
 
 
-def test_values_beyond_black_and_white_are_clipped(tmp_path):
+def test_save_samples_clips_values_beyond_black_and_white(tmp_path):
     images = np.array([[[-1, 0.0], [1, 2]]])
     pixels = shown(figures.save_samples(tmp_path / "figure.png", images, (2, 2)))
     assert np.array_equal(pixels, [[0, 0], [1, 1]])
 
 
-def test_reconstructions_lie_below_their_originals(tmp_path):
+def test_save_reconstructions_puts_them_below_their_originals(tmp_path):
     originals, reconstructions = gray(13, 6, 4), gray(13, 6, 4)
     path = figures.save_reconstructions(tmp_path / "figure.png", originals, reconstructions.reshape(13, -1), (6, 4))
     pixels = shown(path, left=192)
@@ -239,7 +239,7 @@ def test_reconstructions_lie_below_their_originals(tmp_path):
         np.testing.assert_allclose(pair[7:13, :4], reconstructions[i], atol=ROUNDING)
 
 
-def test_reconstructions_are_labelled(tmp_path, drawn):
+def test_save_reconstructions_labels_its_rows(tmp_path, drawn):
     figures.save_reconstructions(tmp_path / "figure.png", gray(13, 6, 4), gray(13, 6, 4), (6, 4))
     (axes,) = drawn[0].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["original", "reconstruction"] * 2
@@ -248,7 +248,7 @@ def test_reconstructions_are_labelled(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(4, 4), (2, 5), (1, 1)])
-def test_manifold_lays_images_edge_to_edge(tmp_path, rows, cols):
+def test_save_manifold_lays_images_edge_to_edge(tmp_path, rows, cols):
     images = gray(rows * cols, 20, 24)
     pixels = shown(figures.save_manifold(tmp_path / "figure.png", images, rows, cols, (20, 24)), left=120, bottom=96)
     np.testing.assert_allclose(
@@ -256,7 +256,7 @@ def test_manifold_lays_images_edge_to_edge(tmp_path, rows, cols):
     )
 
 
-def test_manifold_axes_tell_the_codes(tmp_path, drawn):
+def test_save_manifold_labels_its_axes_with_codes(tmp_path, drawn):
     figures.save_manifold(tmp_path / "figure.png", gray(100), 10, 10)
     (axes,) = drawn[0].axes
     for positions, labels, sign in (
@@ -273,7 +273,7 @@ def test_manifold_axes_tell_the_codes(tmp_path, drawn):
 # --- codes --------------------------------------------------------------------------------------------------
 
 
-def test_codes_wear_the_colours_of_the_legend(tmp_path, drawn):
+def test_save_latent_scatter_colours_codes_as_in_its_legend(tmp_path, drawn):
     figures.save_latent_scatter(tmp_path / "figure.png", CODES, LABELS, "codes")
     (axes,) = drawn[0].axes
     colours = {c.get_label(): tuple(c.get_facecolor()[0][:3]) for c in axes.collections[1:]}
@@ -288,12 +288,12 @@ def test_codes_wear_the_colours_of_the_legend(tmp_path, drawn):
     assert medians == {str(d): tuple(np.median(CODES[d == LABELS], axis=0)) for d in range(10)}
 
 
-def test_legend_shows_only_classes_that_are_there(tmp_path, drawn):
+def test_save_latent_scatter_lists_only_classes_that_occur(tmp_path, drawn):
     figures.save_latent_scatter(tmp_path / "figure.png", CODES[:2], np.array([7, 3], np.uint8))
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["3", "7"]
 
 
-def test_prior_is_beside_the_codes_on_the_same_scale(tmp_path, drawn):
+def test_save_latent_scatter_draws_the_prior_on_the_same_scale(tmp_path, drawn):
     figures.save_latent_scatter(tmp_path / "figure.png", CODES, LABELS, "codes", PRIOR)
     left, right = drawn[0].axes
     assert np.array_equal(right.collections[0].get_offsets(), PRIOR)
@@ -308,7 +308,7 @@ def test_prior_is_beside_the_codes_on_the_same_scale(tmp_path, drawn):
     assert left.get_window_extent().x1 < right.get_window_extent().x0
 
 
-def test_single_code_can_be_drawn(tmp_path):
+def test_save_latent_scatter_draws_a_single_code(tmp_path):
     figures.save_latent_scatter(tmp_path / "figure.png", np.zeros((1, 2)), np.zeros(1, int))
 
 
@@ -325,7 +325,7 @@ def lines(figure):
     }
 
 
-def test_curves_have_a_panel_per_metric_and_a_line_per_split(tmp_path, drawn):
+def test_save_loss_curves_draws_every_metric_of_both_splits(tmp_path, drawn):
     figures.save_loss_curves(tmp_path / "figure.png", HISTORY, title="VAE", ylabel="bits")
     assert lines(drawn[0]) == {
         "loss": {"train": ([1, 2, 3], [9, 4.5, 3]), "test": ([1, 2, 3], [10, 5, 10 / 3])},
@@ -337,14 +337,14 @@ def test_curves_have_a_panel_per_metric_and_a_line_per_split(tmp_path, drawn):
     assert len({line.get_color() for line in drawn[0].axes[0].lines}) == 2
 
 
-def test_single_epoch_is_marked(tmp_path, drawn):
+def test_save_loss_curves_marks_a_single_epoch(tmp_path, drawn):
     figures.save_loss_curves(tmp_path / "figure.png", HISTORY[:1])
     for axes in drawn[0].axes:
         assert [line.get_marker() for line in axes.lines] == ["o", "o"]
         assert [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]] == [1]
 
 
-def test_metrics_may_be_missing(tmp_path, drawn):
+def test_save_loss_curves_takes_histories_with_missing_metrics(tmp_path, drawn):
     history: list[dict[str, Any]] = [
         {"epoch": 1, "train": {"neg_elbo": 3.0}},
         {"epoch": 2, "train": {"neg_elbo": math.nan}, "test": {"neg_elbo": 2.0, "accuracy": None}},
@@ -359,7 +359,7 @@ def test_metrics_may_be_missing(tmp_path, drawn):
 
 
 @pytest.mark.parametrize(("n", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2)])
-def test_panels_fill_their_rows(tmp_path, drawn, n, rows, columns):
+def test_save_loss_curves_fills_rows_with_panels(tmp_path, drawn, n, rows, columns):
     figures.save_loss_curves(tmp_path / "figure.png", [{"epoch": 1, "train": {f"m{i}": 1.0 for i in range(n)}}])
     assert len(drawn[0].axes) == n
     assert drawn[0].axes[0].get_gridspec().get_geometry() == (rows, columns)
@@ -398,7 +398,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("save", "arguments", "message"), REFUSED.values(), ids=REFUSED)
-def test_refuses_what_does_not_fit(tmp_path, save, arguments, message):
+def test_figures_refuse_data_that_does_not_fit(tmp_path, save, arguments, message):
     with pytest.raises(ValueError, match=message):
         save(tmp_path / "figure.png", *arguments)
     assert not list(tmp_path.iterdir())
@@ -407,7 +407,7 @@ def test_refuses_what_does_not_fit(tmp_path, save, arguments, message):
 # --- health -------------------------------------------------------------------------------------------------
 
 
-def test_health_shows_both_histograms_and_the_share_of_every_class(tmp_path, drawn):
+def test_save_health_draws_both_histograms_and_the_class_shares(tmp_path, drawn):
     rng = np.random.default_rng(0)
     real, fake = rng.normal(2, 1, 500), rng.normal(-2, 1, 300)
     assert figures.save_health(tmp_path / "figure.png", real, fake, np.array([30, 10, 0])) == tmp_path / "figure.png"
@@ -430,7 +430,7 @@ def test_health_shows_both_histograms_and_the_share_of_every_class(tmp_path, dra
         ([1.0], [1.0], [0, 0], "class_counts must be"),
     ],
 )
-def test_health_refuses_what_cannot_be_drawn(tmp_path, real, fake, counts, message):
+def test_save_health_refuses_what_cannot_be_drawn(tmp_path, real, fake, counts, message):
     with pytest.raises(ValueError, match=message):
         figures.save_health(tmp_path / "figure.png", np.array(real), np.array(fake), np.array(counts))
     assert not list(tmp_path.iterdir())

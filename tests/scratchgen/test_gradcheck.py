@@ -67,7 +67,9 @@ LAYOUTS: list[Callable[[np.ndarray], np.ndarray]] = [np.copy, transposed, stride
 @on_every_set
 @pytest.mark.parametrize(("op", "case"), CASES)
 @given(data=st.data(), seed=seeds, layout=st.sampled_from(LAYOUTS))
-def test_gradient(op: Op, case: Case, kernel_set: str, data: st.DataObject, seed: int, layout: Callable) -> None:
+def test_backward_matches_finite_differences(
+    op: Op, case: Case, kernel_set: str, data: st.DataObject, seed: int, layout: Callable
+) -> None:
     """Sizes 0 to 4, any leading dimensions, inputs that are views; float32 is part of the check."""
 
     def size(dim: str) -> int:
@@ -82,7 +84,9 @@ def test_gradient(op: Op, case: Case, kernel_set: str, data: st.DataObject, seed
 @on_every_set
 @pytest.mark.parametrize("op", BROADCASTING, ids=lambda op: op.name)
 @given(data=st.data(), seed=seeds)
-def test_gradient_when_inputs_broadcast(op: Op, kernel_set: str, data: st.DataObject, seed: int) -> None:
+def test_backward_matches_finite_differences_when_inputs_broadcast(
+    op: Op, kernel_set: str, data: st.DataObject, seed: int
+) -> None:
     strategy = mutually_broadcastable_shapes(num_shapes=len(op.domains), min_side=0, max_side=3, max_dims=3)
     rng = np.random.default_rng(seed)
     for case in op.cases:
@@ -96,7 +100,9 @@ def test_gradient_when_inputs_broadcast(op: Op, kernel_set: str, data: st.DataOb
     ("operation", "params", "slope"),
     [("relu", {}, 0.0), ("leaky_relu", {"slope": 0.25}, 0.25), ("elu", {}, 1.0)],
 )
-def test_derivative_at_the_kink(operation: str, params: dict, slope: float, dtype: type, kernel_set: str) -> None:
+def test_backward_gives_the_documented_slope_at_a_kink(
+    operation: str, params: dict, slope: float, dtype: type, kernel_set: str
+) -> None:
     x = Tensor(np.zeros(3, dtype), requires_grad=True)
     with kernels.use(kernel_set):
         apply(operation, x, **params).backward(np.array([1.0, -2.0, 3.0]))
@@ -105,7 +111,7 @@ def test_derivative_at_the_kink(operation: str, params: dict, slope: float, dtyp
 
 @on_every_set
 @pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("elu", 1.0)])
-def test_derivative_at_the_kink_of_a_dense_layer(activation: str, slope: float, kernel_set: str) -> None:
+def test_dense_backward_gives_the_documented_slope_at_a_kink(activation: str, slope: float, kernel_set: str) -> None:
     x, w, b = (Tensor(np.array(v), requires_grad=True) for v in ([[1.0, 2.0]], [[2.0], [-1.0]], [0.0]))
     with kernels.use(kernel_set):
         ops.dense(x, w, b, activation).backward(np.array([[3.0]]))
@@ -119,7 +125,7 @@ def test_derivative_at_the_kink_of_a_dense_layer(activation: str, slope: float, 
 @pytest.mark.parametrize(("op", "case"), CASES)
 @given(seed=seeds, lead=array_shapes(min_dims=0, max_dims=2, min_side=1, max_side=3))
 @example(seed=0, lead=())
-def test_inputs_come_from_their_domains(op: Op, case: Case, seed: int, lead: Shape) -> None:
+def test_draw_inputs_stays_within_the_domains(op: Op, case: Case, seed: int, lead: Shape) -> None:
     rng = np.random.default_rng(seed)
     shapes = input_shapes(op, case, lead, lambda dim: 3)
     inputs = draw_inputs(op, case, shapes, rng)
@@ -137,7 +143,7 @@ def test_inputs_come_from_their_domains(op: Op, case: Case, seed: int, lead: Sha
         assert (np.abs(case.kink(*inputs)) >= KINK_DISTANCE).all()
 
 
-def test_labels_are_all_drawn() -> None:
+def test_draw_inputs_draws_every_label() -> None:
     op = REGISTRY["softmax_cross_entropy"]
     _, labels = draw_inputs(op, op.cases[0], [(99, 3), (99,)], np.random.default_rng(0))
     assert set(labels) == {0, 1, 2}
@@ -188,12 +194,12 @@ def test_gradcheck_fails_on_nan() -> None:
         gradcheck(lambda x: ops.log(x), np.array([-1.0]))
 
 
-def test_gradcheck_of_what_does_not_depend_on_an_input() -> None:
+def test_gradcheck_passes_when_an_input_is_not_used() -> None:
     gradcheck(lambda x, y: ops.exp(x), np.ones(2), np.ones(3))
     gradcheck(lambda x: Tensor(np.ones(2)), np.ones(2))
 
 
-def test_gradcheck_of_a_view_of_the_input() -> None:
+def test_gradcheck_passes_for_a_view_of_the_input() -> None:
     gradcheck(lambda x: x, np.ones((2, 3)))
     gradcheck(lambda x: x.reshape(3, 2), np.ones((2, 3)))
 
@@ -206,7 +212,9 @@ def test_gradcheck_of_a_view_of_the_input() -> None:
         (Tensor(np.ones(2), requires_grad=True) * 2.0, ValueError, "leaves"),
     ],
 )
-def test_gradcheck_refuses(value: np.ndarray | Tensor, error: type, message: str) -> None:
+def test_gradcheck_refuses_float32_and_tensors_that_are_no_leaves(
+    value: np.ndarray | Tensor, error: type, message: str
+) -> None:
     with pytest.raises(error, match=message):
         gradcheck(ops.exp, value)
 
@@ -231,7 +239,7 @@ class TestModel:
         return ops.softmax_cross_entropy(ops.dense(hidden, w2, b2), self.labels).mean()
 
     @pytest.mark.parametrize("flat", [False, True])
-    def test_parameters_are_put_back(self, flat: bool) -> None:
+    def test_gradcheck_restores_parameters(self, flat: bool) -> None:
         if flat:
             nn.flatten(self.weights)
         before = [p.data.copy() for p in self.weights]
@@ -240,7 +248,7 @@ class TestModel:
             np.testing.assert_array_equal(parameter.data, data)
             assert parameter.grad is None
 
-    def test_parameters_are_put_back_after_an_error(self) -> None:
+    def test_gradcheck_restores_parameters_after_an_error(self) -> None:
         before, calls = self.weights[0].data.copy(), iter(range(100))
 
         def loss(*_: Tensor) -> Tensor:
@@ -252,7 +260,7 @@ class TestModel:
             gradcheck(loss, *self.weights)
         np.testing.assert_array_equal(self.weights[0].data, before)
 
-    def test_a_parameter_left_out_is_found(self) -> None:
+    def test_gradcheck_finds_a_detached_parameter(self) -> None:
         def loss(*_: Tensor) -> Tensor:
             return self.loss() + self.weights[3].detach().sum()
 
@@ -263,7 +271,7 @@ class TestModel:
 # ---- the registry ----
 
 
-def test_registry_passes_and_prints() -> None:
+def test_check_registry_passes_and_format_table_prints_it() -> None:
     rows = check_registry(repeats=1)
     assert {(row.operation, row.kernel_set) for row in rows} == {(o, k) for o in REGISTRY for k in kernels.SETS}
     assert all(row.error <= row.tolerance and row.passed for row in rows)
@@ -273,20 +281,20 @@ def test_registry_passes_and_prints() -> None:
     assert all(line.endswith("  pass") for line in lines[1:])
 
 
-def test_registry_by_name() -> None:
+def test_check_registry_checks_chosen_operations_reproducibly() -> None:
     (row,) = check_registry(["relu"], ["reference"], repeats=1)
     assert row[:2] == ("relu", "reference")
     assert row == check_registry(["exp", "relu"], ["cpu", "reference"], repeats=1)[-1]
 
 
-def test_registry_of_an_unknown_name() -> None:
+def test_check_registry_refuses_an_unknown_name() -> None:
     with pytest.raises(UserError, match=r"no operation 'sofmax'; choose from .*softmax"):
         check_registry(["sofmax"])
     with pytest.raises(UserError, match="choose from add, batch_norm, bce_with_logits"):
         check_registry(["zzz"])
 
 
-def test_table_of_a_failure() -> None:
+def test_format_table_shows_failures_below_its_rows() -> None:
     table = format_table(
         [Row("exp", "cpu", 2e-3, 1e-9, "exp: off"), Row("log", "cpu", math.nan, math.nan, "log: writes")]
     )

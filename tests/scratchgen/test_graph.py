@@ -23,7 +23,7 @@ def parsed(text):
     return list(boxes.values()), list(leaves.values()), [(labels[start], labels[end]) for start, end in arrows]
 
 
-def test_a_tensor_used_twice_twice_over():
+def test_mermaid_draws_an_arrow_for_each_use_of_a_tensor():
     a = Tensor([1.0, 2.0, 3.0], requires_grad=True)
     b = a + a
     assert mermaid(b * b) == (
@@ -38,7 +38,7 @@ def test_a_tensor_used_twice_twice_over():
     )
 
 
-def test_a_dense_layer_and_its_loss():
+def test_mermaid_draws_a_dense_layer_and_its_loss():
     x = Tensor(np.ones((5, 4)))
     weight = Tensor(np.ones((4, 3)), requires_grad=True)
     bias = Tensor(np.ones(3), requires_grad=True)
@@ -54,7 +54,7 @@ def test_a_dense_layer_and_its_loss():
     ]
 
 
-def test_a_deep_graph_of_many_paths():
+def test_mermaid_draws_a_deep_graph_of_many_paths():
     x = Tensor(1.0, requires_grad=True)
     for _ in range(20_000):
         x = x * x  # 2^20,000 paths lead to the leaf
@@ -62,14 +62,14 @@ def test_a_deep_graph_of_many_paths():
     assert (len(boxes), len(leaves), len(arrows)) == (20_000, 1, 40_000)
 
 
-def test_a_tensor_without_a_graph_is_a_leaf():
+def test_mermaid_draws_a_tensor_without_a_graph_as_a_leaf():
     x = Tensor(np.ones((2, 3)), requires_grad=True)
     with no_grad():
         y = x + x
     assert mermaid(y) == 'flowchart TD\n    t0(["leaf (2, 3)"])'
 
 
-def test_no_name_of_an_operation_breaks_the_text():
+def test_mermaid_escapes_the_names_of_operations():
     odd = replace(REGISTRY["exp"], name='end "]; <b>#`\n')
     (box,), _, _ = parsed(mermaid(apply(odd, Tensor(1.0, requires_grad=True))))
     assert box == "end #34;]; #60;b#62;#35;#96;#10;<br/>()"

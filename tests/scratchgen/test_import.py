@@ -32,7 +32,7 @@ def other_kernels(request, tmp_path):
     return tmp_path
 
 
-def test_another_package_called_kernels_is_refused(other_kernels):
+def test_import_refuses_another_package_called_kernels(other_kernels):
     done = python("-c", "import scratchgen", path=other_kernels)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
@@ -44,19 +44,19 @@ COMMAND = "import sys; sys.argv[0] = '/bin/scratchgen'; from scratchgen.cli impo
 
 
 @pytest.mark.parametrize("command", [("-m", "scratchgen"), ("-c", COMMAND)], ids=["module", "script"])
-def test_on_the_command_line_it_is_one_line(other_kernels, command):
+def test_command_line_reports_another_kernels_package_in_one_line(other_kernels, command):
     done = python(*command, "data", "show", path=other_kernels)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("scratchgen: scratchgen needs its own package kernels, but")
 
 
-def test_a_folder_called_kernels_does_no_harm(tmp_path):
+def test_import_ignores_a_folder_called_kernels(tmp_path):
     (tmp_path / "kernels").mkdir()  # it is no package, so Python searches on
     assert python("-c", "import scratchgen", path=tmp_path).returncode == 0
 
 
-def test_without_any_kernels_it_says_so(tmp_path):
+def test_import_says_when_kernels_are_missing(tmp_path):
     (tmp_path / "scratchgen").symlink_to(PACKAGE)
     done = subprocess.run(
         [sys.executable, "-S", "-c", "import scratchgen"], capture_output=True, text=True, cwd=tmp_path, env={}

@@ -123,7 +123,7 @@ def test_load_judge_without_a_cache_trains_each_time(cache, capsys, monkeypatch,
         assert told.count("\n") == 2
 
 
-def test_cache_folder(tmp_path, monkeypatch):
+def test_cache_folder_follows_xdg_cache_home_if_absolute(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "cache" / "scratchgen"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")

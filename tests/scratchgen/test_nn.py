@@ -45,7 +45,7 @@ ZOO = ["scale", "body.layers.0.weight", "body.layers.0.bias", "heads.0.weight", 
 # ---- names and state ----
 
 
-def test_parameters_have_names_in_the_order_of_definition(rng):
+def test_named_parameters_come_in_the_order_of_definition(rng):
     zoo = Zoo(rng)
     assert list(zoo.named_parameters()) == ZOO
     assert [id(p) for p in zoo.parameters()] == [id(p) for p in zoo.named_parameters().values()]
@@ -62,7 +62,7 @@ class Nested(Module):
         self.deep = [({"a": Parameter([4.0])}, 5.0), []]
 
 
-def test_parameters_are_found_in_tuples_and_dicts(rng):
+def test_named_parameters_are_found_in_tuples_and_dicts(rng):
     nested = Nested(rng)
     names = ["pair.0", "pair.1.weight", "pair.1.bias", "heads.mean.weight", "heads.mean.bias", "heads.scale", "heads.3"]
     assert list(nested.named_parameters()) == [*names, "deep.0.0.a"]
@@ -72,7 +72,7 @@ def test_parameters_are_found_in_tuples_and_dicts(rng):
     assert not nested.heads["mean"].training
 
 
-def test_two_parameters_of_one_name_are_refused():
+def test_named_parameters_refuse_two_of_one_name():
     module = Module()
     module.heads = {"1": Parameter([1.0]), 1: Parameter([2.0])}
     with pytest.raises(ValueError, match=r"Module has two parameters named heads\.1$"):
@@ -80,7 +80,7 @@ def test_two_parameters_of_one_name_are_refused():
 
 
 @both_dtypes
-def test_state_goes_round(rng, dtype):
+def test_load_state_dict_restores_state_dict(rng, dtype):
     source, target = Zoo(rng, dtype), Zoo(rng, dtype)
     state = source.state_dict()
     assert list(state) == ZOO
@@ -104,7 +104,7 @@ def test_state_goes_round(rng, dtype):
     ],
     ids=["missing", "unexpected", "shape", "dtype"],
 )
-def test_state_that_does_not_fit_is_refused_whole(rng, name, value, message):
+def test_load_state_dict_refuses_a_wrong_state_and_changes_nothing(rng, name, value, message):
     zoo = Zoo(rng)
     before = zoo.state_dict()
     state = {key: array + 1 for key, array in before.items() if key != name}
@@ -125,7 +125,7 @@ def test_train_and_eval_reach_every_module(rng):
     assert all(module.training for module in modules)
 
 
-def test_a_module_without_forward_says_so(rng):
+def test_module_without_forward_says_so(rng):
     with pytest.raises(NotImplementedError, match="Zoo has no forward"):
         Zoo(rng)(Tensor([1.0]))
 
@@ -133,7 +133,7 @@ def test_a_module_without_forward_says_so(rng):
 # ---- what layers compute ----
 
 
-def test_every_activation_has_a_definition_here():
+def test_activations_each_have_a_definition_here():
     assert DEFINITIONS.keys() == {"identity", *nn.ACTIVATIONS}
 
 
@@ -141,7 +141,7 @@ def test_every_activation_has_a_definition_here():
 @every_activation
 @both_dtypes
 @pytest.mark.parametrize("lead", [(), (4,), (2, 0), (2, 3)], ids=str)
-def test_dense_against_numpy(rng, activation, dtype, lead):
+def test_dense_matches_numpy(rng, activation, dtype, lead):
     layer = Dense(3, 5, rng, activation, dtype=dtype)
     layer.bias.write(rng.standard_normal(5).astype(dtype))
     x = Tensor(rng.standard_normal((*lead, 3)), dtype=dtype)
@@ -154,7 +154,7 @@ def test_dense_against_numpy(rng, activation, dtype, lead):
 
 @pytest.mark.usefixtures("kernel_set")
 @every_activation
-def test_gradients_of_dense(activation):
+def test_dense_gradients_match_finite_differences(activation):
     rng = np.random.default_rng(4)
     layer = Dense(3, 5, rng, activation, dtype=np.float64)
     layer.bias.write(rng.standard_normal(5))
@@ -165,7 +165,7 @@ def test_gradients_of_dense(activation):
 
 
 @every_activation
-def test_dense_begins_by_its_activation(activation):
+def test_dense_initializes_weights_for_its_activation(activation):
     def draw(function):
         return function(np.random.default_rng(3), 4, 6)
 
@@ -177,7 +177,7 @@ def test_dense_begins_by_its_activation(activation):
     np.testing.assert_array_equal(chosen.weight.data, draw(init.uniform))
 
 
-def test_an_unknown_activation_is_refused(rng):
+def test_dense_refuses_an_unknown_activation(rng):
     with pytest.raises(ValueError, match="activation 'relo' is not one of identity, relu, leaky_relu, elu, sigmoid"):
         Dense(2, 2, rng, "relo")
 
@@ -207,7 +207,7 @@ def dropped(net, x, seed):
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
 @pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_dropout_in_training(rng, dtype, rate):
+def test_dropout_in_training_zeroes_at_its_rate_and_scales_the_rest(rng, dtype, rate):
     n = 20_000
     x = Tensor(rng.uniform(0.5, 1.5, n), requires_grad=True, dtype=dtype)
     out = dropped(Dropout(rate), x, 1)
@@ -231,7 +231,7 @@ def test_dropout_draws_anew_and_repeats_from_its_seed():
     np.testing.assert_array_equal(dropped(layer, x, 1).data, first)
 
 
-def test_dropout_leaves_evaluation_alone():
+def test_dropout_does_nothing_in_evaluation():
     x = Tensor(np.ones(5))
     layer, never = Dropout(0.5), Dropout(0)
     layer.eval()
@@ -245,12 +245,12 @@ def test_dropout_without_a_random_stream_says_so():
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
-def test_impossible_dropout_rates_are_refused(rate):
+def test_dropout_refuses_impossible_rates(rate):
     with pytest.raises(ValueError, match=r"the dropout rate must be in \[0, 1\)"):
         Dropout(rate)
 
 
-def test_every_dropout_of_a_module_has_masks_of_its_own():
+def test_dropout_layers_of_a_module_draw_different_masks():
     net = Sequential(Dropout(0.5), Sequential(Dropout(0.5)))
     x = Tensor(np.ones(50))
     first, again, other = (dropped(net, x, seed).data for seed in (1, 1, 2))
@@ -282,7 +282,7 @@ def test_maxout_is_the_largest_of_its_linear_pieces(rng, dtype):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_batch_norm_in_training_has_the_moments_it_is_told(rng):
+def test_batch_norm_dense_outputs_have_mean_beta_and_deviation_gamma(rng):
     layer = BatchNormDense(4, 3, rng, epsilon=0.0, dtype=np.float64)
     layer.gamma.write(np.array([1.0, 2.0, 0.5]))
     layer.beta.write(np.array([0.0, -1.0, 3.0]))
@@ -292,7 +292,7 @@ def test_batch_norm_in_training_has_the_moments_it_is_told(rng):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_batch_norm_keeps_running_averages_and_evaluates_by_them(rng):
+def test_batch_norm_dense_evaluates_by_its_running_averages(rng):
     layer = BatchNormDense(4, 3, rng, "relu", momentum=0.6, dtype=np.float64)
     batches = [rng.standard_normal((7, 4)) for _ in range(3)]
     mean, variance = np.zeros(3), np.ones(3)
@@ -310,7 +310,7 @@ def test_batch_norm_keeps_running_averages_and_evaluates_by_them(rng):
     assert all(np.array_equal(array, before[name]) for name, array in layer.state_dict().items())
 
 
-def test_running_averages_are_saved_and_are_no_parameters(rng):
+def test_batch_norm_dense_saves_running_averages_that_are_no_parameters(rng):
     layer, other = BatchNormDense(4, 3, rng), BatchNormDense(4, 3, rng)
     layer(Tensor(rng.standard_normal((7, 4)), dtype=np.float32))
     assert list(layer.named_parameters()) == ["weight", "gamma", "beta"]
@@ -355,7 +355,7 @@ def test_initializers_take_their_spread(rng):
 
 
 @pytest.mark.parametrize("initializer", [init.glorot_uniform, init.glorot_normal, init.he_uniform, init.he_normal])
-def test_initializers_of_nothing(rng, initializer):
+def test_initializers_give_empty_weights_for_no_units(rng, initializer):
     assert initializer(rng, 0, 0).shape == (0, 0)
 
 
@@ -373,7 +373,7 @@ def backward(model, rng, factor=1.0):
     (factor * ops.square(model(x) - x).sum()).backward()
 
 
-def test_parameters_become_views_of_the_buffer(rng):
+def test_flatten_makes_parameters_views_of_one_buffer(rng):
     model = autoencoder(rng)
     before = model.state_dict()
     flat = flatten(model.parameters())
@@ -390,7 +390,7 @@ def test_parameters_become_views_of_the_buffer(rng):
         start += p.size
 
 
-def test_a_gradient_from_before_the_buffer_is_forgotten(rng):
+def test_flatten_forgets_earlier_gradients(rng):
     model = autoencoder(rng)
     backward(model, rng)
     flat = flatten(model.parameters())
@@ -400,7 +400,7 @@ def test_a_gradient_from_before_the_buffer_is_forgotten(rng):
 
 
 @SLICES
-def test_a_part_of_a_flat_module_is_a_slice_of_its_buffer(rng, part):
+def test_flatten_of_a_part_gives_a_slice_of_the_buffer(rng, part):
     model = autoencoder(rng)
     inner = Sequential(*model.layers[part])
     whole, slot = flatten(model.parameters()), flatten(inner.parameters())
@@ -417,7 +417,7 @@ def test_a_part_of_a_flat_module_is_a_slice_of_its_buffer(rng, part):
 
 
 @SLICES
-def test_a_step_of_one_optimizer_changes_only_its_own_bytes(rng, part):
+def test_step_of_an_optimizer_changes_only_its_own_parameters(rng, part):
     model = autoencoder(rng)
     inner = Sequential(*model.layers[part])
     outer, own = SGD(model, 0.1), SGD(inner, 0.1)
@@ -437,7 +437,7 @@ def test_a_step_of_one_optimizer_changes_only_its_own_bytes(rng, part):
         assert (p.data.tobytes() == old.tobytes()) == (id(p) in mine)  # a gradient of zero moves nothing
 
 
-def test_the_first_gradient_is_written_and_the_second_added(rng):
+def test_backward_writes_the_first_gradient_and_adds_the_second(rng):
     model = autoencoder(rng)
     flat = flatten(model.parameters())
     flat.grad[...] = np.nan  # whatever lies there must not matter
@@ -452,14 +452,14 @@ def test_the_first_gradient_is_written_and_the_second_added(rng):
     np.testing.assert_array_equal(flat.grad, first)
 
 
-def test_gradients_outside_a_buffer_are_added_too(rng):
+def test_backward_adds_gradients_outside_a_buffer_too(rng):
     loose = Parameter([1.0, 2.0])
     (loose * 3.0).sum().backward()
     (loose * 4.0).sum().backward()
     np.testing.assert_array_equal(loose.grad, [7, 7])
 
 
-def test_a_parameter_without_gradient_counts_as_zero(rng):
+def test_complete_gradient_takes_missing_gradients_for_zero(rng):
     model = autoencoder(rng)
     flat = flatten(model.parameters())
     flat.grad[...] = np.nan
@@ -495,7 +495,7 @@ def flat_model(rng):
     ],
     ids=["none", "twice", "types", "more behind", "more before", "two buffers", "gaps", "order"],
 )
-def test_parameters_that_cannot_share_a_buffer_are_refused(rng, choose, message):
+def test_flatten_refuses_parameters_that_cannot_share_a_buffer(rng, choose, message):
     parameters = choose(rng)
     before = [(p.data.ctypes.data, p.flat) for p in parameters]
     with pytest.raises(ValueError, match=message):
@@ -518,7 +518,7 @@ def test_backward_after_parameters_changed_is_an_error(rng, how):
     model(x).sum().backward()
 
 
-def test_a_step_leaves_graphs_of_other_parameters_alone(rng):
+def test_step_leaves_graphs_of_other_parameters_usable(rng):
     model = autoencoder(rng)
     flatten(model.parameters())
     encoder, decoder = Sequential(*model.layers[:2]), Sequential(*model.layers[2:])
@@ -529,7 +529,7 @@ def test_a_step_leaves_graphs_of_other_parameters_alone(rng):
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
-def test_a_copy_of_a_flattened_model_trains_by_itself(rng, duplicate):
+def test_module_copied_after_flatten_trains_independently(rng, duplicate):
     model = Dense(3, 2, rng)
     Adam(model, lr=0.1)
     twin = duplicate(model)
@@ -541,7 +541,7 @@ def test_a_copy_of_a_flattened_model_trains_by_itself(rng, duplicate):
     assert np.array_equal(model.weight.data, before["weight"])
 
 
-def test_a_model_copied_with_its_optimizer_stays_its_optimizers(rng):
+def test_module_copied_with_its_optimizer_is_trained_by_it(rng):
     model = Dense(3, 2, rng)
     twin, optimizer = copy.deepcopy((model, Adam(model, lr=0.1)))
     twin(Tensor(np.ones((1, 3), np.float32))).sum().backward()
@@ -549,7 +549,7 @@ def test_a_model_copied_with_its_optimizer_stays_its_optimizers(rng):
     assert not np.array_equal(twin.weight.data, model.weight.data)
 
 
-def test_both_gradients_of_a_parameter_used_twice_in_an_operation_count(rng):
+def test_backward_adds_both_gradients_of_a_repeated_input(rng):
     for operation in ("matmul", "multiply", "subtract", "add"):
         gradients = []
         for in_a_buffer in (False, True):
@@ -562,7 +562,7 @@ def test_both_gradients_of_a_parameter_used_twice_in_an_operation_count(rng):
         np.testing.assert_array_equal(*gradients)
 
 
-def test_a_layer_used_twice_in_a_row_gets_both_gradients(rng):
+def test_backward_adds_both_gradients_of_a_layer_used_twice(rng):
     gradients = []
     for in_a_buffer in (False, True):
         layer = Dense(3, 3, np.random.default_rng(0), "tanh", dtype=np.float64)

@@ -167,7 +167,7 @@ def wrapped(array):
     return array if array.dtype.kind == "i" else Tensor(array)
 
 
-def test_every_operation_has_a_definition():
+def test_operations_each_have_a_definition_here():
     functions = {name for name in ops.__all__ if callable(getattr(ops, name))}
     assert {name.split("-")[0] for name in CASES} == functions | set(REGISTRY)
 
@@ -175,7 +175,7 @@ def test_every_operation_has_a_definition():
 @every_case
 @both_dtypes
 @pytest.mark.usefixtures("kernel_set")
-def test_forward_is_its_definition(case, dtype):
+def test_forward_matches_its_definition(case, dtype):
     operation, definition, *inputs = CASES[case]
     inputs = [as_dtype(array, dtype) for array in inputs]
     out = operation(*map(wrapped, inputs))
@@ -188,7 +188,7 @@ def test_forward_is_its_definition(case, dtype):
 @every_case
 @both_dtypes
 @pytest.mark.usefixtures("kernel_set")
-def test_nan_comes_out_wherever_it_went_in(case, dtype):
+def test_forward_passes_nan_on_where_its_definition_does(case, dtype):
     """At every element of every input, NaN shows in the output just where it does in the definition."""
     operation, definition, *inputs = CASES[case]
     seen = False
@@ -210,7 +210,7 @@ def test_nan_comes_out_wherever_it_went_in(case, dtype):
 @pytest.mark.parametrize("axis", [None, 0, 1, 2, -1, -3, (), (0, 1), (1, 2), (2, 0), (-1, 0), (0, 1, 2)], ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 4), (1, 3, 1), (2, 1, 5), (0, 3, 2)], ids=str)
 @pytest.mark.usefixtures("kernel_set")
-def test_sum_and_mean_over_every_axis(shape, axis, keepdims):
+def test_sum_and_mean_match_numpy_over_every_axis(shape, axis, keepdims):
     data = np.random.default_rng(0).normal(size=shape)
     total = Tensor(data).sum(axis, keepdims)
     expected = data.sum(axis, keepdims=keepdims)
@@ -222,12 +222,12 @@ def test_sum_and_mean_over_every_axis(shape, axis, keepdims):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_sum_of_a_number():
+def test_sum_and_mean_of_a_number_are_the_number():
     assert Tensor(3.0).sum().item() == Tensor(3.0).mean().item() == 3.0
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (0, -1, 1), (-1, -3, -2)], ids=str)
-def test_transpose_and_back(axes):
+def test_transpose_backward_inverts_the_permutation(axes):
     """The axes of a cube: a wrong way back keeps the shape."""
     rng = np.random.default_rng(0)
     data, cotangent = rng.normal(size=(2, 3, 3, 3))
@@ -239,13 +239,13 @@ def test_transpose_and_back(axes):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
-def test_logsumexp_along_every_axis(axis):
+def test_logsumexp_matches_numpy_along_every_axis(axis):
     data = np.random.default_rng(0).normal(size=(2, 3, 4))
     np.testing.assert_allclose(ops.logsumexp(Tensor(data), axis).data, np.log(np.exp(data).sum(axis)), rtol=1e-13)
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_losses_keep_leading_dimensions():
+def test_bce_with_logits_keeps_leading_dimensions():
     """Losses see any leading shape as rows: none, one, or two dimensions."""
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=(2, 3, 5)), rng.random((2, 3, 5))
@@ -294,7 +294,7 @@ EXTREMES = {
 @both_dtypes
 @pytest.mark.parametrize("name", EXTREMES)
 @pytest.mark.usefixtures("kernel_set")
-def test_extremes_are_exact(name, dtype):
+def test_operations_are_exact_at_extreme_inputs(name, dtype):
     operation, x, value, gradient = EXTREMES[name]
     x, value = np.array(x, np.float32), np.array(value, np.float32)  # 1e30 as a float32, in float64 too
     with np.errstate(over="ignore"):
@@ -305,7 +305,7 @@ def test_extremes_are_exact(name, dtype):
 
 @both_dtypes
 @pytest.mark.usefixtures("kernel_set")
-def test_equal_large_numbers(dtype):
+def test_logsumexp_of_equal_large_numbers_is_accurate(dtype):
     value, gradient = value_and_gradient(ops.logsumexp, [[1000.0] * 4, [-1000.0] * 4], dtype)
     np.testing.assert_allclose(value, [1000 + math.log(4), -1000 + math.log(4)], rtol=2 * np.finfo(dtype).eps)
     np.testing.assert_allclose(gradient, np.full((2, 4), 0.25), rtol=200 * np.finfo(dtype).eps)  # eps 1000 in the value
@@ -313,7 +313,7 @@ def test_equal_large_numbers(dtype):
 
 @both_dtypes
 @pytest.mark.usefixtures("kernel_set")
-def test_kinks_have_the_derivative_they_promise(dtype):
+def test_activations_have_their_documented_derivative_at_zero(dtype):
     for operation, at_zero in ((ops.relu, 0), (ops.elu, 1), (lambda x: ops.leaky_relu(x, 0.25), 0.25)):
         value, gradient = value_and_gradient(operation, [0.0, -0.0], dtype)
         np.testing.assert_array_equal(value, 0)
@@ -333,7 +333,7 @@ WHOLE_POWERS = {  # exponent: (the power, its derivative)
 @both_dtypes
 @pytest.mark.parametrize("exponent", [0, 0.0, 1, 2, 3, -1, -2], ids=repr)
 @pytest.mark.usefixtures("kernel_set")
-def test_whole_powers_of_zero_and_of_negative_numbers(exponent, dtype):
+def test_power_raises_zero_and_negative_numbers_to_whole_exponents(exponent, dtype):
     x = np.array([-2.0, -0.5, 1.5] if exponent < 0 else [-2.0, -0.5, -0.0, 0.0, 1.5])
     value, gradient = value_and_gradient(lambda t: t**exponent, x, dtype)
     power, derivative = WHOLE_POWERS[exponent]
@@ -343,7 +343,7 @@ def test_whole_powers_of_zero_and_of_negative_numbers(exponent, dtype):
 
 @both_dtypes
 @pytest.mark.usefixtures("kernel_set")
-def test_kl_near_the_standard_normal(dtype):
+def test_kl_standard_normal_is_accurate_near_zero(dtype):
     """Gradients to the last bits however near; the value to a rounding of each logvar, though it is logvar^2 / 4."""
     eps, signs = np.finfo(dtype).eps, np.where(np.arange(200) % 2, 1, -1)
     logvar = (signs * np.geomspace(1e-12, 0.5, 200)).reshape(20, 10).astype(dtype)
@@ -360,7 +360,7 @@ def test_kl_near_the_standard_normal(dtype):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_a_gaussian_of_fixed_sigma_is_least_squares():
+def test_gaussian_nll_fixed_has_the_gradient_of_least_squares():
     """Its gradient is that of |x - mean|^2 / 2, over sigma^2."""
     rng = np.random.default_rng(0)
     mean, x, cotangent = rng.normal(size=(6, 7)), rng.normal(size=(6, 7)), rng.normal(size=6)
@@ -371,7 +371,7 @@ def test_a_gaussian_of_fixed_sigma_is_least_squares():
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_the_gaussian_of_equal_variances_is_the_fixed_one():
+def test_gaussian_nll_with_equal_variances_is_gaussian_nll_fixed():
     rng = np.random.default_rng(0)
     mean, x = Tensor(rng.normal(size=(6, 7))), rng.normal(size=(6, 7))
     logvar = Tensor(np.full((6, 7), 2 * math.log(0.3)))
@@ -380,7 +380,7 @@ def test_the_gaussian_of_equal_variances_is_the_fixed_one():
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_cross_entropy_is_minus_log_softmax():
+def test_softmax_cross_entropy_is_minus_log_softmax():
     logits = Tensor(A)
     picked = -ops.log_softmax(logits).data[np.arange(4), LABELS]
     np.testing.assert_allclose(ops.softmax_cross_entropy(logits, LABELS).data, picked, rtol=1e-12)
@@ -392,7 +392,7 @@ DRAWS = 1_000_000
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_reparameterized_draws_have_the_mean_and_variance_asked_for():
+def test_reparameterize_draws_have_the_given_mean_and_variance():
     rng = np.random.default_rng(0)
     mu, logvar = np.array([0.0, -2.0, 5.0], np.float32), np.array([-3.0, 0.0, 1.5], np.float32)
     z = ops.reparameterize(Tensor(mu), Tensor(logvar), rng.standard_normal((DRAWS, 3), np.float32)).data
@@ -403,7 +403,7 @@ def test_reparameterized_draws_have_the_mean_and_variance_asked_for():
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_kl_is_what_draws_from_q_say():
+def test_kl_standard_normal_matches_its_monte_carlo_estimate():
     rng = np.random.default_rng(0)
     mu, logvar = np.array([[0.5, -1.0, 0.0]]), np.array([[-1.0, 0.7, 0.0]])
     z = ops.reparameterize(Tensor(mu), Tensor(logvar), rng.standard_normal((DRAWS // 5, 3)))
@@ -414,7 +414,7 @@ def test_kl_is_what_draws_from_q_say():
 
 
 @both_dtypes
-def test_bernoulli_draws_ones_as_often_as_asked_for(kernel_set, dtype):
+def test_bernoulli_draws_ones_with_the_given_probability(kernel_set, dtype):
     probability = np.repeat(np.array([0.0, 0.1, 0.5, 0.9, 1.0], dtype), DRAWS // 5)
     out = np.full_like(probability, np.nan)
     kernel_set.elementwise.bernoulli(out, probability, np.random.default_rng(0).random(DRAWS, dtype))
@@ -425,7 +425,7 @@ def test_bernoulli_draws_ones_as_often_as_asked_for(kernel_set, dtype):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_dropout_keeps_the_mean_and_lets_gradients_through_what_is_kept():
+def test_dropout_keeps_the_mean_and_masks_the_gradient():
     rng, rate = np.random.default_rng(0), 0.3
     x = Tensor(np.full(DRAWS, 2.0, np.float32), requires_grad=True)
     mask = ((rng.random(DRAWS) >= rate) / (1 - rate)).astype(np.float32)
@@ -436,12 +436,12 @@ def test_dropout_keeps_the_mean_and_lets_gradients_through_what_is_kept():
     np.testing.assert_array_equal(x.grad, mask)
 
 
-def test_an_operation_by_name_is_the_function():
+def test_apply_by_name_equals_the_function():
     np.testing.assert_array_equal(apply("exp", Tensor(A)).data, ops.exp(Tensor(A)).data)
 
 
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
-def test_logsumexp_of_infinities(kernel_set):
+def test_logsumexp_takes_infinities(kernel_set):
     with kernels.use(kernel_set):
         out = ops.logsumexp(Tensor([[-np.inf, -np.inf], [0.0, np.inf], [-np.inf, 3.0]]))
     assert out.data.tolist() == [-np.inf, np.inf, 3.0]

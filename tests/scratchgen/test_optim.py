@@ -101,7 +101,7 @@ every_optimizer = pytest.mark.parametrize("make", [SGD, RMSProp, Adagrad, Adam])
 @pytest.mark.parametrize(
     ("make", "options", "textbook", "scalars"), TEXTBOOK, ids=lambda part: getattr(part, "__name__", str(part))
 )
-def test_steps_are_the_textbook(rng, dtype, make, options, textbook, scalars):
+def test_step_follows_the_textbook_formula(rng, dtype, make, options, textbook, scalars):
     params = parameters(rng, dtype)
     before = [p.data.astype(float) for p in params]
     gradients = [[rng.standard_normal(p.shape).astype(dtype) for p in params] for _ in LEARNING_RATES]
@@ -123,7 +123,7 @@ def test_steps_are_the_textbook(rng, dtype, make, options, textbook, scalars):
 
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
-def test_the_first_step_of_adam_is_lr_whatever_the_gradient(dtype):
+def test_adam_first_step_has_the_size_of_the_learning_rate(dtype):
     gradient = np.array([1e-3, -0.5, 7.0, -1e4, 0.0], dtype)
     p = Parameter(np.zeros(5), dtype)
     optimizer = Adam([p], lr=0.01)
@@ -138,7 +138,7 @@ def test_the_first_step_of_adam_is_lr_whatever_the_gradient(dtype):
     [({"momentum": 0.25}, 0.5), ({"momentum": 1 / 3, "nesterov": True}, 1 / 3)],
     ids=["momentum", "nesterov"],
 )
-def test_momentum_on_a_quadratic(options, slope):
+def test_sgd_with_momentum_follows_the_closed_form_on_a_quadratic(options, slope):
     """On f = k x^2 / 2, with s = sqrt(lr k), the fastest momenta have closed trajectories from x = 1.
 
     Polyak's, (1 - s)^2, gives (1 + s t)(1 - s)^t and Nesterov's, (1 - s) / (1 + s), gives (1 + s t / (1 + s))(1 - s)^t.
@@ -160,7 +160,7 @@ def test_momentum_on_a_quadratic(options, slope):
         np.testing.assert_allclose(trajectory, expected, rtol=1e-12)
 
 
-def test_a_parameter_without_gradient_moves_by_its_moments_alone(rng):
+def test_sgd_moves_a_parameter_without_gradient_by_its_momentum(rng):
     params = parameters(rng)
     optimizer = SGD(params, lr=1.0, momentum=0.5)
     give_gradients(params, [np.ones(p.shape) for p in params])
@@ -179,7 +179,7 @@ def test_a_parameter_without_gradient_moves_by_its_moments_alone(rng):
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
 @every_optimizer
-def test_a_loaded_optimizer_continues_bit_for_bit(dtype, make):
+def test_load_state_dict_continues_bit_for_bit(dtype, make):
     params, rng = parameters(np.random.default_rng(0), dtype), np.random.default_rng(1)
     optimizer = make(params, lr=0.1)
     take_steps(optimizer, params, rng, 5)
@@ -198,7 +198,7 @@ def test_a_loaded_optimizer_continues_bit_for_bit(dtype, make):
 
 
 @every_optimizer
-def test_state_is_a_copy(rng, make):
+def test_state_dict_is_a_copy(rng, make):
     params = parameters(rng)
     optimizer = make(params, lr=0.1)
     state = optimizer.state_dict()
@@ -212,7 +212,7 @@ def test_state_is_a_copy(rng, make):
 
 @pytest.mark.parametrize("wrong", ["missing", "unexpected", "shape", "another optimizer's"])
 @every_optimizer
-def test_state_that_does_not_fit_is_refused_whole(rng, make, wrong):
+def test_load_state_dict_refuses_a_wrong_state_and_changes_nothing(rng, make, wrong):
     params = parameters(rng)
     optimizer = make(params, lr=0.1)
     take_steps(optimizer, params, rng, 2)
@@ -237,7 +237,7 @@ def test_state_that_does_not_fit_is_refused_whole(rng, make, wrong):
 
 @pytest.mark.usefixtures("kernel_set")
 @both_dtypes
-def test_clip_gradient_norm(rng, dtype):
+def test_clip_gradient_norm_scales_gradients_that_are_too_long(rng, dtype):
     params = parameters(rng, dtype)
     optimizer = SGD(params, lr=1.0)
     optimizer.flat.grad[...] = np.nan  # what lies there counts for nothing
@@ -253,7 +253,7 @@ def test_clip_gradient_norm(rng, dtype):
     assert optimizer.clip_gradient_norm(1.0) == pytest.approx(0.5, rel=1e-6)
 
 
-def test_clipping_stays_within_the_optimizers_own_parameters(rng):
+def test_clip_gradient_norm_leaves_other_optimizers_parameters_alone(rng):
     params = parameters(rng)
     SGD(params, lr=1.0)
     own = SGD(params[1:2], lr=1.0)
@@ -267,11 +267,11 @@ def test_clipping_stays_within_the_optimizers_own_parameters(rng):
 # ---- schedules ----
 
 
-def test_constant():
+def test_constant_keeps_the_learning_rate():
     assert [optim.constant(0.3)(step) for step in (0, 1, 10**6)] == [0.3] * 3
 
 
-def test_staircase():
+def test_staircase_decays_the_rate_at_fixed_intervals():
     rate = optim.staircase(0.001, 0.95, 2500)
     assert [rate(step) for step in (0, 2499)] == [0.001] * 2
     assert [rate(step) for step in (2500, 4999)] == [0.001 * 0.95] * 2
@@ -279,7 +279,7 @@ def test_staircase():
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 10])
-def test_cosine(warmup):
+def test_cosine_warms_up_and_falls_to_zero(warmup):
     total, lr = warmup + 100, 0.2
     rates = [optim.cosine(lr, total, warmup)(step) for step in range(total + 50)]
     np.testing.assert_allclose(rates[:warmup], lr * np.arange(1, warmup + 1) / max(warmup, 1))
@@ -292,7 +292,7 @@ def test_cosine(warmup):
 
 
 @pytest.mark.parametrize(("stages", "first"), [(8, 1), (8, 20), (8, 600), (3, 7), (2, 1)])
-def test_tripling_stages(stages, first):
+def test_tripling_stages_are_each_three_times_as_long(stages, first):
     total = first * (3**stages - 1) // 2  # stages of first, 3 first, 9 first, ... steps
     rate = optim.tripling_stages(0.001, total, stages)
     begin = 0

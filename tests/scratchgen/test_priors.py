@@ -16,7 +16,7 @@ with_regions = pytest.mark.parametrize("name", REGIONS)
 # ---- samples and densities ----
 
 
-def test_moments_of_gaussian_and_uniform(rng):
+def test_gaussian_and_uniform_samples_have_their_moments(rng):
     for prior, sd in ((Gaussian(5, sd=3.0), 3.0), (Uniform(5, limit=3.0), math.sqrt(3.0))):
         z = prior.sample(40_000, rng)
         assert (z.shape, z.dtype) == ((40_000, 5), np.float64)
@@ -24,7 +24,7 @@ def test_moments_of_gaussian_and_uniform(rng):
         np.testing.assert_allclose(np.cov(z.T), sd**2 * np.eye(5), atol=0.25)
 
 
-def test_the_standard_sizes():
+def test_make_prior_gives_the_standard_gaussian_and_uniform():
     assert make_prior("gaussian", 3).log_prob(np.zeros((1, 3))) == pytest.approx(-1.5 * math.log(2 * math.pi))
     assert make_prior("uniform", 3).log_prob(np.full((1, 3), 1.0)) == pytest.approx(-3 * math.log(2))
     assert make_prior("uniform", 3).log_prob(np.array([[0, 0, 1.001]])) == -np.inf
@@ -32,7 +32,7 @@ def test_the_standard_sizes():
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_a_petal_is_a_turned_gaussian(rng, label):
+def test_mixture_petals_are_rotated_gaussians(rng, label):
     z = Mixture().sample(40_000, rng, np.full(40_000, label))
     c, s = math.cos(2 * math.pi * label / 10), math.sin(2 * math.pi * label / 10)
     turn = np.array([[c, -s], [s, c]])
@@ -45,7 +45,7 @@ def test_a_petal_is_a_turned_gaussian(rng, label):
     np.testing.assert_allclose(Mixture().log_prob(z[:100], np.full(100, label)), expected, rtol=1e-10)
 
 
-def test_the_density_of_the_mixture_is_the_mean_of_its_petals(rng):
+def test_mixture_density_is_the_mean_of_its_petals(rng):
     prior, z = Mixture(), rng.uniform(-3, 3, (50, 2))
     petals = np.exp([prior.log_prob(z, np.full(50, label)) for label in LABELS])
     np.testing.assert_allclose(np.exp(prior.log_prob(z)), petals.mean(axis=0), rtol=1e-10)
@@ -55,7 +55,7 @@ def test_the_density_of_the_mixture_is_the_mean_of_its_petals(rng):
 
 
 @in_the_plane
-def test_a_histogram_of_samples_is_the_density(rng, prior):
+def test_sample_follows_the_density_of_log_prob(rng, prior):
     """In 40 x 40 cells; the density is summed over 20 x 20 points of each, and over all of them is 1."""
     n, fine, half = 400_000, 800, 8.0
     axis = half * (2 * (np.arange(fine) + 0.5) / fine - 1)
@@ -73,14 +73,14 @@ def test_a_histogram_of_samples_is_the_density(rng, prior):
     assert chi_squared == pytest.approx(1, abs=5 * math.sqrt(2 / inside.sum()))
 
 
-def test_codes_of_the_roll_lie_on_it(rng):
+def test_swiss_roll_samples_lie_on_the_roll(rng):
     z = SwissRoll().sample(40_000, rng)
     root = np.linalg.norm(z, axis=1) / 3
     np.testing.assert_allclose(z, 3 * np.stack([root * np.cos(4 * np.pi * root), root * np.sin(4 * np.pi * root)], 1))
     np.testing.assert_allclose(np.histogram(root**2, 20, (0, 1))[0], 2_000, atol=200)  # u is uniform
 
 
-def test_labels_choose_a_stretch_of_the_roll(rng):
+def test_swiss_roll_labels_choose_its_stretches(rng):
     labels = np.repeat(LABELS, 500)
     u = (np.linalg.norm(SwissRoll().sample(5_000, rng, labels), axis=1) / 3) ** 2
     np.testing.assert_array_equal((10 * u - 1e-12).astype(int), labels)
@@ -88,7 +88,7 @@ def test_labels_choose_a_stretch_of_the_roll(rng):
 
 
 @with_regions
-def test_labels_are_drawn_where_there_is_none(rng, name):
+def test_sample_draws_the_labels_that_are_not_given(rng, name):
     prior = make_prior(name, 2)
     labels = np.where(np.arange(20_000) % 2, 3, -1)
     found = prior.region(prior.sample(20_000, rng, labels))
@@ -98,7 +98,7 @@ def test_labels_are_drawn_where_there_is_none(rng, name):
 
 
 @pytest.mark.parametrize("name", ["gaussian", "uniform"])
-def test_labels_change_nothing_where_there_are_no_regions(name):
+def test_gaussian_and_uniform_ignore_labels(name):
     prior, labels = make_prior(name, 3), np.array([0, 5, -1, 9])
     z = prior.sample(4, np.random.default_rng(1), labels)
     np.testing.assert_array_equal(z, prior.sample(4, np.random.default_rng(1)))
@@ -106,7 +106,7 @@ def test_labels_change_nothing_where_there_are_no_regions(name):
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_the_same_seed_gives_the_same_draws(name):
+def test_sample_with_the_same_seed_gives_the_same_draws(name):
     draws = [make_prior(name, 2).sample(9, np.random.default_rng(4)) for _ in range(2)]
     np.testing.assert_array_equal(*draws)
     assert (draws[0].shape, draws[0].dtype) == ((9, 2), np.float64)
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_draws(name):
 # ---- regions ----
 
 
-def test_regions_of_the_mixture_are_ten_wedges(rng):
+def test_mixture_regions_are_ten_wedges(rng):
     """By symmetry the most probable component is the one whose axis is nearest in angle."""
     z = rng.uniform(-4, 4, (20_000, 2))
     wedges = np.round(np.arctan2(z[:, 1], z[:, 0]) / (2 * math.pi / 10)).astype(int) % 10
@@ -125,7 +125,7 @@ def test_regions_of_the_mixture_are_ten_wedges(rng):
     np.testing.assert_array_equal(found, wedges)
 
 
-def test_as_many_codes_of_the_mixture_leave_their_region_as_theory_says(rng):
+def test_mixture_samples_leave_their_regions_as_often_as_theory_says(rng):
     """Within its wedge lies a code that is less than r tan(18 degrees) off the axis, r along it."""
     radii = np.linspace(0, 4.4, 20_001)
     within = [2 * NormalDist(0, 0.1).cdf(r * math.tan(math.pi / 10)) - 1 for r in radii]
@@ -136,7 +136,7 @@ def test_as_many_codes_of_the_mixture_leave_their_region_as_theory_says(rng):
     assert found.mean() == pytest.approx(inside, abs=5 * math.sqrt(inside * (1 - inside) / 200_000))
 
 
-def test_codes_on_the_roll_are_in_the_region_of_their_label(rng):
+def test_swiss_roll_samples_are_in_the_region_of_their_label(rng):
     labels = np.arange(20_000) % 10
     found = SwissRoll().region(SwissRoll().sample(20_000, rng, labels))
     assert found.dtype == np.int64
@@ -144,7 +144,7 @@ def test_codes_on_the_roll_are_in_the_region_of_their_label(rng):
     assert SwissRoll().region(np.zeros((0, 2))).shape == (0,)
 
 
-def test_a_code_beside_the_roll_is_in_the_region_of_the_nearest_point(rng):
+def test_swiss_roll_region_is_that_of_the_nearest_point(rng):
     z = rng.uniform(-4, 4, (300, 2))
     root = np.sqrt((np.arange(100_000) + 0.5) / 100_000)
     spiral = 3 * root * np.exp(4j * np.pi * root)
@@ -155,7 +155,7 @@ def test_a_code_beside_the_roll_is_in_the_region_of_the_nearest_point(rng):
 # ---- walks ----
 
 
-def test_the_walk_over_the_gaussian_goes_by_quantiles():
+def test_gaussian_walk_goes_by_quantiles():
     z = Gaussian(2, sd=5.0).walk(2, 3)
     q2, q3 = NormalDist(0, 5).inv_cdf(3 / 4), NormalDist(0, 5).inv_cdf(5 / 6)
     np.testing.assert_allclose(
@@ -164,7 +164,7 @@ def test_the_walk_over_the_gaussian_goes_by_quantiles():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
-def test_the_cells_of_the_walk_over_the_gaussian_are_equally_probable(n):
+def test_gaussian_walk_has_equally_probable_cells(n):
     grid = Gaussian(2).walk(n, n)
     probability = np.array([[0.5 + 0.5 * math.erf(z / math.sqrt(2)) for z in code] for code in grid])
     steps = (np.arange(n) + 0.5) / n
@@ -172,19 +172,19 @@ def test_the_cells_of_the_walk_over_the_gaussian_are_equally_probable(n):
     np.testing.assert_allclose(probability[:, 1].reshape(n, n), np.tile(steps[::-1, None], (1, n)), atol=1e-12)
 
 
-def test_the_walk_over_the_uniform_goes_in_equal_steps():
+def test_uniform_walk_goes_in_equal_steps():
     z = Uniform(2, limit=3.0).walk(2, 3)
     np.testing.assert_allclose(z, [[-2, 1.5], [0, 1.5], [2, 1.5], [-2, -1.5], [0, -1.5], [2, -1.5]], atol=1e-15)
 
 
-def test_the_walk_over_the_mixture_goes_out_along_each_axis():
+def test_mixture_walk_goes_out_along_each_axis():
     z = Mixture().walk(10, 4)
     radii = [NormalDist(1.4, 0.5).inv_cdf(p) for p in (1 / 8, 3 / 8, 5 / 8, 7 / 8)]
     expected = np.exp(2j * np.pi * LABELS / 10)[:, None] * radii
     np.testing.assert_allclose(z @ [1, 1j], expected.ravel(), rtol=1e-12)
 
 
-def test_the_walk_over_the_roll_goes_through_every_class():
+def test_swiss_roll_walk_goes_through_every_class():
     z = SwissRoll().walk(10, 5)
     root = np.sqrt((np.arange(50) + 0.5) / 50)
     np.testing.assert_allclose(z @ [1, 1j], 3 * root * np.exp(4j * np.pi * root), rtol=1e-12)
@@ -194,7 +194,7 @@ def test_the_walk_over_the_roll_goes_through_every_class():
 # ---- mistakes ----
 
 
-def test_mistakes_are_told():
+def test_priors_refuse_what_they_cannot_do():
     for name in REGIONS:
         with pytest.raises(ValueError, match=f"{name} has two dimensions, not 8; use latent_dim 2 or another"):
             make_prior(name, 8)
@@ -216,6 +216,6 @@ def test_mistakes_are_told():
 
 @with_regions
 @pytest.mark.parametrize("labels", [[0, 10], [0, -2], [0], [[0, 1]]])
-def test_labels_that_are_not_n_classes(rng, name, labels):
+def test_sample_refuses_labels_that_are_not_n_classes(rng, name, labels):
     with pytest.raises(ValueError, match=r"labels must be 2 classes 0\.\.9, or -1 for any"):
         make_prior(name, 2).sample(2, rng, np.array(labels))

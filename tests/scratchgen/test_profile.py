@@ -54,7 +54,7 @@ def profiled(config, steps=STEPS):
         ("optimizers.average_step", [(9,), (9,), (1,)], [], 0),
     ],
 )
-def test_a_clock_counts_operations_and_bytes_and_computes_the_same(kernel_set, rng, kernel, shapes, scalars, flops):
+def test_timed_kernels_count_operations_and_bytes_and_compute_the_same(kernel_set, rng, kernel, shapes, scalars, flops):
     arrays, calls = [rng.random(shape, np.float32) for shape in shapes], []
     expected = [array.copy() for array in arrays]
     file, name = kernel.split(".")
@@ -67,7 +67,7 @@ def test_a_clock_counts_operations_and_bytes_and_computes_the_same(kernel_set, r
     assert nanoseconds > 0
 
 
-def test_memory_has_no_clock(kernel_set):
+def test_timed_leaves_memory_without_a_clock(kernel_set):
     calls = []
     assert timed(kernel_set, calls).memory.empty((2, 3), np.dtype(np.float32)).shape == (2, 3)
     assert not calls
@@ -78,7 +78,7 @@ def test_memory_has_no_clock(kernel_set):
 
 @every_model
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
-def test_the_steps_are_those_of_training_to_the_bit(model, kernel_set):
+def test_measure_trains_to_the_same_bits_as_a_run(model, kernel_set):
     config = replace(TINIES[model], kernels=kernel_set, epochs=18)
     runs.start(config, Path("run"))
     trained, _ = load_checkpoint(Path("run/checkpoint.safetensors"))
@@ -105,7 +105,7 @@ def noting(kernel_set, asked):
 
 @every_model
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
-def test_every_kernel_called_appears_and_the_times_add_up(model, kernel_set):
+def test_measure_reports_every_kernel_and_times_that_add_up(model, kernel_set):
     config, asked = replace(TINIES[model], kernels=kernel_set), Counter()
     report, task = profiled(config)
     images, labels, rng = tiny_data().train.images, tiny_data().train.labels, np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_every_kernel_called_appears_and_the_times_add_up(model, kernel_set):
         assert (row["gflops"] is None) == (row["kernel"] not in profile.PRODUCTS)
 
 
-def test_operations_of_a_whole_step():
+def test_measure_counts_the_operations_of_a_whole_step():
     """784-16-(2, 2) and, for each of two draws, 2-16-784: each layer a product forward and one for its weights; and
     one for each input that needs a gradient, which images do not."""
     report, _ = profiled(replace(TINY, batch_size=100), steps=4)  # 600 images: no short batch
@@ -154,7 +154,7 @@ def test_operations_of_a_whole_step():
     assert moved == pytest.approx(4 * (4 * parameters + 2 + 1))  # parameters, two moments, gradient; rates; guard
 
 
-def test_a_round_that_was_held_up_does_not_count(monkeypatch):
+def test_summarize_leaves_out_rounds_that_were_held_up(monkeypatch):
     monkeypatch.setattr(profile, "HELD_UP", HELD_UP)
     calls = [Call("dense.matmul", 2_000_000, 10_000_000, 4_000_000), Call("elementwise.add", 500_000, 0, 1_000_000)]
     usual, slow = Round(2, 0.010, 0.011, calls), Round(2, 0.010, 18.0, 7 * calls)
@@ -176,7 +176,7 @@ def approx(**numbers):
     return {name: pytest.approx(number) for name, number in numbers.items()}
 
 
-def test_ceilings():
+def test_ceilings_are_plausible_speeds():
     found = profile.ceilings()
     assert found.keys() == {"gflops_blas", "gflops_tiled", "gbytes_copy", "gbytes_triad"}
     assert min(found.values()) > 0.01
@@ -187,7 +187,7 @@ def test_ceilings():
 
 
 @every_model
-def test_command(call, tmp_path, model):
+def test_profile_prints_its_table_and_writes_it_as_json(call, tmp_path, model):
     out = call("profile", model, "--config", "tiny", "--steps", 3, "--json", "numbers.json")
     numbers = json.loads(Path("numbers.json").read_text())
     assert out == f"{table(numbers)}\nnumbers.json\n"
@@ -211,7 +211,7 @@ def test_command(call, tmp_path, model):
     assert "skip zero terms" in out
 
 
-def test_options_reach_the_profile(call, monkeypatch):
+def test_profile_obeys_its_options(call, monkeypatch):
     given = {"epochs": 2, "batch_size": 300, "seed": 5, "kernels": "reference"}
     network, training = {"latent_dim": 3}, {"samples": 1, "lr": 0.002}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
@@ -228,7 +228,7 @@ def test_options_reach_the_profile(call, monkeypatch):
     assert "skip zero terms" not in out
 
 
-def test_what_was_left_out_is_said(monkeypatch):
+def test_table_says_how_many_steps_were_left_out(monkeypatch):
     report, _ = profiled(TINY)
     assert "left out" not in table(report).splitlines()[0]
     assert "means over 2 steps (3 left out" in table({**report, "steps_counted": 2})
@@ -249,7 +249,7 @@ def test_what_was_left_out_is_said(monkeypatch):
         ("aae --config tiny --labels-for decoder --labels 0", "the decoder needs labels"),
     ],
 )
-def test_mistakes(capsys, tmp_path, arguments, named):
+def test_profile_reports_mistakes_in_one_line(capsys, tmp_path, arguments, named):
     assert cli.main(["profile", *arguments.split()]) == 2
     err = capsys.readouterr().err
     assert err.startswith("scratchgen: ")
@@ -258,7 +258,7 @@ def test_mistakes(capsys, tmp_path, arguments, named):
     assert not files(tmp_path)
 
 
-def test_a_number_that_explodes_is_one_line():
+def test_profile_reports_divergence_in_one_line():
     """In a process of its own, for pytest would keep NumPy's warnings from standard error."""
     wrong = drive("profile", "vae", "--config", "tiny", "--lr", "1e30", "--kernels", "reference")
     assert (wrong.returncode, wrong.stdout) == (2, "")
@@ -266,7 +266,7 @@ def test_a_number_that_explodes_is_one_line():
     assert len(wrong.stderr.splitlines()) == 1
 
 
-def test_data_of_another_size(capsys, monkeypatch):
+def test_profile_refuses_images_of_another_size(capsys, monkeypatch):
     config = replace(TINY, network=replace(TINY.network, input_dim=100), training=VAETraining())
     monkeypatch.setattr(cli, "configure", lambda *_: config)
     assert cli.main(["profile", "vae"]) == 2

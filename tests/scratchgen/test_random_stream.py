@@ -44,7 +44,7 @@ def test_random_stream_takes_one_key_of_the_generator_a_draw(draw):
 
 @pytest.mark.usefixtures("kernel_set")
 @pytest.mark.parametrize("rate", [0.3, 0.5])
-def test_dropout_masks_keep_and_scale(rate):
+def test_dropout_mask_scales_what_it_keeps(rate):
     mask, numbers = RandomStream(5).dropout_mask((9, 11), np.float32, rate).data, RandomStream(5).uniform((9, 11)).data
     np.testing.assert_allclose(mask, np.where(numbers < np.float32(rate), 0, 1 / (1 - rate)), rtol=1e-6)
 
@@ -58,7 +58,7 @@ def test_bernoulli_draws_each_element_with_its_probability(rng):
     assert (error <= 4 * np.sqrt(probability[0] * (1 - probability[0]) / 4_000)).all()
 
 
-def test_streams_of_different_purposes_share_nothing():
+def test_stream_gives_each_purpose_numbers_of_its_own():
     keys = {stream(0, purpose).integers(2**63) for purpose in STREAMS} | {stream(0, "evaluation", 0).integers(2**63)}
     assert len(keys) == len(STREAMS) + 1
     assert stream(3, "noise", 4).random() == stream(3, "noise", 4).random()

@@ -30,7 +30,7 @@ def assert_gradient(tensor, expected):
 @both_sets
 @both_dtypes
 @pytest.mark.parametrize("data", [3.0, [3.0, -2.0]], ids=["scalar", "vector"])
-def test_a_tensor_used_twice_twice_over(data, dtype):
+def test_backward_sums_the_gradients_of_a_tensor_used_twice(data, dtype):
     a = leaf(data, dtype)
     b = a + a
     c = b * b
@@ -39,7 +39,7 @@ def test_a_tensor_used_twice_twice_over(data, dtype):
 
 
 @both_sets
-def test_diamond():
+def test_backward_sums_both_paths_of_a_diamond():
     a = leaf([0.5, 2.0])
     left, right = ops.exp(a), ops.log(a)
     (left * right).sum().backward()
@@ -47,7 +47,7 @@ def test_diamond():
 
 
 @both_sets
-def test_paths_of_unequal_length_meet():
+def test_backward_waits_for_the_longest_path():
     """A node waits for its longest path: walked breadth first, ``a`` would pass on its gradient too early."""
     x = leaf(1.5)
     a = x * 2.0
@@ -57,7 +57,7 @@ def test_paths_of_unequal_length_meet():
 
 
 @both_sets
-def test_a_leaf_in_several_places_and_what_needs_no_gradient():
+def test_backward_sums_uses_of_a_leaf_and_skips_constants():
     x, w, constant = leaf([[1.0, 2.0]]), leaf([[3.0], [4.0]]), Tensor([[1.0, 5.0]], dtype=np.float64)
     (x @ w + (x * constant) @ w).sum().backward()
     assert_gradient(x, w.data.T * (1 + constant.data))
@@ -65,7 +65,7 @@ def test_a_leaf_in_several_places_and_what_needs_no_gradient():
     assert constant.grad is None
 
 
-def test_depth_is_free():
+def test_backward_has_no_depth_limit():
     """20,000 operations, each tensor used twice: 2^10,000 paths, each node walked once, and no recursion."""
     x = leaf(1.25, np.float32)
     y = x
@@ -77,7 +77,7 @@ def test_depth_is_free():
     gc.collect()
 
 
-def test_a_deep_graph_can_be_dropped_without_backward():
+def test_tensor_of_a_deep_graph_can_be_deleted():
     y = leaf(1.25)
     for _ in range(20_000):
         y = y + 1.0
@@ -85,7 +85,7 @@ def test_a_deep_graph_can_be_dropped_without_backward():
     gc.collect()
 
 
-def test_gradients_accumulate():
+def test_backward_accumulates_gradients():
     x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     (x * w).sum().backward()
     (ops.square(x)).sum().backward()
@@ -102,7 +102,7 @@ def test_gradients_accumulate():
     [((3, 4), (4,)), ((3, 1), (1, 4)), ((), (2, 3)), ((1,), ()), ((2, 1, 4), (3, 1)), ((0, 3), (1, 3)), ((1, 1), (1,))],
 )
 @both_sets
-def test_broadcasting_gradients(left, right, operation):
+def test_backward_sums_the_gradients_of_broadcast_inputs(left, right, operation):
     """The gradient of a repeated input is the sum over the places where it went."""
     rng = np.random.default_rng(0)
     a, b = leaf(rng.uniform(1, 2, left)), leaf(rng.uniform(1, 2, right))
@@ -118,7 +118,7 @@ def test_broadcasting_gradients(left, right, operation):
         assert_gradient(tensor, expected)
 
 
-def test_backward_from_a_gradient():
+def test_backward_takes_a_gradient_and_leaves_it_unchanged():
     x = leaf([1.0, 2.0])
     given = np.array([10.0, 100.0])
     ops.square(x).backward(given)
@@ -126,7 +126,7 @@ def test_backward_from_a_gradient():
     np.testing.assert_array_equal(given, [10, 100])
 
 
-def test_backward_from_a_leaf():
+def test_backward_of_a_leaf_copies_the_given_gradient():
     x = leaf([1.0, 2.0])
     given = np.array([10.0, 100.0])
     x.backward(given)
@@ -134,7 +134,7 @@ def test_backward_from_a_leaf():
     assert not np.shares_memory(x.grad, given)
 
 
-def test_gradients_of_leaves_share_no_memory():
+def test_backward_gives_leaves_gradients_that_share_no_memory():
     a, b, c = leaf([1.0, 2.0]), leaf([3.0, 4.0]), leaf([5.0, 6.0])
     cotangent = np.ones(2)
     ((a + b) + c.reshape(2)).backward(cotangent)
@@ -147,7 +147,7 @@ def test_gradients_of_leaves_share_no_memory():
 
 @both_sets
 @both_dtypes
-def test_the_same_inputs_give_the_same_bits(dtype):
+def test_backward_gives_the_same_bits_for_the_same_inputs(dtype):
     def run():
         rng = np.random.default_rng(7)
         x, mu, logvar = (leaf(rng.normal(size=(32, 8)), dtype) for _ in range(3))
@@ -164,7 +164,7 @@ def test_the_same_inputs_give_the_same_bits(dtype):
 # ---- what a tensor holds ----
 
 
-def test_the_callers_array_is_copied():
+def test_tensor_copies_the_array_it_is_given():
     array = np.array([1.0, 2.0])
     tensor, again = Tensor(array), Tensor(Tensor(array))
     array[...] = 7
@@ -172,7 +172,7 @@ def test_the_callers_array_is_copied():
     np.testing.assert_array_equal(again.data, [1, 2])
 
 
-def test_constants_of_an_operation_are_copied():
+def test_bce_with_logits_copies_its_targets():
     x, targets = leaf([[0.0, 0.0]]), np.array([[0.0, 1.0]])
     loss = ops.bce_with_logits(x, targets).sum()
     targets[...] = 0.5
@@ -180,7 +180,7 @@ def test_constants_of_an_operation_are_copied():
     assert_gradient(x, [[0.5, -0.5]])
 
 
-def test_any_memory_order_is_taken():
+def test_tensor_takes_arrays_of_any_memory_order():
     array = np.arange(12.0).reshape(3, 4)
     for view in (array.T, array[::-1, ::2], np.broadcast_to(array[0], (5, 4))):
         tensor = Tensor(view)
@@ -188,7 +188,7 @@ def test_any_memory_order_is_taken():
         np.testing.assert_array_equal((tensor * 2.0).data, 2 * view)
 
 
-def test_a_tensor_never_changes():
+def test_tensor_is_immutable():
     tensor = leaf([1.0, 2.0])
     with pytest.raises(ValueError, match="read-only"):
         tensor.data[...] = 0
@@ -201,7 +201,7 @@ def test_a_tensor_never_changes():
     np.testing.assert_array_equal(tensor.data, [1, 2])
 
 
-def test_numbers_and_lists_are_float32_and_arrays_keep_their_type():
+def test_tensor_makes_numbers_float32_and_keeps_the_type_of_arrays():
     assert Tensor(1).dtype == Tensor([1, 2]).dtype == Tensor(np.ones(2, np.float32)).dtype == np.float32
     assert Tensor(np.ones(2)).dtype == Tensor([1.0], dtype=np.float64).dtype == np.float64
     assert Tensor(Tensor(np.ones(2)), dtype=np.float32).dtype == np.float32
@@ -209,7 +209,7 @@ def test_numbers_and_lists_are_float32_and_arrays_keep_their_type():
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, np.float16, np.complex128])
-def test_arrays_of_other_types_are_refused(dtype):
+def test_tensor_refuses_arrays_of_other_types(dtype):
     with pytest.raises(TypeError, match=f"float32 or float64, not {np.dtype(dtype)}"):
         Tensor(np.ones(3, dtype))
     with pytest.raises(TypeError, match=f"float32 or float64, not {np.dtype(dtype)}"):
@@ -235,7 +235,7 @@ def test_arrays_of_other_types_are_refused(dtype):
     ],
     ids=str,
 )
-def test_what_is_no_number_is_refused(value, message):
+def test_tensor_refuses_what_is_no_number(value, message):
     for mistake in (
         lambda: Tensor(value),
         lambda: Tensor(value, dtype=np.float64),
@@ -248,7 +248,7 @@ def test_what_is_no_number_is_refused(value, message):
 
 @both_sets
 @both_dtypes
-def test_python_numbers_adapt(dtype):
+def test_tensor_keeps_its_dtype_beside_python_numbers(dtype):
     x = leaf([1.0, 2.0], dtype)
     for result in (x + 1, 1 + x, x - 0.1, 0.1 - x, x * 2, 2 * x, x / 3, 3 / x, x**2, -x, x.mean(), x * [1.0, 2.0]):
         assert result.dtype == dtype
@@ -257,14 +257,14 @@ def test_python_numbers_adapt(dtype):
         assert (x.grad.dtype, x.grad.shape) == (dtype, (2,))
 
 
-def test_float_types_do_not_mix():
+def test_operators_refuse_mixed_float_types():
     single, double = Tensor([1.0]), Tensor(np.ones(1))
     for mix in (lambda: single + double, lambda: single * np.ones(1), lambda: np.ones(1) - single):
         with pytest.raises(TypeError, match=r"(add|multiply|subtract): inputs are float32 and float64"):
             mix()
 
 
-def test_an_array_on_the_left_asks_the_tensor():
+def test_operators_take_numpy_arrays_on_the_left():
     array, x = np.array([[1.0, 2.0], [3.0, 4.0]]), leaf([[5.0, 6.0], [7.0, 8.0]])
     pairs = [
         (array + x, array + x.data),
@@ -280,7 +280,7 @@ def test_an_array_on_the_left_asks_the_tensor():
         np.testing.assert_allclose(result.data, expected, rtol=1e-15)
 
 
-def test_item_len_shape_repr():
+def test_tensor_has_item_len_shape_and_repr():
     x = leaf([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     assert (len(x), x.shape, x.ndim, x.size, x.dtype) == (2, (2, 3), 2, 6, np.float64)
     assert x.sum().item() == 21.0
@@ -323,7 +323,7 @@ def test_detach_lets_no_gradient_through():
 
 
 @both_sets
-def test_a_second_backward_names_the_operation():
+def test_backward_refuses_a_second_time_and_names_the_operation():
     x = leaf([1.0, 2.0])
     y = ops.exp(x)
     first, second = y.sum(), (y * y).sum()
@@ -335,7 +335,7 @@ def test_a_second_backward_names_the_operation():
 
 
 @pytest.mark.parametrize("operation", [lambda w: w * w, lambda w: w + 1.0, lambda w: w.detach() * w, ops.exp])
-def test_backward_after_a_parameter_has_changed(operation):
+def test_backward_refuses_a_graph_whose_parameter_has_changed(operation):
     """As optimizers do it: write in place, and count up the version."""
     w = leaf([[1.0, 2.0]])
     loss = operation(w).sum()
@@ -345,7 +345,7 @@ def test_backward_after_a_parameter_has_changed(operation):
         loss.backward()
 
 
-def test_a_frozen_input_that_has_changed():
+def test_backward_refuses_a_graph_whose_frozen_input_has_changed():
     """It gets no gradient itself, but the gradients of others were saved from it."""
     x, frozen = leaf([[1.0, 2.0]]), Tensor([[3.0], [4.0]], dtype=np.float64)
     loss = (x @ frozen).sum()
@@ -355,7 +355,7 @@ def test_a_frozen_input_that_has_changed():
         loss.backward()
 
 
-def test_a_detached_parameter_keeps_its_numbers():
+def test_detach_keeps_the_values_of_a_parameter():
     """What was detached does not follow the optimizer: no gradient is computed from numbers that came later."""
     x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     loss = (x * w.detach()).sum()
@@ -368,7 +368,7 @@ def test_a_detached_parameter_keeps_its_numbers():
 @pytest.mark.parametrize(
     "move", [lambda w: w.reshape(-1), lambda w: w.transpose(0, 1), lambda w: w[:], lambda w: ops.concatenate([w])]
 )
-def test_what_was_made_from_a_parameter_keeps_its_numbers(move):
+def test_layout_operations_keep_the_values_of_a_parameter(move):
     """The result has a version of its own: an optimizer's step on the parameter must not reach it."""
     x, w = leaf([[1.0, 2.0]]), leaf([[3.0, 4.0]])
     with no_grad():
@@ -380,7 +380,7 @@ def test_what_was_made_from_a_parameter_keeps_its_numbers(move):
     assert_gradient(x, [[3.0, 4.0]])
 
 
-def test_backward_needs_a_number_a_gradient_and_something_that_requires_it():
+def test_backward_needs_a_number_or_a_fitting_gradient():
     x = leaf([1.0, 2.0])
     with pytest.raises(ValueError, match=r"a tensor of shape \(2,\) needs a gradient of that shape"):
         (x * 2.0).backward()
@@ -430,19 +430,19 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("message", MISFITS)
-def test_what_does_not_fit_names_the_operation_and_all_shapes(message):
+def test_operations_name_themselves_and_all_shapes_in_errors(message):
     with pytest.raises(ValueError) as error:  # noqa: PT011  (the whole message is compared below)
         MISFITS[message]()
     assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize("index", [2, (0, 3), (0, 0, 0), "a", [0, 2], np.ones(3, bool)], ids=str)
-def test_an_index_that_does_not_fit_names_the_operation_and_the_shape(index):
+def test_slice_names_itself_and_the_shape_in_errors(index):
     with pytest.raises(IndexError, match=r"^slice: .*; the shape is \(2, 3\)$"):
         X[index]
 
 
-def test_sizes_and_axes_are_any_whole_numbers_one_by_one_or_in_a_tuple():
+def test_operations_take_sizes_and_axes_as_integers_or_tuples():
     three = np.int64(3)
     for reshaped in (X.reshape(3, 2), X.reshape((3, 2)), X.reshape([three, -1]), X.reshape(three, 2)):
         np.testing.assert_array_equal(reshaped.data, np.ones((3, 2)))
@@ -466,7 +466,7 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
-def test_targets_noise_and_masks_refuse_what_requires_a_gradient(name):
+def test_operations_refuse_constants_that_require_a_gradient(name):
     x = leaf(np.ones((2, 2)))
     with pytest.raises(ValueError, match=rf"{name}: input \d .* takes no gradient; detach\(\) it"):
         CONSTANTS[name](x)
@@ -476,7 +476,7 @@ def test_targets_noise_and_masks_refuse_what_requires_a_gradient(name):
 
 
 @both_sets
-def test_labels_are_whole_and_within_range():
+def test_softmax_cross_entropy_takes_integer_labels_within_range():
     for labels in ([0, 3], [-1, 0]):
         with pytest.raises(ValueError, match=rf"labels must be in 0..2, not {min(labels)}..{max(labels)}"):
             ops.softmax_cross_entropy(X, labels)
@@ -493,7 +493,7 @@ def test_labels_are_whole_and_within_range():
 
 
 @both_sets
-def test_labels_are_no_numbers_to_compute_with():
+def test_operations_refuse_arithmetic_with_labels():
     labels = Tensor.wrap(np.array([1, 2]))
     for mistake in (lambda: labels + Y[0], lambda: Y[0] * labels, lambda: ops.squared_error(Y[0], labels)):
         with pytest.raises(TypeError, match="inputs are float64 and int64"):
@@ -501,11 +501,11 @@ def test_labels_are_no_numbers_to_compute_with():
 
 
 @both_sets
-def test_no_labels_have_no_loss():
+def test_softmax_cross_entropy_of_no_labels_is_empty():
     assert ops.softmax_cross_entropy(Tensor(np.ones((0, 3))), np.zeros(0, int)).shape == (0,)
 
 
-def test_parameters_of_operations_are_checked():
+def test_operations_check_their_parameters():
     with pytest.raises(ValueError, match="activation 'gelu' is not one of identity, relu"):
         ops.dense(X, Tensor(np.ones((3, 2))), Tensor(np.ones(2)), "gelu")
     with pytest.raises(ValueError, match="slope must be above 0, not 0"):
@@ -515,7 +515,7 @@ def test_parameters_of_operations_are_checked():
             ops.gaussian_nll_fixed(X, X, sigma)
 
 
-def test_numpy_takes_a_tensor_as_an_array():
+def test_tensor_converts_to_a_numpy_array():
     x = Tensor([1.0, 2.0])
     array = np.asarray(x)
     assert array.dtype == np.float32
@@ -524,13 +524,13 @@ def test_numpy_takes_a_tensor_as_an_array():
     assert x.data[0] == 1.0
 
 
-def test_power_of_a_tensor_is_refused():
+def test_power_refuses_an_exponent_that_is_no_number():
     for exponent in (Tensor([2.0]), np.ones(1), None, "2"):
         with pytest.raises(TypeError, match="exponent is a number"):
             Tensor([1.0]) ** exponent
 
 
-def test_an_index_array_may_be_reused_before_backward():
+def test_slice_copies_its_index_array():
     x, index = Tensor([1.0, 2.0, 3.0], requires_grad=True), np.array([0, 0])
     y = x[index]
     index[:] = 2
@@ -539,7 +539,7 @@ def test_an_index_array_may_be_reused_before_backward():
 
 
 @pytest.mark.parametrize("inputs", [(), (1.0,), (1.0, 2.0, 3.0)])
-def test_the_wrong_number_of_inputs_names_the_operation(inputs):
+def test_apply_refuses_a_wrong_number_of_inputs(inputs):
     with pytest.raises(TypeError, match=f"add takes 2 inputs, not {len(inputs)}"):
         apply("add", *inputs)
 

@@ -120,7 +120,7 @@ def press_ctrl_c():
 # ---- what is reported ----
 
 
-def test_train_metrics_are_means_over_all_images(tmp_path):
+def test_trainer_reports_train_metrics_as_means_over_all_images(tmp_path):
     history = counting_trainer(tmp_path).run()
     train, test = tiny_data().train, tiny_data().test
     assert [entry["epoch"] for entry in history] == [1, 2]
@@ -132,7 +132,7 @@ def test_train_metrics_are_means_over_all_images(tmp_path):
     assert 0 < history[0]["seconds"] < history[1]["seconds"]
 
 
-def test_a_metric_that_not_every_step_gives_is_a_mean_over_the_images_of_those_that_do(tmp_path):
+def test_trainer_averages_a_metric_over_the_steps_that_give_it(tmp_path):
     class Seldom(Counting):
         def metrics(self, images, labels):
             metrics = super().metrics(images, labels)
@@ -147,11 +147,11 @@ def test_a_metric_that_not_every_step_gives_is_a_mean_over_the_images_of_those_t
 
 
 @pytest.mark.parametrize(("value", "text"), [(105.5, "105.50"), (0.5, "0.50"), (0.0, "0.00"), (0.00123, "0.0012")])
-def test_small_metrics_keep_two_digits(value, text):
+def test_readable_keeps_two_digits_of_small_values(value, text):
     assert readable(value) == text
 
 
-def test_an_epoch_shows_every_image_once_in_another_order(tmp_path):
+def test_trainer_shuffles_all_images_anew_each_epoch(tmp_path):
     trainer = counting_trainer(tmp_path)
     trainer.run()
     sizes = [len(labels) for _, labels in trainer.task.seen]
@@ -166,7 +166,7 @@ def test_an_epoch_shows_every_image_once_in_another_order(tmp_path):
     assert first != sorted(first)
 
 
-def test_metrics_history_and_summary_agree(whole):
+def test_start_writes_metrics_history_and_summary_that_agree(whole):
     history = load_checkpoint(whole / "checkpoint.safetensors")[1]["history"]
     lines = (whole / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == history
@@ -185,19 +185,19 @@ def test_metrics_history_and_summary_agree(whole):
 # ---- seeds ----
 
 
-def test_same_seed_same_bits(whole, tmp_path):
+def test_start_with_the_same_seed_gives_the_same_bits(whole, tmp_path):
     runs.start(TINY, tmp_path)
     assert outcome(tmp_path) == outcome(whole)
 
 
-def test_another_seed_other_bits(whole, tmp_path):
+def test_start_with_another_seed_gives_other_bits(whole, tmp_path):
     runs.start(replace(TINY, seed=1), tmp_path)
     first, second = outcome(whole), outcome(tmp_path)
     assert [name for name in first["arrays"] if first["arrays"][name] == second["arrays"][name]] == ["optimizer.steps"]
     assert first["metrics"][0]["test"] != second["metrics"][0]["test"]
 
 
-def test_another_seed_another_order(tmp_path):
+def test_trainer_with_another_seed_shuffles_in_another_order(tmp_path):
     orders = []
     for seed in (0, 1):
         trainer = counting_trainer(tmp_path, seed)
@@ -206,7 +206,7 @@ def test_another_seed_another_order(tmp_path):
     assert orders[0] != orders[1]
 
 
-def test_streams_differ_by_seed_purpose_and_epoch():
+def test_stream_differs_by_seed_purpose_and_epoch():
     draws = {
         stream(seed, purpose, *more).random()
         for seed in (0, 1)
@@ -220,7 +220,7 @@ def test_streams_differ_by_seed_purpose_and_epoch():
 # ---- stopped and resumed ----
 
 
-def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, each_step):
+def test_resume_after_an_interrupt_at_every_step_gives_the_same_bits(whole, tmp_path, each_step):
     each_step(lambda task, number: press_ctrl_c())
     for step in range(3 * STEPS):
         with pytest.raises(Interrupted):
@@ -232,7 +232,7 @@ def test_interrupted_after_every_step_ends_with_the_same_bits(whole, tmp_path, e
     assert outcome(tmp_path) == outcome(whole)
 
 
-def test_interrupted_while_measuring_stops_after_the_epoch(whole, tmp_path, monkeypatch):
+def test_trainer_interrupted_during_evaluation_stops_after_the_epoch(whole, tmp_path, monkeypatch):
     def evaluate(*arguments, original=VAETask.evaluate):
         press_ctrl_c()
         return original(*arguments)
@@ -248,7 +248,7 @@ def test_interrupted_while_measuring_stops_after_the_epoch(whole, tmp_path, monk
 
 
 @pytest.mark.parametrize("binarize", ["none", "static"])
-def test_interrupted_within_an_epoch_with_other_pixels(tmp_path, each_step, binarize):
+def test_resume_within_an_epoch_is_exact_with_other_binarizations(tmp_path, each_step, binarize):
     config = replace(TINY, epochs=2, training=replace(TINY.training, binarize=binarize))
     runs.start(config, tmp_path / "whole")
     each_step(lambda task, number: number == STEPS + 2 and press_ctrl_c())
@@ -258,7 +258,7 @@ def test_interrupted_within_an_epoch_with_other_pixels(tmp_path, each_step, bina
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
-def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
+def test_start_with_static_binarization_draws_training_pixels_once(tmp_path, monkeypatch):
     seen = []
 
     def step(capture, x, *arguments, original=Capture.__call__, **options):
@@ -273,7 +273,7 @@ def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
     assert sorted(map(bytes, first)) == sorted(map(bytes, drawn))
 
 
-def test_static_test_pixels_are_drawn_once(tmp_path, monkeypatch):
+def test_start_with_static_binarization_draws_test_pixels_once(tmp_path, monkeypatch):
     measured = []
 
     def bound(model, images, *arguments, original=likelihood.mean_bound):
@@ -290,7 +290,7 @@ def test_static_test_pixels_are_drawn_once(tmp_path, monkeypatch):
     assert np.array_equal(RECIPES["vae"].test_images(config, tiny_data()), expected)
 
 
-def test_more_epochs_later_are_the_same_as_at_once(tmp_path):
+def test_resume_with_more_epochs_equals_one_longer_run(tmp_path):
     config = replace(TINY, training=replace(TINY.training, schedule="constant"))
     runs.start(replace(config, epochs=1), tmp_path / "extended")
     runs.resume(tmp_path / "extended", epochs=3)
@@ -299,7 +299,7 @@ def test_more_epochs_later_are_the_same_as_at_once(tmp_path):
     assert read_config(tmp_path / "extended") == read_config(tmp_path / "at once")
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path):
+def test_resume_of_a_finished_run_changes_nothing(tmp_path):
     runs.start(TINY, tmp_path)
     before = outcome(tmp_path)
     (tmp_path / "summary.json").unlink()
@@ -307,7 +307,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert outcome(tmp_path) == before
 
 
-def test_resuming_sweeps_up_after_a_kill_and_touches_nothing_else(tmp_path):
+def test_resume_removes_only_temporary_files_of_a_killed_run(tmp_path):
     runs.start(TINY, tmp_path)
     for name in ("checkpoint.safetensors.123.tmp", "notes.tmp", "notes.v2.2024.tmp"):
         (tmp_path / name).write_bytes(b"half")
@@ -317,14 +317,14 @@ def test_resuming_sweeps_up_after_a_kill_and_touches_nothing_else(tmp_path):
     assert not (tmp_path / ".figure-abc").exists()
 
 
-def test_a_folder_with_the_checkpoint_of_another_run_is_refused(tmp_path):
+def test_start_refuses_a_folder_that_holds_a_checkpoint(tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"somebody's")
     with pytest.raises(UserError, match="holds a run already"):
         runs.start(TINY, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_a_picture_that_fails_does_not_lose_the_summary(whole, tmp_path, monkeypatch):
+def test_start_keeps_the_summary_when_drawing_fails(whole, tmp_path, monkeypatch):
     def draw(*_):
         raise OSError("no room for pictures")
 
@@ -334,14 +334,14 @@ def test_a_picture_that_fails_does_not_lose_the_summary(whole, tmp_path, monkeyp
     assert outcome(tmp_path) == outcome(whole)
 
 
-def test_the_data_s_folder_is_stored_as_an_absolute_path(tmp_path, monkeypatch):
+def test_start_stores_the_data_folder_as_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs.start(replace(TINY, data_dir="digits"), tmp_path / "run")
     assert runs.load_config(tmp_path / "run").data_dir == str(tmp_path / "digits")
 
 
 @pytest.mark.parametrize("setting", ["epochs", "data_dir", "versions", "name"])
-def test_the_fingerprint_leaves_out_what_may_change(setting):
+def test_fingerprint_ignores_settings_that_may_change(setting):
     value = {"epochs": 99, "data_dir": "/digits", "versions": {"numpy": "9"}, "name": "other"}[setting]
     assert replace(TINY, **{setting: value}).fingerprint() == TINY.fingerprint()
 
@@ -359,7 +359,7 @@ def stop(folder, **how):
     return process
 
 
-def test_killed_anywhere_ends_with_the_same_bits(whole, tmp_path):
+def test_resume_after_a_kill_at_any_moment_gives_the_same_bits(whole, tmp_path):
     rng = np.random.default_rng(0)
     for moment in [
         "amid config.json 1",
@@ -379,7 +379,7 @@ def test_killed_anywhere_ends_with_the_same_bits(whole, tmp_path):
     assert outcome(tmp_path) == outcome(whole)
 
 
-def test_ctrl_c_of_the_command_says_how_to_go_on(whole, tmp_path):
+def test_train_command_says_how_to_resume_after_ctrl_c(whole, tmp_path):
     folder = tmp_path / "a run"
     stopped = stop(folder, moment="SIGINT before step 7")
     assert stopped.returncode == 130
@@ -390,7 +390,7 @@ def test_ctrl_c_of_the_command_says_how_to_go_on(whole, tmp_path):
     assert outcome(folder) == outcome(whole)
 
 
-def test_second_ctrl_c_interrupts_at_once(tmp_path, each_step):
+def test_trainer_stops_at_once_on_a_second_ctrl_c(tmp_path, each_step):
     handler = signal.getsignal(signal.SIGINT)
     reached = []
 
@@ -410,13 +410,13 @@ def test_second_ctrl_c_interrupts_at_once(tmp_path, each_step):
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_is_given_back_after_training(tmp_path):
+def test_trainer_restores_the_handler_of_ctrl_c(tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     counting_trainer(tmp_path).run()
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_trains_in_another_thread_where_signals_are_not_ours(tmp_path):
+def test_trainer_runs_outside_the_main_thread(tmp_path):
     thread = threading.Thread(target=counting_trainer(tmp_path).run)
     thread.start()
     thread.join()
@@ -447,7 +447,7 @@ def test_resume_refuses_the_checkpoint_of_another_revision(tmp_path):
             counting_trainer(tmp_path, resume=True)
 
 
-def test_metrics_are_read_twenty_steps_late_at_most(tmp_path):
+def test_trainer_reads_metrics_at_most_twenty_steps_late(tmp_path):
     class Lazy(Counting):
         unread, most, read = 0, 0, 0
 
@@ -471,7 +471,7 @@ def test_metrics_are_read_twenty_steps_late_at_most(tmp_path):
 # ---- metrics that are not finite ----
 
 
-def test_the_step_that_went_wrong_is_named_though_it_is_read_later(tmp_path):
+def test_trainer_names_the_step_whose_metrics_are_not_finite(tmp_path):
     class Broken(Counting):
         def metrics(self, images, labels):
             if len(self.seen) == 3:
@@ -487,7 +487,7 @@ def test_the_step_that_went_wrong_is_named_though_it_is_read_later(tmp_path):
         trainer.run()
 
 
-def test_metrics_still_unread_outlive_an_exception(tmp_path):
+def test_trainer_keeps_unread_metrics_after_an_exception(tmp_path):
     class Stopped(Counting):
         def metrics(self, images, labels):
             if len(self.seen) == 3:
@@ -501,7 +501,7 @@ def test_metrics_still_unread_outlive_an_exception(tmp_path):
         trainer.run()
 
 
-def test_damage_at_the_end_of_an_epoch_is_of_that_epoch(tmp_path):
+def test_trainer_names_the_epoch_whose_last_step_damaged_the_state(tmp_path):
     class Damaged(Counting):
         def metrics(self, images, labels):
             self.drawn[:] = math.inf if len(self.seen) == 5 else 0.0
@@ -512,7 +512,7 @@ def test_damage_at_the_end_of_an_epoch_is_of_that_epoch(tmp_path):
         trainer.run()
 
 
-def test_ctrl_c_saves_nothing_where_a_step_still_unread_went_wrong(tmp_path):
+def test_trainer_saves_nothing_on_ctrl_c_after_a_non_finite_metric(tmp_path):
     class Broken(Counting):
         def metrics(self, images, labels):
             if len(self.seen) == 4:
@@ -528,7 +528,7 @@ def test_ctrl_c_saves_nothing_where_a_step_still_unread_went_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("step", "where", "kept"), [(2, "epoch 1, step 2", False), (STEPS + 3, "epoch 2, step 3", True)], ids=["1", "2"]
 )
-def test_nan_in_a_step_stops_and_keeps_the_last_checkpoint(tmp_path, each_step, step, where, kept):
+def test_trainer_stops_at_nan_and_keeps_the_last_checkpoint(tmp_path, each_step, step, where, kept):
     checkpoint, before = tmp_path / "checkpoint.safetensors", b""
 
     def poison(task, number):
@@ -551,7 +551,7 @@ def test_nan_in_a_step_stops_and_keeps_the_last_checkpoint(tmp_path, each_step, 
         assert all(np.isfinite(array).all() for array in model.state_dict().values())
 
 
-def test_ctrl_c_after_a_ruinous_update_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+def test_trainer_saves_no_non_finite_weights_on_ctrl_c(tmp_path, monkeypatch):
     """The loss is finite, and what the update made of a weight is not: nothing has looked at it yet."""
     checkpoint, original, before = tmp_path / "checkpoint.safetensors", Capture.__call__, b""
 
@@ -570,13 +570,13 @@ def test_ctrl_c_after_a_ruinous_update_keeps_the_last_checkpoint(tmp_path, monke
     assert checkpoint.read_bytes() == before
 
 
-def test_a_learning_rate_too_high_stops_with_advice(tmp_path):
+def test_trainer_advises_a_lower_learning_rate_on_divergence(tmp_path):
     config = replace(TINY, training=replace(TINY.training, lr=1e30))
     with pytest.raises(NotFinite, match=r"epoch 1, step 2: .*reconstruction is .*; try a lower learning rate"):
         runs.start(config, tmp_path)
 
 
-def test_nan_in_the_evaluation_stops_and_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch):
+def test_trainer_stops_at_a_non_finite_evaluation_keeping_its_checkpoint(whole, tmp_path, monkeypatch):
     measured = []
 
     def evaluate(*arguments, original=VAETask.evaluate):

@@ -62,7 +62,7 @@ def test_read_idx_decides_by_content_whether_it_is_gzip(tmp_path, name, content)
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_read_idx_refuses(tmp_path, kind):
+def test_read_idx_refuses_damaged_files_and_says_why(tmp_path, kind):
     content, reason = BAD[kind]
     path = tmp_path / "file\nof two lines"
     path.write_bytes(content)
@@ -97,7 +97,7 @@ def test_read_idx_refuses_a_file_without_permission(tmp_path):
     ],
     ids=["absurd", "large", "bomb"],
 )
-def test_read_idx_allocates_for_what_is_there_and_announced(tmp_path, content):
+def test_read_idx_takes_little_memory_for_files_it_refuses(tmp_path, content):
     path = tmp_path / "x"
     path.write_bytes(content)
     tracemalloc.start()
@@ -109,7 +109,7 @@ def test_read_idx_allocates_for_what_is_there_and_announced(tmp_path, content):
     assert peak < 8 * mnist.CHUNK_BYTES
 
 
-def test_read_idx_of_another_digest(tmp_path):
+def test_read_idx_refuses_another_digest(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(ZIPPED)
     digest = hashlib.sha256(GOOD).hexdigest()
@@ -159,7 +159,7 @@ def test_read_idx_returns_what_was_written(array, zipped):
     st.sampled_from([b"", b"\0\0\x08\1", b"\x1f\x8b\x08\0"]),
     st.booleans(),
 )
-def test_read_idx_of_any_bytes(content, start, zipped):
+def test_read_idx_reads_or_refuses_any_bytes(content, start, zipped):
     content = start + content
     array = read_back(gzip.compress(content) if zipped else content)
     if array is not None:
@@ -168,7 +168,7 @@ def test_read_idx_of_any_bytes(content, start, zipped):
 
 @FUZZ
 @given(arrays, st.booleans(), st.sampled_from(["flip", "cut", "append", "insert"]), st.data())
-def test_read_idx_of_damaged_files(array, zipped, damage, data):
+def test_read_idx_reads_or_refuses_damaged_files(array, zipped, damage, data):
     content = bytearray(gzip.compress(idx(array)) if zipped else idx(array))
     place = data.draw(st.integers(0, len(content) - 1))
     if damage == "flip":

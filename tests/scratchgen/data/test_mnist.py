@@ -90,7 +90,7 @@ def test_find_mnist_prefers_argument_to_variable_to_cache(tmp_path, small, cache
 
 
 @pytest.mark.parametrize("value", [None, "", "relative"])
-def test_find_mnist_without_an_absolute_xdg_cache_home(tmp_path, small, monkeypatch, value):
+def test_find_mnist_uses_home_without_an_absolute_xdg_cache_home(tmp_path, small, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
     folder = place(tmp_path / "home" / ".cache" / "scratchgen" / "mnist", small)
@@ -102,7 +102,7 @@ def test_find_mnist_takes_an_empty_variable_for_none(monkeypatch):
     assert mnist.find_mnist() is None
 
 
-def test_find_mnist_without_a_home(monkeypatch):
+def test_find_mnist_names_the_variable_to_set_without_a_home(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
 
     def homeless():
@@ -114,7 +114,7 @@ def test_find_mnist_without_a_home(monkeypatch):
 
 @pytest.mark.parametrize("wish", ["--data-dir", "SCRATCHGEN_DATA"])
 @pytest.mark.parametrize("absent", [NAMES, NAMES[2:3]], ids=["all", "one"])
-def test_a_wish_is_not_passed_over(tmp_path, small, cache, monkeypatch, wish, absent):
+def test_find_mnist_refuses_an_incomplete_folder_that_was_asked_for(tmp_path, small, cache, monkeypatch, wish, absent):
     """An incomplete folder that was asked for is an error even if the cache has everything."""
     place(cache, small)
     folder = place(tmp_path / "wish", {name: small[name] for name in NAMES if name not in absent})
@@ -128,7 +128,7 @@ def test_a_wish_is_not_passed_over(tmp_path, small, cache, monkeypatch, wish, ab
         assert [name for name in NAMES if name in message] == absent
 
 
-def test_a_wished_folder_that_is_not_there(tmp_path):
+def test_find_mnist_refuses_a_folder_that_is_not_there(tmp_path):
     assert NAMES[0] in refusal(mnist.find_mnist, tmp_path / "missing")
 
 
@@ -142,7 +142,7 @@ def test_load_mnist_refuses_other_content(tmp_path, small, name):
     assert f"{name}.gz" in message
 
 
-def test_load_mnist_without_files_or_download(cache):
+def test_load_mnist_says_how_to_get_missing_files(cache):
     message = refusal(mnist.load_mnist, download=False)
     for way in ("scratchgen data fetch", "--data-dir", "SCRATCHGEN_DATA", "--data strokes"):
         assert way in message
@@ -150,7 +150,7 @@ def test_load_mnist_without_files_or_download(cache):
 
 
 @pytest.mark.skipif(REAL is None, reason="SCRATCHGEN_DATA does not name a folder with MNIST")
-def test_load_the_real_mnist():
+def test_load_mnist_reads_the_real_files():
     dataset = mnist.load_mnist(Path(REAL or ""))
     assert dataset.train.images.shape == (60000, 784)
     assert dataset.test.images.shape == (10000, 784)
@@ -164,7 +164,7 @@ def test_load_the_real_mnist():
         assert np.bincount(split.labels).tolist() == per_digit
 
 
-def test_import_loads_nothing_for_downloads():
+def test_import_of_mnist_loads_no_packages_for_downloads():
     code = "import sys, scratchgen.data.mnist; print({'pooch', 'requests', 'tqdm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -259,7 +259,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("manner", FAILURES)
-def test_fetch_mnist_from_a_bad_mirror(server, tmp_path, monkeypatch, capfd, manner):
+def test_fetch_mnist_says_what_is_wrong_with_a_mirror(server, tmp_path, monkeypatch, capfd, manner):
     monkeypatch.setattr(mnist, "TIMEOUT_S", 0.3)
     start = time.monotonic()
     message = refusal(mnist.fetch_mnist, tmp_path / "new" / "target", [server.mirror(manner)])
@@ -269,7 +269,7 @@ def test_fetch_mnist_from_a_bad_mirror(server, tmp_path, monkeypatch, capfd, man
     assert capfd.readouterr() == ("", "")
 
 
-def test_fetch_mnist_says_of_each_mirror_why_and_how_to_do_by_hand(server, tmp_path):
+def test_fetch_mnist_explains_each_failure_and_the_manual_way(server, tmp_path):
     gone = closed_port()
     mirrors = [server.mirror("forbidden"), server.mirror("shorter"), gone, server.mirror("wrong")]
     message = refusal(mnist.fetch_mnist, tmp_path / "target", mirrors)
@@ -288,13 +288,13 @@ def test_fetch_mnist_goes_on_to_the_next_mirror(server, tmp_path):
 
 
 @pytest.mark.parametrize("manner", ["nonsense", "uncompressed"])
-def test_fetch_mnist_takes_right_content(server, tmp_path, manner):
+def test_fetch_mnist_takes_right_content_however_it_is_sent(server, tmp_path, manner):
     """A server may unpack what it sends; one whose Content-Length is nonsense is passed over for the next."""
     mnist.fetch_mnist(tmp_path, [server.mirror(manner), server.mirror("uncompressed")])
     assert len(mnist.load_mnist(tmp_path).test) == 3
 
 
-def test_fetch_mnist_continues(server, tmp_path):
+def test_fetch_mnist_keeps_files_fetched_before(server, tmp_path):
     assert NAMES[1] in refusal(mnist.fetch_mnist, tmp_path, [server.mirror("one")])
     assert os.listdir(tmp_path) == [f"{NAMES[0]}.gz"]
     before = (tmp_path / f"{NAMES[0]}.gz").stat()
@@ -312,7 +312,7 @@ def test_fetch_mnist_replaces_only_damaged_files(server, small, tmp_path, spelli
     assert len(mnist.load_mnist(tmp_path).test) == 3
 
 
-def test_a_damaged_file_says_the_command_that_mends_it(server, small, tmp_path, monkeypatch):
+def test_load_mnist_names_the_command_that_mends_a_damaged_file(server, small, tmp_path, monkeypatch):
     folder = place(tmp_path / "my digits", small | {NAMES[2]: small[NAMES[2]][:-1]})
     monkeypatch.setenv("SCRATCHGEN_DATA", str(folder))
     command = re.search("`(.*)`", refusal(mnist.load_mnist))[1]
@@ -330,7 +330,7 @@ def test_fetch_mnist_needs_no_mirror_and_no_writing_for_complete_files(small, tm
         tmp_path.chmod(0o755)
 
 
-def test_fetch_mnist_into_what_cannot_be_written(server, tmp_path):
+def test_fetch_mnist_refuses_a_target_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").touch()
     for target in (tmp_path / "file", tmp_path / "file" / "below"):
         message = refusal(mnist.fetch_mnist, target, [server.mirror("good")])
@@ -341,7 +341,7 @@ def test_fetch_mnist_into_what_cannot_be_written(server, tmp_path):
     assert os.listdir(tmp_path / "target") == [f"{NAMES[0]}.gz"]
 
 
-def test_fetch_mnist_without_permission(server, tmp_path):
+def test_fetch_mnist_reports_missing_permission(server, tmp_path):
     target = tmp_path / "target"
     target.mkdir(0o555)
     if os.access(target, os.W_OK):
@@ -350,7 +350,7 @@ def test_fetch_mnist_without_permission(server, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_fetch_mnist_interrupted(tmp_path, monkeypatch, error):
+def test_fetch_mnist_leaves_nothing_when_interrupted(tmp_path, monkeypatch, error):
     def downloader(**options):
         def download(url, path, pup):
             path.write_bytes(b"begun")

@@ -49,7 +49,7 @@ def correlation_within_styles(drawn: Strokes, a: np.ndarray, b: np.ndarray) -> f
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def test_form(drawn: Strokes) -> None:
+def test_draw_strokes_gives_images_labels_and_factors_in_range(drawn: Strokes) -> None:
     n = 10 * PER_CLASS
     assert drawn.images.shape == (n, 784)
     assert drawn.images.dtype == np.float32
@@ -65,7 +65,7 @@ def test_form(drawn: Strokes) -> None:
 
 
 @pytest.mark.parametrize("labels", [None, np.zeros(0, np.int64)])
-def test_no_images(labels: np.ndarray | None) -> None:
+def test_draw_strokes_of_no_images_is_empty(labels: np.ndarray | None) -> None:
     none = draw_strokes(0, np.random.default_rng(0), labels)
     assert none.images.shape == (0, 784)
     assert none.labels.shape == (0,)
@@ -83,19 +83,19 @@ def test_no_images(labels: np.ndarray | None) -> None:
         (np.array([True, False, True]), "integers"),
     ],
 )
-def test_labels_that_are_not_n_digits(labels: np.ndarray, message: str) -> None:
+def test_draw_strokes_refuses_labels_that_are_not_n_digits(labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw_strokes(3, np.random.default_rng(0), labels)
 
 
-def test_negative_size() -> None:
+def test_draw_strokes_and_load_strokes_refuse_negative_sizes() -> None:
     with pytest.raises(ValueError, match="at least 0, got -1"):
         draw_strokes(-1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="at least 0, got -2"):
         load_strokes(3, -2)
 
 
-def test_labels_of_any_integer_type() -> None:
+def test_draw_strokes_takes_labels_of_any_integer_type() -> None:
     wide, narrow = (
         draw_strokes(10, np.random.default_rng(0), np.arange(10, dtype=kind)) for kind in (np.int64, np.uint8)
     )
@@ -103,7 +103,7 @@ def test_labels_of_any_integer_type() -> None:
     np.testing.assert_array_equal(narrow.images, wide.images)
 
 
-def test_same_seed_same_bits() -> None:
+def test_draw_strokes_with_the_same_seed_gives_the_same_bits() -> None:
     a, b, c = (draw_strokes(50, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert a.images.tobytes() == b.images.tobytes()
     assert a.labels.tobytes() == b.labels.tobytes()
@@ -111,7 +111,7 @@ def test_same_seed_same_bits() -> None:
     assert (a.images != c.images).any(axis=1).all()
 
 
-def test_every_style_is_drawn_and_digits_are_uniform() -> None:
+def test_draw_strokes_draws_every_style_and_digits_uniformly() -> None:
     many = draw_strokes(3000, np.random.default_rng(1))
     counts = np.bincount(many.labels, minlength=10)
     assert ((counts - 300) ** 2 / 300).sum() < 27.9  # chi-squared with 9 degrees of freedom, p = 0.001
@@ -121,7 +121,7 @@ def test_every_style_is_drawn_and_digits_are_uniform() -> None:
 
 
 @pytest.mark.parametrize("style", [style for styles in strokes._STYLES for style in styles])
-def test_pieces_follow_the_strokes(style: str) -> None:
+def test_glyph_pieces_follow_its_strokes(style: str) -> None:
     knots, pieces = strokes._glyph(style)
     starts, ends = pieces @ knots
     lengths = [strokes._STEPS * (len(stroke.split()) - 1) for stroke in style.split("|")]
@@ -136,13 +136,15 @@ def test_pieces_follow_the_strokes(style: str) -> None:
         np.testing.assert_allclose(ends[last - 1], through[-1])
 
 
-def test_centre_of_ink_is_dx_dy(drawn: Strokes, moments: dict[str, np.ndarray]) -> None:
+def test_draw_strokes_moves_the_centre_of_ink_by_dx_dy(drawn: Strokes, moments: dict[str, np.ndarray]) -> None:
     for axis in ("x", "y"):
         miss = moments[axis] - drawn.factors["d" + axis]
         assert np.abs(miss).mean() < 0.2  # strokes that cross leave their ink once, not twice
 
 
-def test_bar_leans_by_slant_and_rotation(drawn: Strokes, moments: dict[str, np.ndarray], bars: np.ndarray) -> None:
+def test_draw_strokes_leans_a_bar_by_slant_and_rotation(
+    drawn: Strokes, moments: dict[str, np.ndarray], bars: np.ndarray
+) -> None:
     lean = np.arctan(-moments["xy"] / moments["yy"])[bars]
     slant, rotation = drawn.factors["slant"][bars], drawn.factors["rotation"][bars]
     by_slant, by_rotation, rest = np.linalg.lstsq(np.stack([slant, rotation, slant**0], axis=1), lean)[0]
@@ -151,7 +153,7 @@ def test_bar_leans_by_slant_and_rotation(drawn: Strokes, moments: dict[str, np.n
     assert rest == pytest.approx(0, abs=0.03)
 
 
-def test_slant_and_rotation_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_strokes_adds_slant_and_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
     pin(monkeypatch, slant=0.55, rotation=0.15, dx=0.0, dy=0.0)
     monkeypatch.setattr(strokes, "_JITTER", 0.0)
     ones = draw_strokes(20, np.random.default_rng(0), np.ones(20, int))
@@ -160,7 +162,7 @@ def test_slant_and_rotation_compose(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.arctan(-(bar * x * y).sum() / (bar * y * y).sum()) == pytest.approx(0.70, abs=0.02)
 
 
-def test_bar_has_the_ink_of_its_width_and_height(
+def test_draw_strokes_gives_a_bar_the_ink_of_its_size(
     drawn: Strokes, moments: dict[str, np.ndarray], bars: np.ndarray
 ) -> None:
     width, height, slant = (drawn.factors[name][bars] for name in ("width", "height", "slant"))
@@ -170,7 +172,7 @@ def test_bar_has_the_ink_of_its_width_and_height(
     assert ratio.std() < 0.04
 
 
-def test_factors_show_in_every_digit(drawn: Strokes, moments: dict[str, np.ndarray]) -> None:
+def test_draw_strokes_shows_its_factors_in_every_digit(drawn: Strokes, moments: dict[str, np.ndarray]) -> None:
     xx, xy, yy = moments["xx"], moments["xy"], moments["yy"]
     measured = {
         "width": moments["ink"],
@@ -182,7 +184,7 @@ def test_factors_show_in_every_digit(drawn: Strokes, moments: dict[str, np.ndarr
         assert correlation_within_styles(drawn, values, drawn.factors[name]) > 0.7, name
 
 
-def test_statistics_like_mnist(drawn: Strokes) -> None:
+def test_draw_strokes_has_statistics_like_mnist(drawn: Strokes) -> None:
     assert 0.11 < drawn.images.mean() < 0.15
     inked = drawn.images.reshape(-1, 28, 28) > 0.2
     assert inked.any(axis=2).sum(axis=1).mean() == pytest.approx(20, abs=1)
@@ -191,7 +193,7 @@ def test_statistics_like_mnist(drawn: Strokes) -> None:
     assert inked[:, edge].any(axis=1).mean() < 0.05
 
 
-def test_jitter_varies_what_the_factors_leave_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_strokes_jitters_images_of_equal_factors(monkeypatch: pytest.MonkeyPatch) -> None:
     pin(monkeypatch)
 
     def spread() -> float:
@@ -203,21 +205,21 @@ def test_jitter_varies_what_the_factors_leave_equal(monkeypatch: pytest.MonkeyPa
     assert spread() < 1e-4
 
 
-def test_nearest_neighbour_tells_the_digits(drawn: Strokes) -> None:
+def test_draw_strokes_makes_digits_that_nearest_neighbour_tells_apart(drawn: Strokes) -> None:
     held_out = draw_strokes(500, np.random.default_rng(2))
     distance = (drawn.images**2).sum(axis=1) - 2 * held_out.images @ drawn.images.T
     accuracy = (drawn.labels[distance.argmin(axis=1)] == held_out.labels).mean()
     assert accuracy >= 0.95
 
 
-def test_speed() -> None:
+def test_draw_strokes_is_quick() -> None:
     draw_strokes(10, np.random.default_rng(0))
     begin = time.perf_counter()
     draw_strokes(2000, np.random.default_rng(0))
     assert time.perf_counter() - begin < 2  # ten times what one core needs
 
 
-def test_load() -> None:
+def test_load_strokes_gives_reproducible_training_and_test_sets() -> None:
     data = load_strokes(n_train=60, n_test=40, seed=5)
     assert data.name == "strokes"
     assert data.image_shape == (28, 28)

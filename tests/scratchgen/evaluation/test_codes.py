@@ -92,7 +92,7 @@ def least(p, q, width):
 
 
 @pytest.mark.parametrize("shift", [0.3, 1.5])
-def test_fresh_discriminator_bce_finds_nearly_all_there_is_to_find(bce, rng, shift):
+def test_fresh_discriminator_bce_nears_that_of_the_best_discriminator(bce, rng, shift):
     t = np.linspace(-10, 10, 10_001)
     densities = (np.exp(-((t - m) ** 2) / 2) / math.sqrt(2 * math.pi) for m in (0, shift))
     best = least(*densities, t[1] - t[0])
@@ -101,7 +101,7 @@ def test_fresh_discriminator_bce_finds_nearly_all_there_is_to_find(bce, rng, shi
 
 
 @pytest.mark.parametrize("dim", [2, 8])
-def test_fresh_discriminator_bce_finds_nothing_where_there_is_nothing(bce, rng, dim):
+def test_fresh_discriminator_bce_is_log_2_for_equal_distributions(bce, rng, dim):
     """In eight dimensions 10,000 codes can be learnt by heart."""
     found = bce(lambda n: 5 * rng.standard_normal((n, dim)), lambda n: 5 * rng.standard_normal((n, dim)))
     assert found == pytest.approx(math.log(2), abs=0.01)
@@ -125,7 +125,7 @@ def test_fresh_discriminator_bce_sees_petals_where_moments_are_the_same(bce, rng
     assert found == pytest.approx(best, abs=0.03)
 
 
-def test_fresh_discriminator_bce_does_not_depend_on_the_scale_of_the_prior(monkeypatch):
+def test_fresh_discriminator_bce_ignores_the_scale_of_the_prior(monkeypatch):
     monkeypatch.setattr(codes, "STEPS", 100)
 
     def run(scale, shift):

@@ -12,7 +12,7 @@ from scratchgen.models.vae import VAE, VAEConfig
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
-def test_mean_bound(rng, batch_size):
+def test_mean_bound_matches_numpy(rng, batch_size):
     model, x, noise = small_vae(), rng.integers(0, 2, (20, 6)), np.random.default_rng(2).standard_normal((1, 20, 3))
     p_x, _, _, mu, sigma = plain(model, x, noise)
     found = mean_bound(model, x.astype(np.float32), np.random.default_rng(2), batch_size)  # float32 into float64
@@ -56,7 +56,7 @@ def test_active_units_are_counted_over_all_images(rng, dtype):
     assert active_units(model, images) == 2
 
 
-def test_evaluate_vae_puts_it_together(rng):
+def test_evaluate_vae_combines_all_measures(rng):
     exact = LinearGaussian()
     x = exact.draw(30, rng)
     table = evaluate_vae(exact.model, x, np.random.default_rng(4), iw_samples=3, nll_images=10)

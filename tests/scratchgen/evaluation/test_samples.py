@@ -21,14 +21,14 @@ def test_class_histogram_counts_classes_that_nobody_drew():
     np.testing.assert_array_equal(class_histogram(judged([3, 0, 5], classes=4)), [3, 0, 5, 0])
 
 
-def test_class_statistics_of_even_classes():
+def test_class_statistics_of_even_classes_cover_all_ten():
     found = class_statistics(judged([20] * 10))
     expected = {"classes_covered": 10, "smallest_class": 0.1, "class_entropy": math.log(10), "judge_confidence": 0.9}
     assert found == pytest.approx(expected)
     assert missing_classes(judged([20] * 10)) == []
 
 
-def test_class_statistics_count_a_class_of_two_in_a_hundred_as_covered():
+def test_class_statistics_count_a_class_of_two_percent_as_covered():
     probabilities = judged([0, 20, 19, 961], confidence=0.6)
     found = class_statistics(probabilities)
     entropy = -sum(p * math.log(p) for p in (0.02, 0.019, 0.961))
@@ -42,7 +42,7 @@ def test_class_statistics_of_one_class_have_no_entropy():
     assert class_statistics(judged([50]))["class_entropy"] == 0
 
 
-def test_overlap_of_what_is_alike_and_of_what_is_apart(rng):
+def test_overlap_is_1_for_equal_and_0_for_distant_logits(rng):
     logits = rng.standard_normal(1_000).astype(np.float32)
     assert overlap(logits, rng.permutation(logits)) == pytest.approx(1)
     assert overlap(logits, np.repeat(logits, 3)) == pytest.approx(1)  # of shares, not of counts
@@ -55,7 +55,7 @@ def test_overlap_counts_the_smaller_share_of_each_bin():
 
 
 @pytest.mark.parametrize("distance", [0.5, 2.0])
-def test_overlap_of_two_gaussians(rng, distance):
+def test_overlap_of_two_gaussians_matches_the_closed_form(rng, distance):
     """The integral of min(p, q) is 2 Phi(-distance / 2)."""
     p, q = rng.standard_normal(100_000), distance + rng.standard_normal(100_000)
     assert overlap(p, q) == pytest.approx(2 * NormalDist().cdf(-distance / 2), abs=0.012)
