@@ -1,4 +1,4 @@
-"""Capture and replay: the kernel calls of a training step are recorded once, and from then on only they are made.
+"""Capture and replay: the kernel calls of a training step are recorded once, and later steps only repeat them.
 
 In each step of training the engine works out again which kernels to call on which arrays, though only the numbers in
 them have changed. ``Capture`` wraps a step, records its kernel calls with their arguments, and replays them: what
@@ -31,8 +31,8 @@ NEW, WARM, REFUSED = "new", "warm", "refused"
 Input = Tensor | np.ndarray | None
 
 
-class Layers(Protocol):
-    """What a capture asks of a module: the tensors and modules within it, itself included."""
+class ModuleLike(Protocol):
+    """The methods that a capture needs of a module: its tensors, and all modules within it, itself included."""
 
     training: bool
 
@@ -92,7 +92,7 @@ class Capture:
     The reason is given once, as a RuntimeWarning.
     """
 
-    def __init__(self, step: Callable[..., dict[str, Tensor]], *modules: Layers) -> None:
+    def __init__(self, step: Callable[..., dict[str, Tensor]], *modules: ModuleLike) -> None:
         self.step, self.given = step, modules
         self.modules = [part for module in modules for part in module.modules()]
         self.tensors: list[Tensor] = [tensor for module in modules for tensor in module.named_tensors().values()]
@@ -141,7 +141,7 @@ class Capture:
     ) -> "tuple[Captured | str, PendingMetrics]":
         own = tuple([x if x is None else x.detach() if isinstance(x, Tensor) else x.copy() for x in inputs])
         trace, versions = Trace(), [tensor.version for tensor in self.tensors]
-        with tracing(trace), kernels.use(noted(kernels.active(), trace)):
+        with tracing(trace), kernels.use(recording(kernels.active(), trace)):
             metrics = self._run(own, constants)
         trace.open = False  # graphs built here may be walked later
         if trace.reads:
@@ -151,13 +151,13 @@ class Capture:
     def _verify(
         self, state: "Captured", inputs: tuple[Input, ...], constants: dict[str, Hashable]
     ) -> "tuple[Captured | str, PendingMetrics]":
-        """Run the step, whose effects stay, and between two restorations a replay on the same values."""
+        """Run the step; then restore the state before it, replay, compare, and restore the state after it."""
         changed, before, trace = state.unverified(inputs), state.written(), Trace()
         with tracing(trace):
             metrics = self._run(inputs, constants)
         after, gradients = state.written(), [tensor.grad for tensor in self.tensors]
         found = [np.array(metrics.values), *after, *_copies(gradients)]
-        fits = metrics.names == state.metrics.names and trace.asks_as(state.trace)
+        fits = metrics.names == state.metrics.names and trace.same_host_calls(state.trace)
         if fits:
             try:
                 if not state.verified:
@@ -195,8 +195,8 @@ class Trace:
     reads: bool = False
     open: bool = True
 
-    def asks_as(self, other: "Trace") -> bool:
-        """Whether both took as much from the host, by the same functions."""
+    def same_host_calls(self, other: "Trace") -> bool:
+        """Whether both made the same calls of ``from_host``."""
         return len(self.functions) == len(other.functions) and all(map(_alike, self.functions, other.functions))
 
 
@@ -216,8 +216,9 @@ def tracing(trace: Trace) -> Iterator[None]:
 def from_host(values: Callable[[], Any], dtype: Any) -> Any:
     """``values()`` as an array of the kernel set in use. A replay calls ``values`` again, and writes, before it runs.
 
-    This is how a captured step gets numbers that change from step to step. All calls of one step happen before its
-    kernels when it is replayed, in their order. ``values`` has to compute the number, not to remember one.
+    This is how a captured step gets numbers that change from step to step. In a replay all
+    these functions are called first, in the recorded order, then the kernels run. ``values`` must compute the number
+    afresh, not return a stored one.
     """
     array = kernels.active().memory.to_device(np.array(values(), dtype))
     if trace := getattr(_local, "trace", None):
@@ -226,7 +227,7 @@ def from_host(values: Callable[[], Any], dtype: Any) -> Any:
     return array
 
 
-def noted(kernel_set: ModuleType, trace: Trace) -> ModuleType:
+def recording(kernel_set: ModuleType, trace: Trace) -> ModuleType:
     """The same kernels, each of whose calls is recorded in the trace."""
 
     def wrap(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
@@ -263,8 +264,9 @@ def noted(kernel_set: ModuleType, trace: Trace) -> ModuleType:
 class Captured:
     """A step as kernel calls: the arrays that its inputs are copied into, its metrics, the gradients it leaves.
 
-    ``changed`` are the inputs that had other values in a verification than in the capture: a replay is trusted with new
-    values of these only. Inputs on a device are taken to have changed, since comparing them would wait for the device.
+    ``changed`` are the inputs that had other values in a verification than in the capture: only these may
+    take new values without another verification. Inputs on a device are taken to have changed, since comparing them
+    would wait for the device.
     """
 
     def __init__(
@@ -277,10 +279,10 @@ class Captured:
     ) -> None:
         self.inputs, self.trace, self.metrics = inputs, trace, metrics
         self.gradients = [tensor.grad for tensor in tensors]
-        self.rises = [tensor.version - before for tensor, before in zip(tensors, versions, strict=True)]
+        self.version_increments = [tensor.version - before for tensor, before in zip(tensors, versions, strict=True)]
         self.given = [np.array(x) if _on_host(x) else None for x in inputs]
         self.verified, self.changed = False, {i for i, x in enumerate(inputs) if not _on_host(x)}
-        # What the step may overwrite: the tensors, and what its kernels take that it neither allocated nor was given.
+        # What the step may overwrite: tensors, and kernel arguments that are neither its inputs nor allocated in it.
         own = [*trace.made, *trace.arrays, *(x._data for x in inputs if isinstance(x, Tensor))]
         owners = {id(_owner(array)) for array in own}
         found = [
@@ -318,18 +320,18 @@ class Captured:
         self.write(inputs, values)
 
     def replay(self, inputs: tuple[Input, ...], tensors: list[Tensor]) -> PendingMetrics:
-        """The step once more, on these inputs, and what it does to tensors besides: gradients and versions."""
+        """The step once more, on these inputs; then the gradients and versions are set as the step does."""
         functions, arrays = self.trace.functions, self.trace.arrays
         values = (np.asarray(f(), array.dtype) for f, array in zip(functions, arrays, strict=True))
         self.write(inputs, values)
         self.run()
-        for tensor, gradient, rise in zip(tensors, self.gradients, self.rises, strict=True):
+        for tensor, gradient, increment in zip(tensors, self.gradients, self.version_increments, strict=True):
             tensor.grad = gradient
-            tensor.version += rise
+            tensor.version += increment
         return self.metrics
 
     def written(self) -> list[np.ndarray | None]:
-        """Copies of all that the step may write and that was there before."""
+        """Copies of all arrays that the step may overwrite and that existed before it."""
         return _copies(self.outside)
 
     def restore(self, state: list[np.ndarray | None]) -> None:
@@ -351,7 +353,7 @@ def _is_writable(x: Any) -> bool:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Whether two functions are the same code with the same numbers and words in it, though made at different calls."""
+    """Whether two functions are the same code with the same captured constants, though made at different calls."""
     if isinstance(a, MethodType) and isinstance(b, MethodType):
         return a.__func__ is b.__func__ and a.__self__ is b.__self__
     if isinstance(a, FunctionType) and isinstance(b, FunctionType):

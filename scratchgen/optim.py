@@ -40,7 +40,8 @@ class Optimizer:
     def step(self, loss: Tensor | None = None) -> None:
         """Update the parameters from their gradients; one without a gradient counts as having a gradient of zero.
 
-        Where a ``loss`` is given and is not finite, neither parameters nor ``state`` change, though the step counts.
+        If a ``loss`` is given and is not finite, neither parameters nor ``state`` change, but ``steps`` goes up. It is
+        the kernel that looks at the loss, so a replay does the same.
         """
         guard = self._always_finite if loss is None else loss._data.reshape(-1)
         rates = from_host(self._next_rates, self.flat.data.dtype)
@@ -233,7 +234,7 @@ def cosine(lr: float, total: int, warmup: int = 0) -> Schedule:
 
 
 def late_cosine(lr: float, total: int) -> Schedule:
-    """``lr`` for the first half of the steps, then half a cosine to 0: settle when there is something to settle."""
+    """``lr`` for the first half of the steps, then half a cosine to 0."""
     fall = cosine(lr, total - total // 2)
     return lambda step: fall(max(step - total // 2, 0))
 
@@ -260,5 +261,5 @@ SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {
     "cosine": cosine,
     "late-cosine": late_cosine,
     "tripling": tripling_stages,
-    "goodfellow": lambda lr, total: geometric(lr, 1 / 1.000004),  # of Goodfellow et al. 2014, by their code
+    "goodfellow": lambda lr, total: geometric(lr, 1 / 1.000004),  # as in the code of Goodfellow et al. 2014
 }

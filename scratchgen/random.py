@@ -2,8 +2,9 @@
 
 Each draw takes a key of 63 bits for a counter-based generator (``kernels.random``): the key tells which numbers, and
 they are the same on every kernel set, up to rounding. The keys come from a NumPy generator on the host, one after the
-other, and its state is all that a checkpoint has to keep. A replayed step takes new keys. Small draws of other kinds,
-of priors say, are made by that generator itself, inside ``from_host``.
+other, and its state is all that a checkpoint has to keep: the trainer saves and restores it, so a resumed run draws the
+same numbers. A replayed step takes new keys. Small draws of other kinds, of priors say, are made by that generator
+itself, inside ``from_host``.
 """
 
 from typing import Any

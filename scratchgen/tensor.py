@@ -52,7 +52,10 @@ class Node:
         self.number = next(Node._numbers)
 
     def backward(self, dout: np.ndarray, needs_grad: Sequence[bool | OutputBuffer] | None = None) -> tuple:
-        """The gradients of the inputs, written where ``needs_grad`` says; what the forward saved is released."""
+        """The gradients of the inputs; what the forward saved is released.
+
+        ``needs_grad`` has a bool for each input, or the buffer to write its gradient into.
+        """
         if self.saved is None:
             raise RuntimeError(f"{self.op.name}: backward has been through this graph already; run the forward again")
         if self.versions != [tensor.version for tensor in self.inputs]:
@@ -164,8 +167,8 @@ class Tensor:
     def backward(self, gradient: np.ndarray | None = None) -> None:
         """Add d(self)/d(leaf) into ``grad`` of every leaf that requires it; ``gradient`` is d(loss)/d(self).
 
-        Without ``gradient`` the tensor must hold one number. The graph is let go as it is walked: a second backward
-        through it is an error, as is one after an optimizer has changed a parameter that it used.
+        Without ``gradient`` the tensor must hold one number. What the forward saved is freed as the graph is walked: a
+        second backward through it is an error, as is one after an optimizer has changed a parameter that it used.
         """
         if not self.requires_grad:
             raise RuntimeError("backward: this tensor does not depend on anything that requires a gradient")
@@ -187,7 +190,7 @@ class Tensor:
 
     def _receive(self, gradient: np.ndarray) -> None:
         """Add to ``grad``, at the end of a walk."""
-        # the sum of 0-d arrays is a NumPy scalar, and so may be what a backward returns: a gradient is an array
+        # sums of 0-d arrays, and what backwards return, may be NumPy scalars: they become arrays
         gradient = kernels.active().memory.copied(gradient) if self.grad is None else self.grad + gradient
         self.grad = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
 
@@ -241,24 +244,25 @@ class Tensor:
 def _walk(result: Tensor, gradient: Any) -> None:
     """Send d(loss)/d(result) back through the graph, the latest operation first, and give each leaf its gradient.
 
-    A node's turn comes after that of every node that was computed from its result, so its gradient is complete.
+    A node runs after all nodes that use its result, because those were created later: by then the gradient of its
+    result is complete.
     """
     gradients, leaves, waiting = {id(result): gradient}, list[Tensor](), [(-_node(result).number, id(result), result)]
     while waiting:  # a loop, not a recursion: any depth will do
         tensor = heappop(waiting)[-1]
         node = _node(tensor)
-        found = node.backward(gradients.pop(id(tensor)), _with_buffers(node, gradients))
-        for source, needed, share in zip(node.inputs, node.needs_grad, found, strict=True):
+        input_gradients = node.backward(gradients.pop(id(tensor)), _with_buffers(node, gradients))
+        for source, needed, gradient in zip(node.inputs, node.needs_grad, input_gradients, strict=True):
             if not needed:
                 continue
-            share = _unbroadcast(node.kernels, share, source.shape)
+            gradient = _unbroadcast(node.kernels, gradient, source.shape)
             if id(source) in gradients:
-                share = _accumulate(node.kernels, source, gradients[id(source)], share)
+                gradient = _accumulate(node.kernels, source, gradients[id(source)], gradient)
             elif source.node is not None:
                 heappush(waiting, (-source.node.number, id(source), source))
             else:
                 leaves.append(source)
-            gradients[id(source)] = share
+            gradients[id(source)] = gradient
     for leaf in leaves:
         leaf._receive(gradients[id(leaf)])
 
@@ -269,9 +273,10 @@ def _node(tensor: Tensor) -> Node:
 
 
 # ---- where gradients are placed ----
-# A parameter in a flat buffer has a gradient buffer: the first gradient is written there by the operation's backward
-# itself, and further ones are added. Other leaves get an array of their own in ``grad``, and so do results in between,
-# for as long as the walk needs it. ``_receive`` sets ``grad`` at the end.
+# - of a parameter in a flat buffer (``nn.flatten``): into its part of the flat gradient buffer. Dense layers and
+#   products write a first gradient there themselves; others are copied there by ``_receive``; further ones are added.
+# - of any other leaf: into an array of its own, ``grad``, by ``_receive``.
+# - of an intermediate result: only into the dictionary of ``_walk``, until its node has run.
 
 
 def _with_buffers(node: Node, gradients: dict[int, Any]) -> Sequence[bool | OutputBuffer]:
@@ -285,14 +290,14 @@ def _with_buffers(node: Node, gradients: dict[int, Any]) -> Sequence[bool | Outp
     return needs
 
 
-def _accumulate(active: Any, source: Tensor, known: Any, share: Any) -> Any:
+def _accumulate(active: Any, source: Tensor, total: Any, gradient: Any) -> Any:
     """The sum of two gradients of one tensor, in place if the first lies in a leaf's gradient buffer."""
     buffer = source._gradient_buffer
-    if buffer is not None and known is buffer.array:
-        active.memory.add_to(known, share)
-        return known
-    out = active.memory.empty_like(known)
-    active.elementwise.add(out.reshape(-1), known.reshape(-1), share.reshape(-1))
+    if buffer is not None and total is buffer.array:
+        active.memory.add_to(total, gradient)
+        return total
+    out = active.memory.empty_like(total)
+    active.elementwise.add(out.reshape(-1), total.reshape(-1), gradient.reshape(-1))
     return out
 
 
@@ -337,7 +342,7 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
 
 
 def _are_tensors(op: Op, inputs: tuple) -> bool:
-    """Whether the inputs are already what ``_as_tensors`` would make of them: most often they are."""
+    """Whether the inputs need no conversion by ``_as_tensors``: the usual case."""
     if op.takes_labels or not inputs or not isinstance(inputs[0], Tensor):
         return False
     dtype = inputs[0]._data.dtype
@@ -348,7 +353,7 @@ def _are_tensors(op: Op, inputs: tuple) -> bool:
 
 
 def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
-    """The inputs as tensors of one float type, which numbers and lists take on; labels as int64."""
+    """The inputs as tensors of one float type, to which numbers and lists are converted; labels as int64."""
     floats = [x for i, x in enumerate(inputs) if not op.domain(i).whole]
     found = {x.dtype for x in floats if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")}
     if len(found) > 1:

@@ -32,7 +32,7 @@ class AAETraining:
     Attributes
     ----------
     labels : int
-        How many training images have their label, as many of each class; 0 is none.
+        How many training images have their label, equally many of each class; 0 is none.
     reconstruction_lr, discriminator_lr, encoder_lr, classification_lr : float
         Learning rates of updates 1 to 4.
     encoder_optimizer : str
@@ -93,7 +93,7 @@ class AAETask(Task):
     ) -> None:
         self.model, self.settings, self.random = model, settings, random
         self.labelled, self.measure = labelled, measure
-        flatten(model.parameters())  # encoder, decoder and discriminators side by side: each update takes its slice
+        flatten(model.parameters())  # each optimizer updates a contiguous slice of it
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
         discriminators = model.parameters()[len(encoder) + len(decoder) :]  # AAE defines them in this order
 
@@ -144,7 +144,7 @@ class AAETask(Task):
         return pairs
 
     def update_discriminators(self, pairs: list[AdversarialPair]) -> dict[str, Tensor]:
-        """2, regularisation phase: each D learns to tell draws of its prior, 1, from codes, 0."""
+        """2, regularisation phase: each D learns to give 1 for draws of its prior and 0 for codes."""
         losses = []
         for pair in pairs:
             on_draws, on_codes = pair.discriminator(pair.draws), pair.discriminator(pair.codes.detach())

@@ -53,14 +53,14 @@ class Task(ABC):
         """Every array that a resumed run needs, such as ``model.encoder.weight`` and ``optimizer.m``."""
         return {
             f"{part}.{name}": array
-            for part, keeper in self.parts().items()
-            for name, array in keeper.state_dict().items()
+            for part, owner in self.parts().items()
+            for name, array in owner.state_dict().items()
         }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from ``state_dict()``; ValueError if it is another model's."""
-        for part, keeper in self.parts().items():
-            keeper.load_state_dict(under(f"{part}.", state))
+        for part, owner in self.parts().items():
+            owner.load_state_dict(under(f"{part}.", state))
 
 
 def under(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -34,7 +34,7 @@ class VAETraining:
     binarize : str
         "none", "static" or "dynamic": see ``data.pixels``.
     output_bias : bool
-        Whether the output bias is initialised so that the decoder begins with the mean picture.
+        Whether the output bias is initialised so that the decoder's first output is the mean image.
     """
 
     lr: float = 1e-3
@@ -87,7 +87,7 @@ class VAETask(Task):
         return Tensor.wrap(from_host(lambda: self._beta(self.optimizer.steps), self.model.dtype))
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """The terms of the bound on the test images, which "dynamic" binarises anew; "static" ones are binary."""
+        """The terms of the bound on the test images, binarised afresh if "dynamic"; already binary if "static"."""
         images = dataset.test.images
         if self.settings.binarize == "dynamic":
             images = RandomStream(rng).bernoulli(Tensor(images)).data
