@@ -5,14 +5,15 @@ reference count says that only the pool holds it; every view of it counts as a r
 import math
 import sys
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from numba import njit, prange
 
+from kernels.cpu.threads import repeated
 from kernels.cpu.vector_math import JIT
 from kernels.reference.memory import (  # as in the kernel set reference
     add_at,
-    captured,
     concatenate,
     copied,
     rows,
@@ -89,6 +90,11 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def empty_like(x: np.ndarray) -> np.ndarray:
     """An uninitialized array of the shape and dtype of x."""
     return empty(x.shape, x.dtype)
+
+
+def captured(run: Callable[[], None]) -> Callable[[], None]:
+    """A function that repeats the kernel calls of ``run``, which are on existing arrays, on as many threads as pay."""
+    return repeated(run)
 
 
 def add_to(out: np.ndarray, values: np.ndarray) -> None:

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -36,19 +37,20 @@ RIVALS = [name for name in CONTESTANTS if name not in (FLOOR, OURS)]
 
 
 class Worker:
-    """A contestant's process, on ``threads`` threads and no more cores."""
+    """A contestant's process, on ``cores`` cores, and as many threads unless it chooses their number itself."""
 
-    def __init__(self, name: str, workload: str, folder: Path, threads: int) -> None:
+    def __init__(self, name: str, workload: str, folder: Path, cores: int, chooses: bool = False) -> None:
         self.name, self.workload = name, workload
+        others = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
         self.log = (folder / "log.txt").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.worker", name, workload, str(folder)],
-            env=os.environ | environment(threads),
+            env=others | ({} if chooses else environment(cores)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            preexec_fn=partial(_take_cores, threads) if hasattr(os, "sched_setaffinity") else None,
+            preexec_fn=partial(take_cores, cores),
         )
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -88,33 +90,48 @@ def environment(threads: int) -> dict[str, str]:
     return {f"{pool}_NUM_THREADS": str(threads) for pool in pools} | {"XLA_FLAGS": one if threads == 1 else ""}
 
 
-def _take_cores(count: int) -> None:
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
+def take_cores(count: int) -> None:
+    """Keep this process to so many cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
 def measure(workload: str, threads: int, names: list[str], images: np.ndarray, rounds: int) -> list[dict[str, Any]]:
     """Check and time the contestants; an entry each, with the milliseconds of a step in every round."""
+    with workers(workload, images, [(name, threads, False) for name in names]) as contestants:
+        times = take_turns(contestants, rounds)
+    return [entry(workload, threads, name, taken) for name, taken in zip(names, times, strict=True)]
+
+
+@contextmanager
+def workers(workload: str, images: np.ndarray, kinds: list[tuple[str, int, bool]]) -> Iterator[list[Worker]]:
+    """Processes, checked and warmed up, of these contestants: name, cores, and whether it chooses its threads."""
     shared = Shared.draw(WORKLOADS[workload], images)
     expected = engine_quantities(WORKLOADS[workload], shared)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
         np.save(folder / "images.npy", images)
         shared.save(folder / f"{workload}.npz")
-        workers = []
-        for name in names:
-            (own := folder / str(len(workers))).mkdir()
+        found = list[Worker]()
+        for name, cores, chooses in kinds:
+            (own := folder / str(len(found))).mkdir()
             for file in ("images.npy", f"{workload}.npz"):
                 (own / file).hardlink_to(folder / file)
-            workers.append(Worker(name, workload, own, threads))
-            stack.callback(workers[-1].close)
-            workers[-1].check({} if name == FLOOR else expected, own)
-            workers[-1].ask({"time": SLICE_S})  # the first steps compile
-        times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(rounds):
-            for worker in workers:
-                time.sleep(PAUSE_S)
-                times[worker.name].append(worker.ask({"time": SLICE_S})["milliseconds"])
-    return [entry(workload, threads, name, taken) for name, taken in times.items()]
+            found.append(Worker(name, workload, own, cores, chooses))
+            stack.callback(found[-1].close)
+            found[-1].check({} if name == FLOOR else expected, own)
+            found[-1].ask({"time": SLICE_S})  # the first steps compile
+        yield found
+
+
+def take_turns(contestants: list[Worker], rounds: int, seconds: float = SLICE_S) -> list[list[float]]:
+    """Milliseconds of a step in every round, of each."""
+    times: list[list[float]] = [[] for _ in contestants]
+    for _ in range(rounds):
+        for worker, taken in zip(contestants, times, strict=True):
+            time.sleep(PAUSE_S)
+            taken.append(worker.ask({"time": seconds})["milliseconds"])
+    return times
 
 
 def entry(workload: str, threads: int, name: str, milliseconds: list[float]) -> dict[str, Any]:

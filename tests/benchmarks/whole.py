@@ -13,18 +13,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.steps import environment, versions
+from tests.benchmarks.steps import environment, take_cores, take_turns, versions, workers
 from tests.benchmarks.workloads import WORKLOADS
 
 WARM_STARTS, EPOCH_ROUNDS = 5, 3
+BUSY_ROUNDS, BUSY_S = 7, 1.0
 SMALL = 1 << 14  # bytes: what is left of a step's allocations when all arrays above that serve again
 
 
@@ -154,8 +157,36 @@ def allocation(folder: Path, threads: list[int]) -> Findings:
         yield Finding(f"newly mapped a step, {workload.title}", found["bytes"], "bytes", SMALL)
 
 
+def busy(folder: Path, threads: list[int]) -> Findings:
+    """A step on threads whose number the engine chooses: on an idle machine, and beside a process that computes too."""
+    cores, images = max(threads), np.load(folder / "train.npy")[:10_000]
+    kinds = [("scratchgen", 1, False), ("scratchgen", cores, False), ("scratchgen", cores, True)]
+    for name, workload in WORKLOADS.items():
+        with workers(name, images, kinds) as processes:
+            one, fixed, chosen = map(statistics.median, take_turns(processes, BUSY_ROUNDS, BUSY_S))
+            yield Finding(f"{workload.title}, {threads_of(cores)}", fixed, "ms")
+            yield Finding("  on one thread / that", one / fixed, "")
+            yield Finding("  on threads of its choice / that", chosen / fixed, "", 1.05)
+            with a_core_kept_busy(cores):
+                one, fixed, chosen = map(statistics.median, take_turns(processes, BUSY_ROUNDS, BUSY_S))
+            yield Finding("  beside a busy process, on one thread", one, "ms")
+            yield Finding(f"  on {threads_of(cores)} / that", fixed / one, "")
+            yield Finding("  on threads of its choice / that", chosen / one, "", 1.3)
+
+
+@contextmanager
+def a_core_kept_busy(cores: int) -> Iterator[None]:
+    """Inside the ``with`` block another process computes all the time, on one of so many cores."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"], preexec_fn=partial(take_cores, cores))
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
+
+
 SECTIONS: dict[str, Callable[[Path, list[int]], Findings]] = {
-    section.__name__: section for section in (cold_start, epochs, evaluation, strokes, overhead, allocation)
+    section.__name__: section for section in (cold_start, epochs, evaluation, strokes, overhead, allocation, busy)
 }
 
 
