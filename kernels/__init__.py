@@ -19,6 +19,7 @@ float type; outputs never overlap inputs.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -29,7 +30,7 @@ SETS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference}
 NAMES = ("cpu", "reference", "cuda")  # all kernel sets; ``SETS`` holds those already imported
 # The functions of ``memory`` that count as kernels: they write into an array.
 WRITES = ("write", "add_to", "add_at", "concatenate", "take", "rows")
-_active = cpu
+_active: ContextVar[ModuleType] = ContextVar("active", default=cpu)  # of this thread or asynchronous task alone
 
 
 class Unavailable(ImportError):
@@ -38,7 +39,7 @@ class Unavailable(ImportError):
 
 def active() -> ModuleType:
     """The kernel set in use; ``cpu`` by default."""
-    return _active
+    return _active.get()
 
 
 def find(name: str) -> ModuleType:
@@ -78,11 +79,11 @@ def wrapped(kernel_set: ModuleType, wrap: Callable[[str, Callable[..., None]], A
 @contextmanager
 def use(kernel_set: str | ModuleType) -> Iterator[None]:
     """Use a kernel set, given by name (see ``find``) or as a module, inside the ``with`` block."""
-    global _active
     if isinstance(kernel_set, str):
         kernel_set = find(kernel_set)
-    before, _active = _active, kernel_set
+    before = _active.get()
+    _active.set(kernel_set)
     try:
         yield
     finally:
-        _active = before
+        _active.set(before)

@@ -326,7 +326,7 @@ class Captured:
         self.write(inputs, values)
         self.run()
         for tensor, gradient, increment in zip(tensors, self.gradients, self.version_increments, strict=True):
-            tensor.grad = gradient
+            tensor._grad = gradient
             tensor.version += increment
         return self.metrics
 

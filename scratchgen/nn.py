@@ -32,41 +32,28 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, dtype: Any = None) -> None:
         super().__init__(data, requires_grad=True, dtype=dtype)
-        self.flat: FlatParameters | None = None
-        self._buffer: OutputBuffer | None = None
 
-    def __reduce__(self) -> tuple:
-        return Parameter, (np.asarray(self._data),)  # copies and pickles are outside the flat buffer
+    def _set(self, array: np.ndarray, requires_grad: bool) -> None:
+        super()._set(array, requires_grad)
+        self.flat: FlatParameters | None = None  # copies and pickles are outside the flat buffer
+        self._buffer: OutputBuffer | None = None
 
     @property
     def _gradient_buffer(self) -> OutputBuffer | None:
-        return self._buffer if self.grad is None else None
+        return self._buffer if self._grad is None else None
 
-    def _receive(self, gradient: np.ndarray) -> None:
+    def _placed(self, active: Any, gradient: np.ndarray) -> np.ndarray:
         if self._buffer is None:
-            super()._receive(gradient)
-        elif self.grad is None:  # the first gradient is written, not added, so the buffer needs no zeroing
-            if gradient is not self._buffer.array:  # usually the backward has written it there
-                kernels.active().memory.write(self._buffer.array, gradient)
-            self.grad = self._buffer.array
-        else:
-            kernels.active().memory.add_to(self.grad, gradient)
-
-    def write(self, data: np.ndarray) -> None:
-        """Overwrite the data; graphs that used the old data detect this by the version."""
-        self._data[...] = data
-        self.version += 1
+            return super()._placed(active, gradient)
+        if gradient is not self._buffer.array:  # usually the backward has written it there
+            active.memory.write(self._buffer.array, gradient)
+        return self._buffer.array
 
 
 class Buffer(Tensor):
     """Data that a module saves with its parameters, but that has no gradient."""
 
     __slots__ = ()
-
-    def write(self, data: np.ndarray) -> None:
-        """Overwrite the data; graphs that used the old data detect this by the version."""
-        self._data[...] = data
-        self.version += 1
 
 
 class FlatParameters:
@@ -76,7 +63,10 @@ class FlatParameters:
         self.parameters, self.data, self.grad = list(parameters), data, grad
 
     def __reduce__(self) -> tuple:
-        return flatten, (self.parameters,)
+        home = self.parameters[0].flat
+        if home is None or home is self:
+            return flatten, (self.parameters,)
+        return _part, (home, [id(p) for p in home.parameters].index(id(self.parameters[0])), len(self.parameters))
 
     def clear_gradients(self) -> None:
         """Set all gradients to None."""
@@ -86,10 +76,10 @@ class FlatParameters:
     def complete_gradient(self) -> np.ndarray:
         """``grad``, with zeros for parameters without a gradient."""
         for parameter in self.parameters:
-            if parameter.grad is None:
+            if parameter._grad is None:
                 assert parameter._buffer is not None  # flatten gave it one
-                parameter.grad = parameter._buffer.array
-                kernels.active().memory.write(parameter.grad, 0.0)
+                parameter._grad = parameter._buffer.array
+                kernels.active().memory.write(parameter._grad, 0.0)
         return self.grad
 
     def mark_written(self) -> None:
@@ -134,6 +124,11 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
     return flat
 
 
+def _part(home: FlatParameters, first: int, count: int) -> FlatParameters:
+    """A slice of a flat buffer that was copied or pickled with it."""
+    return flatten(home.parameters[first : first + count])
+
+
 class Module:
     """The base class of layers and models.
 
@@ -141,6 +136,16 @@ class Module:
     """
 
     training = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        held = vars(self).get(name)
+        if isinstance(held, Parameter | Buffer) and not isinstance(value, type(held) | None):
+            kind = type(held).__name__
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a {kind} and stays one: assign a {kind}, or change its numbers with "
+                f"write(), or with += and its like inside no_grad(); this is a {type(value).__name__}"
+            )
+        super().__setattr__(name, value)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.forward(*inputs)

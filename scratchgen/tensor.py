@@ -5,8 +5,10 @@ result to the leaves (``_walk``) and calls each operation's backward once. That 
 here. The rest of the file converts inputs and places gradients.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from heapq import heappop, heappush
 from itertools import count, repeat
 from numbers import Real
@@ -18,23 +20,23 @@ import kernels
 from scratchgen.op import REGISTRY, Op, OutputBuffer
 from scratchgen.signature import Shape, whole_numbers
 
-_recording = True
+_recording = ContextVar("recording", default=True)  # of this thread or asynchronous task alone
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Inside the ``with`` block no graph is built: results need no gradient and nothing is saved for one."""
-    global _recording
-    before, _recording = _recording, False
+    before = _recording.get()
+    _recording.set(False)
     try:
         yield
     finally:
-        _recording = before
+        _recording.set(before)
 
 
 def graphs_are_built() -> bool:
     """Whether operations build a graph: not inside ``no_grad``."""
-    return _recording
+    return _recording.get()
 
 
 class Node:
@@ -73,20 +75,46 @@ def _operators(name: str) -> tuple[Callable[..., "Tensor"], Callable[..., "Tenso
     return lambda self, other: apply(name, self, other), lambda self, other: apply(name, other, self)
 
 
+def _in_place(compute: Callable[[Any, Any], "Tensor"], symbol: str) -> Callable[["Tensor", Any], "Tensor"]:
+    """The method for ``tensor ?= other``."""
+
+    def method(self: "Tensor", other: Any) -> "Tensor":
+        if self.node is not None or graphs_are_built():
+            raise RuntimeError(
+                f"x {symbol}= y writes into x: possible inside no_grad() where x is not the result of an operation; "
+                f"else write x = x {symbol} y"
+            )
+        result = compute(self, other)
+        if result.shape != self.shape:
+            raise ValueError(f"x {symbol}= y: the result has shape {result.shape}, and x has {self.shape}")
+        self.write(result._data)
+        return self
+
+    return method
+
+
+def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[["Tensor", Any], np.ndarray]:
+    """The method for ``tensor ? other``: a boolean array, elementwise."""
+    return lambda self, other: compare(self._on_host(), other._on_host() if isinstance(other, Tensor) else other)
+
+
 class Tensor:
     """A float32 or float64 array; where it ``requires_grad``, backward fills ``grad``, of the same shape and dtype.
 
     Arrays keep their float type, and Python numbers and lists become float32, unless ``dtype`` says otherwise; without
     it integer arrays are refused. The array is C-contiguous; the constructor copies, and ``data`` is a read-only view.
-    No operation writes into it: only optimizers, ``load_state_dict`` and moving averages do, and count up ``version``.
+    No operation writes into it. ``write``, and ``+=`` and its like inside ``no_grad``, do, and count up ``version``; so
+    do optimizers, ``load_state_dict`` and moving averages.
     """
 
-    __slots__ = ("__weakref__", "_data", "grad", "node", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_data", "_grad", "node", "requires_grad", "version")
     __array_ufunc__ = None  # array + tensor asks the tensor, not NumPy
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
         if dtype is None and not isinstance(data, np.ndarray | np.generic | Tensor):
             dtype = np.float32
+        if isinstance(data, Tensor):
+            data._require_no_graph()
         source = np.asarray(data._data if isinstance(data, Tensor) else data)
         if source.dtype.kind not in "iuf":  # NumPy would make NaN of None, and 1 of True and "1"
             raise TypeError(f"a tensor holds float32 or float64, not {source.dtype}: {data!r:.40}")
@@ -97,7 +125,7 @@ class Tensor:
 
     def _set(self, array: np.ndarray, requires_grad: bool) -> None:
         self._data, self.requires_grad = array, requires_grad
-        self.grad: np.ndarray | None = None
+        self._grad: np.ndarray | None = None
         self.node: Node | None = None
         self.version = 0
 
@@ -150,11 +178,17 @@ class Tensor:
         """A copy outside the graph: no gradient flows through it, and no optimizer reaches it."""
         return Tensor.wrap(kernels.active().memory.copied(self._data))
 
-    def __len__(self) -> int:
-        return len(self._data)
+    def write(self, data: Any) -> None:
+        """Overwrite the numbers; graphs that used the old ones notice by the version."""
+        kernels.active().memory.write(self._data, data)
+        self.version += 1
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._on_host(), dtype)
+    def __reduce__(self) -> tuple:
+        if self.node is not None:
+            raise TypeError(
+                f"this is a result of {self.node.op.name}, and its graph cannot be copied or pickled; detach() it first"
+            )
+        return _leaf, (type(self), np.array(self._data), self.requires_grad)
 
     def __repr__(self) -> str:
         made_by = f", made by {self.node.op.name}" if self.node else ""
@@ -162,7 +196,67 @@ class Tensor:
         values = np.array2string(self._on_host(), precision=4, threshold=12, edgeitems=2)
         return f"Tensor({values}, shape {self.shape}, {self.dtype}{wants}{made_by})"
 
+    # ---- as Python and NumPy take it ----
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return iter([self[i] for i in range(len(self))])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        self._require_no_graph()
+        return np.array(self._on_host(), dtype)
+
+    def _require_no_graph(self) -> None:
+        if self.requires_grad and graphs_are_built():
+            raise RuntimeError(
+                "a tensor that requires a gradient is converted to an array, through which no gradient flows back: use "
+                "the operations of scratchgen.ops, or x.data or x.detach() if that is what you want"
+            )
+
+    def __float__(self) -> float:
+        if self.size != 1:
+            raise TypeError(f"a tensor of shape {self.shape} is not one number")
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(
+                f"a tensor of shape {self.shape} has no truth value; say (x > 0).any() or .all(), for example"
+            )
+        return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec) if spec else str(self)
+
+    __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)  # type: ignore[assignment]
+    __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
+    __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
+    __hash__ = object.__hash__  # by identity
+
     # ---- backward ----
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        """d(loss)/d(self), which ``backward`` adds to, or None. It may be assigned: a copy is kept."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Any) -> None:
+        if gradient is None or gradient is self._grad:
+            self._grad = gradient
+            return
+        gradient = gradient._data if isinstance(gradient, Tensor) else gradient
+        found = getattr(gradient, "shape", None), getattr(gradient, "dtype", type(gradient).__name__)
+        if found != (self.shape, self.dtype):
+            raise ValueError(
+                f"grad: an array of shape {self.shape} and {self.dtype} is needed, not {found[0]}, {found[1]}"
+            )
+        if self.node is not None:
+            raise RuntimeError("grad: this is the result of an operation; only leaves have a gradient")
+        array = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
+        self._grad = self._placed(kernels.active(), kernels.active().memory.to_device(array))
 
     def backward(self, gradient: np.ndarray | None = None) -> None:
         """Add d(self)/d(leaf) into ``grad`` of every leaf that requires it; ``gradient`` is d(loss)/d(self).
@@ -177,9 +271,10 @@ class Tensor:
         gradient = np.array(np.ones(self.shape) if gradient is None else gradient, self.dtype, order="C")
         if gradient.shape != self.shape:
             raise ValueError(f"backward: gradient {gradient.shape} does not fit the tensor {self.shape}")
-        gradient = kernels.active().memory.to_device(gradient)
+        active = self.node.kernels if self.node else kernels.active()
+        gradient = active.memory.to_device(gradient)
         if self.node is None:
-            self._receive(gradient)
+            self._receive(active, gradient)
         else:
             _walk(self, gradient)
 
@@ -188,11 +283,17 @@ class Tensor:
         """Where the first gradient may be written, if there is such a place."""
         return None
 
-    def _receive(self, gradient: np.ndarray) -> None:
+    def _placed(self, active: Any, gradient: np.ndarray) -> np.ndarray:
+        """A gradient as ``grad`` keeps it: here a copy."""
+        return active.memory.copied(gradient)
+
+    def _receive(self, active: Any, gradient: np.ndarray) -> None:
         """Add to ``grad``, at the end of a walk."""
-        # sums of 0-d arrays, and what backwards return, may be NumPy scalars: they become arrays
-        gradient = kernels.active().memory.copied(gradient) if self.grad is None else self.grad + gradient
-        self.grad = np.asarray(gradient) if isinstance(gradient, np.generic) else gradient
+        if self._grad is not None:
+            total = active.memory.copied(self._grad)
+            active.memory.add_to(total, gradient)
+            gradient = total
+        self._grad = self._placed(active, gradient)
 
     # ---- operators: each is an operation of the registry ----
 
@@ -200,6 +301,9 @@ class Tensor:
     __sub__, __rsub__ = _operators("subtract")
     __truediv__, __rtruediv__ = _operators("divide")
     __matmul__, __rmatmul__ = _operators("matmul")
+    __iadd__, __isub__ = _in_place(operator.add, "+"), _in_place(operator.sub, "-")
+    __imul__, __itruediv__ = _in_place(operator.mul, "*"), _in_place(operator.truediv, "/")
+    __imatmul__, __ipow__ = _in_place(operator.matmul, "@"), _in_place(operator.pow, "**")
 
     def __mul__(self, other: Any) -> "Tensor":
         number = isinstance(other, int | float) and not isinstance(other, bool)
@@ -219,7 +323,9 @@ class Tensor:
         return apply("slice", self, index=index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError("a tensor never changes; build a new one, with concatenate or arithmetic")
+        raise TypeError(
+            "elements are not assigned; build a new tensor (ops.where, ops.concatenate), or write() all of it"
+        )
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
         """The sum over ``axis``, or over everything."""
@@ -247,7 +353,8 @@ def _walk(result: Tensor, gradient: Any) -> None:
     A node runs after all nodes that use its result, because those were created later: by then the gradient of its
     result is complete.
     """
-    gradients, leaves, waiting = {id(result): gradient}, list[Tensor](), [(-_node(result).number, id(result), result)]
+    gradients, leaves = {id(result): gradient}, list[tuple[Tensor, Any]]()
+    waiting = [(-_node(result).number, id(result), result)]
     while waiting:  # a loop, not a recursion: any depth will do
         tensor = heappop(waiting)[-1]
         node = _node(tensor)
@@ -261,15 +368,23 @@ def _walk(result: Tensor, gradient: Any) -> None:
             elif source.node is not None:
                 heappush(waiting, (-source.node.number, id(source), source))
             else:
-                leaves.append(source)
+                leaves.append((source, node.kernels))
             gradients[id(source)] = gradient
-    for leaf in leaves:
-        leaf._receive(gradients[id(leaf)])
+        node.inputs = ()  # whoever keeps the result does not keep what it was made from
+    for leaf, active in leaves:
+        leaf._receive(active, gradients[id(leaf)])
 
 
 def _node(tensor: Tensor) -> Node:
     assert tensor.node is not None
     return tensor.node
+
+
+def _leaf(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
+    """A tensor as it was before it was copied or pickled."""
+    tensor = kind.wrap(array)
+    tensor.requires_grad = requires_grad
+    return tensor
 
 
 # ---- where gradients are placed ----
@@ -335,7 +450,7 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     result = Tensor.__new__(Tensor)
     result._set(out, False)
     needs_grad = tuple([tensor.requires_grad for tensor in tensors])
-    if _recording and True in needs_grad:
+    if True in needs_grad and _recording.get():
         result.requires_grad = True
         result.node = Node(op, tensors, needs_grad, saved, params, active)
     return result
@@ -358,7 +473,7 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     found = {x.dtype for x in floats if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")}
     if len(found) > 1:
         types = " and ".join(sorted(map(str, found)))
-        raise TypeError(f"{op.name}: inputs are {types}; convert one with Tensor(x, dtype=...)")
+        raise TypeError(f"{op.name}: inputs are {types}; convert one with Tensor(x.data, dtype=...)")
     dtype = found.pop() if found else np.float32
 
     def convert(position: int, value: Any) -> Tensor:
@@ -366,13 +481,13 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
         if domain.whole:
             if isinstance(value, Tensor) and value.dtype == np.int64:
                 return value
-            labels = np.asarray(value)
+            labels = np.asarray(value.data if isinstance(value, Tensor) else value)
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"{op.name}: input {position} holds whole numbers, not {labels.dtype}")
             return Tensor.wrap(np.array(labels, np.int64, order="C"))
         if not isinstance(value, Tensor):
             return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
-        if value.requires_grad and _recording and not domain.differentiable:
+        if value.requires_grad and graphs_are_built() and not domain.differentiable:
             raise ValueError(f"{op.name}: input {position} ({domain.name}) takes no gradient; detach() it")
         return value
 

@@ -23,20 +23,12 @@ from scratchgen.tasks.vae import VAETask
 from scratchgen.tensor import Tensor
 
 
-def receive(model: Module, gradients: Arrays) -> None:
-    """Hand each parameter its gradient, as a backward would. ValueError if one is of another shape or float type."""
+def update(optimizer: Optimizer, model: Module, gradients: Arrays, loss: float) -> None:
+    """A step of the optimizer with these gradients, unless the loss is not finite. ValueError if one does not fit."""
+    optimizer.zero_grad()
     parameters = model.named_parameters()
     for name, gradient in gradients.items():
-        p = parameters[name]
-        if (gradient.shape, gradient.dtype) != (p.shape, p.dtype):
-            raise ValueError(f"{name} is {p.shape} {p.dtype}, its gradient {gradient.shape} {gradient.dtype}")
-        p._receive(gradient)
-
-
-def update(optimizer: Optimizer, model: Module, gradients: Arrays, loss: float) -> None:
-    """A step of the optimizer with these gradients, unless the loss is not finite."""
-    optimizer.zero_grad()
-    receive(model, gradients)
+        parameters[name].grad = gradient
     optimizer.step(Tensor(loss, dtype=np.float64))
 
 

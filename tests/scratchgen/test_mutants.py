@@ -309,7 +309,7 @@ def test_a_gradient_that_depends_on_what_else_is_needed_is_caught() -> None:
 
 def test_gradients_in_one_memory_are_caught() -> None:
     """``add`` hands on its cotangent twice, and the leaves copy it; here they do not."""
-    with mock.patch.object(Tensor, "_receive", lambda self, gradient: setattr(self, "grad", gradient)):
+    with mock.patch.object(Tensor, "_receive", lambda self, active, gradient: setattr(self, "_grad", gradient)):
         text = complaint(REGISTRY["add"], Case(), [np.ones(2), np.ones(2)], "reference")
     assert "the gradient of input 1 shares memory" in text
 

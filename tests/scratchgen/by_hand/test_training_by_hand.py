@@ -8,12 +8,13 @@ import pytest
 from task_helpers import bits, captured, eager
 
 import kernels
-from scratchgen.by_hand.tasks import ByHandAAETask, ByHandGANTask, ByHandVAETask, learning_curves, receive
+from scratchgen.by_hand.tasks import ByHandAAETask, ByHandGANTask, ByHandVAETask, learning_curves, update
 from scratchgen.capture import REFUSED, Captured
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.optim import SGD
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.gan import GANTask, GANTraining
@@ -184,14 +185,14 @@ def test_by_hand_tasks_are_not_replayed(name):
     assert not any(isinstance(state, Captured) for state in states)
 
 
-def test_receive_refuses_a_gradient_that_does_not_fit(rng):
+def test_update_refuses_a_gradient_that_does_not_fit(rng):
     model = VAE(VAEConfig(4, 2, (), ()), rng)
     for gradient, message in (
-        (np.zeros((4, 3), np.float32), r"encoder_mu.weight is \(4, 2\) float32, its gradient \(4, 3\) float32"),
-        (np.zeros((4, 2)), r"encoder_mu.weight is \(4, 2\) float32, its gradient \(4, 2\) float64"),
+        (np.zeros((4, 3), np.float32), r"shape \(4, 2\) and float32 is needed, not \(4, 3\), float32"),
+        (np.zeros((4, 2)), r"shape \(4, 2\) and float32 is needed, not \(4, 2\), float64"),
     ):
         with pytest.raises(ValueError, match=message):
-            receive(model, {"encoder_mu.weight": gradient})
+            update(SGD(model, 0.1), model, {"encoder_mu.weight": gradient}, 0.0)
 
 
 def test_by_hand_vae_task_refuses_a_vae_that_is_not_derived(rng):

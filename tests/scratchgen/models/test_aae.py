@@ -85,11 +85,11 @@ def test_aae_gradients_of_every_loss(kind):
         z, class_logits = model.encode(x, noise)
         logits = model.decode(z, model.decoder_classes(class_logits, y))
         total = ops.bce_with_logits(logits, x).mean()
-        total += discriminator_loss(model.discriminator(model.beside_labels(prior, y)), 1.0)
-        total += generator_loss(model.discriminator(model.beside_labels(z, y)), "non-saturating")
+        total = total + discriminator_loss(model.discriminator(model.beside_labels(prior, y)), 1.0)
+        total = total + generator_loss(model.discriminator(model.beside_labels(z, y)), "non-saturating")
         if class_logits is not None:
-            total += generator_loss(model.class_discriminator(ops.softmax(class_logits)), "non-saturating")
-            total += ops.softmax_cross_entropy(class_logits, np.abs(labels)).mean()
+            total = total + generator_loss(model.class_discriminator(ops.softmax(class_logits)), "non-saturating")
+            total = total + ops.softmax_cross_entropy(class_logits, np.abs(labels)).mean()
         return total
 
     gradcheck(losses, *model.parameters())
