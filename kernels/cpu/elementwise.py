@@ -194,17 +194,17 @@ def softplus_backward(dx, dout, out):
 def gelu(out, x):
     """out = x Phi(x), with Phi the normal distribution function."""
     for i in range(out.size):
-        half, one, root_half = cast(0.5, x[i]), cast(1.0, x[i]), cast(math.sqrt(0.5), x[i])
-        out[i] = half * x[i] * (one + math.erf(x[i] * root_half))
+        half, root_half = cast(0.5, x[i]), cast(math.sqrt(0.5), x[i])
+        out[i] = half * x[i] * math.erfc(-x[i] * root_half)  # 1 + erf(x / sqrt(2)) would cancel for x < 0
 
 
 @njit(**JIT)
 def gelu_backward(dx, dout, x):
     """dx = (Phi(x) + x phi(x)) dout."""
     for i in range(dx.size):
-        half, one, root_half = cast(0.5, x[i]), cast(1.0, x[i]), cast(math.sqrt(0.5), x[i])
+        half, root_half = cast(0.5, x[i]), cast(math.sqrt(0.5), x[i])
         density = vm.exp(-half * x[i] * x[i]) * cast(1 / math.sqrt(2 * math.pi), x[i])
-        dx[i] = (half * (one + math.erf(x[i] * root_half)) + x[i] * density) * dout[i]
+        dx[i] = (half * math.erfc(-x[i] * root_half) + x[i] * density) * dout[i]
 
 
 # ---- sampling: the noise is an input, so that every kernel is a function ----

@@ -22,6 +22,8 @@ def bce_with_logits(out, logits, targets):
 
     Numba compiles the body of a ``prange`` once for this process and again for the cache. So the order of the sum is
     fixed here: an order chosen by the compiler could differ between the two.
+
+    softplus(x) = max(x, 0) + log(1 + e^-|x|), of which max(x, 0) cancels with x targets, exactly at targets 1.
     """
     rows, size = logits.shape
     step = 2 * lanes(logits)
@@ -30,7 +32,8 @@ def bce_with_logits(out, logits, targets):
         for r in range(ROWS * chunk, min(ROWS * (chunk + 1), rows)):
             a, t = logits[r], targets[r]
             for i in range(size):
-                terms[i] = vm.softplus(a[i]) - a[i] * t[i]
+                positive = a[i] if a[i] > cast(0.0, a[i]) else cast(0.0, a[i])
+                terms[i] = (positive - a[i] * t[i]) + vm.log1p_unit(vm.exp(-abs(a[i])))
             out[r] = _sum(terms)
 
 

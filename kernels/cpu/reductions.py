@@ -37,32 +37,42 @@ def sum_squares(out, x):
 
 
 @njit(**JIT)
+def _largest(row):
+    """The maximum of a row (n); 0 if it is infinite, since inf - inf would be NaN."""
+    largest = row[0]
+    for n in range(row.size):
+        largest = largest if row[n] < largest else row[n]
+    return cast(0.0, largest) if math.isinf(largest) else largest
+
+
+@njit(**JIT)
 def logsumexp(out, x):
     """out (r) = log of the sum of e^x along the rows of x (r,n), n > 0."""
     for r in range(x.shape[0]):
         row = x[r]
-        largest = row[0]
-        for n in range(row.size):
-            largest = largest if row[n] < largest else row[n]
-        shift = largest if math.isfinite(largest) else cast(0.0, largest)  # inf - inf would be NaN
-        total = cast(0.0, largest)
+        shift, total = _largest(row), cast(0.0, row[0])
         for n in range(row.size):
             total += vm.exp(row[n] - shift)
         out[r] = shift + vm.log(total)
 
 
 @njit(**JIT)
-def logsumexp_backward(dx, dout, x, out):
-    """dx (r,n) = softmax(x) dout, with dout and out (r)."""
+def logsumexp_backward(dx, dout, x):
+    """dx (r,n) = softmax(x) dout, with dout (r); 0 for a row of -inf."""
     for r in range(x.shape[0]):
         row, result = x[r], dx[r]
+        shift, total = _largest(row), cast(0.0, row[0])
         for n in range(row.size):
-            result[n] = vm.exp(row[n] - out[r]) * dout[r]
+            result[n] = vm.exp(row[n] - shift)
+            total += result[n]
+        weight = dout[r] / (total if total != cast(0.0, total) else cast(1.0, total))
+        for n in range(row.size):
+            result[n] *= weight
 
 
 @njit(**JIT)
 def softmax(out, x):
-    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0."""
+    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0; NaN for a row of -inf."""
     for r in range(x.shape[0]):
         row, result = x[r], out[r]
         largest = row[0]
@@ -102,11 +112,12 @@ def maxout(out, x):
 
 @njit(**JIT)
 def maxout_backward(dx, dout, x):
-    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), 0 elsewhere."""
+    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), or at its first NaN; 0 elsewhere."""
     for r in range(x.shape[0]):
         row, result = x[r], dx[r]
         result[:] = 0
         first = 0
         for n in range(row.size):
-            first = n if row[n] > row[first] else first
+            larger = row[n] > row[first] or (math.isnan(row[n]) and not math.isnan(row[first]))
+            first = n if larger else first
         result[first] = dout[r]

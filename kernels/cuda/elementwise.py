@@ -245,8 +245,8 @@ def gelu(out, x):
 @cuda.jit
 def _gelu(out, x):
     for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
-        half, one, root_half = cast(0.5, x[i]), cast(1.0, x[i]), cast(math.sqrt(0.5), x[i])
-        out[i] = half * x[i] * (one + math.erf(x[i] * root_half))
+        half, root_half = cast(0.5, x[i]), cast(math.sqrt(0.5), x[i])
+        out[i] = half * x[i] * math.erfc(-x[i] * root_half)  # 1 + erf(x / sqrt(2)) would cancel for x < 0
 
 
 def gelu_backward(dx, dout, x):
@@ -257,9 +257,9 @@ def gelu_backward(dx, dout, x):
 @cuda.jit
 def _gelu_backward(dx, dout, x):
     for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        half, one, root_half = cast(0.5, x[i]), cast(1.0, x[i]), cast(math.sqrt(0.5), x[i])
+        half, root_half = cast(0.5, x[i]), cast(math.sqrt(0.5), x[i])
         density = math.exp(-half * x[i] * x[i]) * cast(1 / math.sqrt(2 * math.pi), x[i])
-        dx[i] = (half * (one + math.erf(x[i] * root_half)) + x[i] * density) * dout[i]
+        dx[i] = (half * math.erfc(-x[i] * root_half) + x[i] * density) * dout[i]
 
 
 # ---- sampling: the noise is an input, so that every kernel is deterministic ----

@@ -100,28 +100,36 @@ def logsumexp(out, x):
 def _logsumexp(out, x):
     shared = cuda.shared.array(THREADS, x.dtype)
     r = cuda.blockIdx.x
-    largest = row_max(shared, x, r)
-    shift = largest if math.isfinite(largest) else cast(0.0, x[r, 0])  # inf - inf would be NaN
+    shift = _finite(row_max(shared, x, r))
     total = row_sum_exp(shared, x, r, shift)
     if cuda.threadIdx.x == 0:
         out[r] = shift + math.log(total)
 
 
-def logsumexp_backward(dx, dout, x, out):
-    """dx (r,n) = softmax(x) dout, with dout and out (r)."""
-    launch_over(dx.size, _logsumexp_backward, dx, dout, x, out)
+@cuda.jit(device=True)
+def _finite(largest):
+    """The maximum of a row; 0 if it is infinite, since inf - inf would be NaN."""
+    return cast(0.0, largest) if math.isinf(largest) else largest
+
+
+def logsumexp_backward(dx, dout, x):
+    """dx (r,n) = softmax(x) dout, with dout (r); 0 for a row of -inf."""
+    launch_rows(x.shape, _logsumexp_backward, dx, dout, x)
 
 
 @cuda.jit
-def _logsumexp_backward(dx, dout, x, out):
-    size = x.shape[1]
-    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        r, n = i // size, i % size
-        dx[r, n] = math.exp(x[r, n] - out[r]) * dout[r]
+def _logsumexp_backward(dx, dout, x):
+    shared = cuda.shared.array(THREADS, x.dtype)
+    r = cuda.blockIdx.x
+    shift = _finite(row_max(shared, x, r))
+    total = row_sum_exp(shared, x, r, shift)
+    weight = dout[r] / (total if total != cast(0.0, total) else cast(1.0, total))
+    for n in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+        dx[r, n] = math.exp(x[r, n] - shift) * weight
 
 
 def softmax(out, x):
-    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0."""
+    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0; NaN for a row of -inf."""
     launch_rows(x.shape, _softmax, out, x)
 
 
@@ -171,7 +179,7 @@ def _maxout(out, x):
 
 
 def maxout_backward(dx, dout, x):
-    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), 0 elsewhere."""
+    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), or at its first NaN; 0 elsewhere."""
     launch_over(x.shape[0], _maxout_backward, dx, dout, x)
 
 
@@ -181,5 +189,6 @@ def _maxout_backward(dx, dout, x):
         first = 0
         for n in range(x.shape[1]):
             dx[r, n] = dx.dtype.type(0)
-            first = n if x[r, n] > x[r, first] else first
+            larger = x[r, n] > x[r, first] or (math.isnan(x[r, n]) and not math.isnan(x[r, first]))
+            first = n if larger else first
         dx[r, first] = dout[r]

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-_erf = np.vectorize(math.erf, otypes=[float])
+_erfc = np.vectorize(math.erfc, otypes=[float])
 
 # ---- arithmetic ----
 
@@ -109,7 +109,8 @@ def elu_backward(dx, dout, out):
 
 def sigmoid(out, x):
     """out = 1 / (1 + e^-x)."""
-    out[...] = np.exp(-np.logaddexp(0, -x))
+    e = np.exp(-abs(x))  # does not overflow
+    out[...] = np.where(x >= 0, 1, e) / (1 + e)
 
 
 def sigmoid_backward(dx, dout, out):
@@ -139,12 +140,12 @@ def softplus_backward(dx, dout, out):
 
 def gelu(out, x):
     """out = x Phi(x), with Phi the normal distribution function."""
-    out[...] = x * (1 + _erf(x / math.sqrt(2))) / 2
+    out[...] = x * _erfc(-x / math.sqrt(2)) / 2  # 1 + erf(x / sqrt(2)) would cancel for x < 0
 
 
 def gelu_backward(dx, dout, x):
     """dx = (Phi(x) + x phi(x)) dout."""
-    dx[...] = ((1 + _erf(x / math.sqrt(2))) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)) * dout
+    dx[...] = (_erfc(-x / math.sqrt(2)) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)) * dout
 
 
 # ---- sampling ----

@@ -7,7 +7,8 @@ LOG_TWO_PI = np.log(2 * np.pi)
 
 def bce_with_logits(out, logits, targets):
     """out (b) = sum over d of softplus(logits) - logits targets: -log Bernoulli(targets | sigmoid(logits))."""
-    out[...] = (np.logaddexp(0, logits) - logits * targets).sum(1)
+    # softplus(x) = max(x, 0) + log(1 + e^-|x|), of which max(x, 0) cancels with x targets, exactly at targets 1
+    out[...] = (np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-abs(logits)))).sum(1)
 
 
 def bce_with_logits_backward(dlogits, dout, logits, targets):
@@ -49,15 +50,21 @@ def squared_error_backward(dprediction, dout, prediction, target):
 
 def softmax_cross_entropy(out, logits, labels):
     """out (b) = logsumexp(logits) - logits[label], with logits (b,c) and integer labels (b); NaN unless in 0..c-1."""
-    classes = logits.shape[1]
-    picked = logits[np.arange(len(labels)), labels.clip(0, classes - 1)]
-    out[...] = np.logaddexp.reduce(logits, axis=1) - np.where((labels >= 0) & (labels < classes), picked, np.nan)
+    classes, shifted = logits.shape[1], _less_largest(logits)
+    picked = shifted[np.arange(len(labels)), labels.clip(0, classes - 1)]
+    out[...] = np.log(np.exp(shifted).sum(1)) - np.where((labels >= 0) & (labels < classes), picked, np.nan)
 
 
 def softmax_cross_entropy_backward(dlogits, dout, logits, labels):
     """dlogits (b,c) = (softmax(logits) - one_hot(labels)) dout."""
-    log_probability = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
-    dlogits[...] = (np.exp(log_probability) - (np.arange(logits.shape[1]) == labels[:, None])) * dout[:, None]
+    e = np.exp(_less_largest(logits))
+    softmax = e / e.sum(1, keepdims=True)
+    dlogits[...] = (softmax - (np.arange(logits.shape[1]) == labels[:, None])) * dout[:, None]
+
+
+def _less_largest(x):
+    """x less the maximum of each row: small numbers, whose differences round little."""
+    return x - x.max(1, keepdims=True)
 
 
 def kl_standard_normal(out, mu, logvar):

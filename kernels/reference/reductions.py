@@ -15,16 +15,26 @@ def sum_squares(out, x):
 
 def logsumexp(out, x):
     """out (r) = log of the sum of e^x along the rows of x (r,n), n > 0."""
-    out[...] = np.logaddexp.reduce(x, axis=1)
+    shift = _shift(x)
+    with np.errstate(divide="ignore"):  # log 0 is -inf
+        out[...] = (shift + np.log(np.exp(x - shift).sum(1, keepdims=True)))[:, 0]
 
 
-def logsumexp_backward(dx, dout, x, out):
-    """dx (r,n) = softmax(x) dout, with dout and out (r)."""
-    dx[...] = np.exp(x - out[:, None]) * dout[:, None]
+def _shift(x):
+    """The maximum of each row, kept as an axis; 0 where it is infinite, since inf - inf would be NaN."""
+    largest = x.max(1, keepdims=True)
+    return np.where(np.isinf(largest), 0, largest)
+
+
+def logsumexp_backward(dx, dout, x):
+    """dx (r,n) = softmax(x) dout, with dout (r); 0 for a row of -inf."""
+    e = np.exp(x - _shift(x))
+    total = e.sum(1, keepdims=True)
+    dx[...] = e * (dout[:, None] / np.where(total == 0, 1, total))
 
 
 def softmax(out, x):
-    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0."""
+    """out (r,n) = e^x / sum of e^x along the rows of x (r,n), n > 0; NaN for a row of -inf."""
     e = np.exp(x - x.max(1, keepdims=True))
     out[...] = e / e.sum(1, keepdims=True)
 
@@ -40,6 +50,6 @@ def maxout(out, x):
 
 
 def maxout_backward(dx, dout, x):
-    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), 0 elsewhere."""
+    """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), or at its first NaN; 0 elsewhere."""
     dx[...] = 0
     dx[np.arange(len(x)), x.argmax(1)] = dout

@@ -9,7 +9,7 @@ import numpy as np
 
 from scratchgen.op import Case, Op, register
 from scratchgen.signature import REAL, Shape, whole_numbers
-from scratchgen.tensor import Tensor, apply
+from scratchgen.tensor import Tensor, apply, no_grad
 
 
 def rows(array: np.ndarray) -> np.ndarray:
@@ -91,13 +91,13 @@ def _logsumexp(kernels, x):
     _need_something("logsumexp", x)
     out = kernels.memory.empty(x.shape[:-1], x.dtype)
     kernels.reductions.logsumexp(out.reshape(-1), rows(x))
-    return out, (x, out)
+    return out, (x,)
 
 
 def _logsumexp_backward(kernels, needs_grad, dout, saved):
-    x, out = saved
+    (x,) = saved
     dx = kernels.memory.empty_like(x)
-    kernels.reductions.logsumexp_backward(rows(dx), dout.reshape(-1), rows(x), out.reshape(-1))
+    kernels.reductions.logsumexp_backward(rows(dx), dout.reshape(-1), rows(x))
     return (dx,)
 
 
@@ -153,22 +153,29 @@ register(Op("maxout", "(...,n)->(...)", (REAL,), _maxout, _maxout_backward, (Cas
 
 
 def logsumexp(x: Tensor, axis: int = -1) -> Tensor:
-    """log of the sum of e^x along ``axis``, which is removed; without overflow."""
+    """log of the sum of e^x along ``axis``, which is removed; without overflow.
+
+    Where all x are -inf, it is -inf, and its gradient 0 (in PyTorch and JAX, NaN).
+    """
     return apply("logsumexp", _with_last(x, axis))
 
 
 def softmax(x: Tensor) -> Tensor:
-    """e^x / sum of e^x along the last axis."""
+    """e^x / sum of e^x along the last axis; NaN where all x are -inf, as in PyTorch and JAX."""
     return apply("softmax", x)
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """log softmax(x) = x - logsumexp(x) along the last axis."""
-    return x - logsumexp(x).reshape(*x.shape[:-1], 1)
+    """log softmax(x) along the last axis; NaN where all x are -inf, as in PyTorch and JAX."""
+    lead = x.shape[:-1]
+    with no_grad():  # the result does not depend on the shift
+        largest = maxout(x).reshape(*lead, 1)
+    shifted = x - largest  # first: x - logsumexp(x) would round to the digits that x has
+    return shifted - logsumexp(shifted).reshape(*lead, 1)
 
 
 def maxout(x: Tensor) -> Tensor:
-    """The maximum along the last axis, which is removed; the gradient goes to the first maximum.
+    """The maximum along the last axis, which is removed; the gradient goes to the first maximum, or to the first NaN.
 
     After a linear layer, the units of a maxout network. Source: Goodfellow et al. 2013, "Maxout Networks".
     """

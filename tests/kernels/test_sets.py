@@ -105,7 +105,7 @@ CASES: list[tuple[Any, ...]] = [
     ("reductions.sum_squares", out("1"), X),
     ("reductions.sum_squares", Array("1", role="output", double=True), X),  # as gradients are clipped
     ("reductions.logsumexp", out("r"), RN),
-    ("reductions.logsumexp_backward", OUT_RN, R, RN, R),
+    ("reductions.logsumexp_backward", OUT_RN, R, RN),
     ("reductions.softmax", OUT_RN, RN),
     ("reductions.softmax_backward", OUT_RN, RN, unit("rN")),
     ("reductions.maxout", out("r"), RN),

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermegauss
 
-import kernels
 from scratchgen import Tensor, ops
 from scratchgen.op import REGISTRY
 from scratchgen.tensor import apply
@@ -308,7 +307,61 @@ def test_operations_are_exact_at_extreme_inputs(name, dtype):
 def test_logsumexp_of_equal_large_numbers_is_accurate(dtype):
     value, gradient = value_and_gradient(ops.logsumexp, [[1000.0] * 4, [-1000.0] * 4], dtype)
     np.testing.assert_allclose(value, [1000 + math.log(4), -1000 + math.log(4)], rtol=2 * np.finfo(dtype).eps)
-    np.testing.assert_allclose(gradient, np.full((2, 4), 0.25), rtol=200 * np.finfo(dtype).eps)  # eps 1000 in the value
+    np.testing.assert_array_equal(gradient, np.full((2, 4), 0.25))
+
+
+# Numbers of every size up to 1e4, and rows of neighbours there: results must not round to the digits of these.
+WIDE = np.concatenate([-np.geomspace(1e4, 1e-4, 999), np.geomspace(1e-4, 1e4, 999)]).astype(np.float32)
+ROWS = (np.array([[1e4], [-1e4], [30], [0]]) + np.array([0, -1, -9, 2.5])).astype(np.float32)
+
+
+def log_sum(x):
+    return np.logaddexp.reduce(x, -1, keepdims=True)
+
+
+# the operation; its definition in float64, without overflow; the relative error allowed
+WIDE_CASES = {
+    "sigmoid": (ops.sigmoid, lambda x: np.exp(-np.logaddexp(0, -x)), WIDE, 5e-7),
+    "softplus": (ops.softplus, lambda x: np.logaddexp(0, x), WIDE, 5e-7),
+    "tanh": (ops.tanh, np.tanh, WIDE, 5e-7),
+    "elu": (ops.elu, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), WIDE, 5e-7),
+    "gelu": (ops.gelu, lambda x: x * np.vectorize(math.erfc)(-x / math.sqrt(2)) / 2, WIDE, 3e-5),  # x^2 eps in e^-x^2/2
+    **{
+        f"bce_with_logits of {t}": (
+            lambda x, t=t: ops.bce_with_logits(x, np.full(x.shape, t, np.float32)),
+            lambda x, t=t: (t * np.logaddexp(0, -x) + (1 - t) * np.logaddexp(0, x))[:, 0],
+            WIDE[:, None],
+            5e-7,
+        )
+        for t in (0, 1, 0.25)
+    },
+    "logsumexp": (ops.logsumexp, lambda x: log_sum(x)[:, 0], ROWS, 5e-7),
+    "softmax": (ops.softmax, lambda x: np.exp(x - log_sum(x)), ROWS, 5e-7),
+    "log_softmax": (ops.log_softmax, lambda x: x - log_sum(x), ROWS, 5e-7),
+    "softmax_cross_entropy": (
+        lambda x: ops.softmax_cross_entropy(x, [0, 1, 3, 3]),
+        lambda x: (log_sum(x) - x)[range(4), [0, 1, 3, 3]],
+        ROWS,
+        1e-6,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WIDE_CASES)
+@pytest.mark.usefixtures("kernel_set")
+def test_large_numbers_keep_the_relative_error_small(name):
+    operation, definition, x, tolerance = WIDE_CASES[name]
+    expected = definition(x.astype(np.float64))
+    np.testing.assert_allclose(operation(Tensor(x)).data, expected, rtol=tolerance, atol=1e-37)  # below: 0
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_gradients_at_large_numbers_keep_the_relative_error_small():
+    expected = np.exp(ROWS.astype(np.float64) - log_sum(ROWS.astype(np.float64)))
+    _, gradient = value_and_gradient(ops.logsumexp, ROWS, np.float32)
+    np.testing.assert_allclose(gradient, expected, rtol=5e-7)
+    _, gradient = value_and_gradient(lambda x: ops.softmax_cross_entropy(x, [0, 1, 3, 3]), ROWS, np.float32)
+    np.testing.assert_allclose(gradient, expected - np.eye(4)[[0, 1, 3, 3]], rtol=5e-7)
 
 
 @both_dtypes
@@ -440,8 +493,35 @@ def test_apply_by_name_equals_the_function():
     np.testing.assert_array_equal(apply("exp", Tensor(A)).data, ops.exp(Tensor(A)).data)
 
 
-@pytest.mark.parametrize("kernel_set", kernels.SETS)
-def test_logsumexp_takes_infinities(kernel_set):
-    with kernels.use(kernel_set):
-        out = ops.logsumexp(Tensor([[-np.inf, -np.inf], [0.0, np.inf], [-np.inf, 3.0]]))
-    assert out.data.tolist() == [-np.inf, np.inf, 3.0]
+INFINITE = [[-np.inf, -np.inf], [0.0, np.inf], [-np.inf, 3.0]]
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_logsumexp_of_infinities(dtype):
+    with np.errstate(invalid="ignore"):
+        value, gradient = value_and_gradient(ops.logsumexp, INFINITE, dtype)
+    assert value.tolist() == [-np.inf, np.inf, 3.0]
+    np.testing.assert_array_equal(gradient, [[0, 0], [0, np.nan], [0, 1]])
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_softmax_and_log_softmax_of_infinities(dtype):
+    x = Tensor(np.array(INFINITE, dtype))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        softmax, log_softmax = ops.softmax(x).data, ops.log_softmax(x).data
+    assert np.isnan(softmax[0]).all()
+    assert np.isnan(log_softmax[0]).all()
+    assert softmax[2].tolist() == [0, 1]
+    assert log_softmax[2].tolist() == [-np.inf, 0]
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_maxout_sends_the_gradient_to_the_first_maximum_or_nan(dtype):
+    x = [[1, 3, 3], [np.nan, 5, 1], [5, np.nan, 1], [5, np.nan, np.nan], [-np.inf, -np.inf, -np.inf]]
+    value, gradient = value_and_gradient(ops.maxout, x, dtype)
+    np.testing.assert_array_equal(value, [3, np.nan, np.nan, np.nan, -np.inf])
+    np.testing.assert_array_equal(gradient.argmax(1), [1, 0, 1, 1, 0])
+    np.testing.assert_array_equal(gradient.sum(1), 1)
