@@ -314,8 +314,8 @@ class BatchNormDense(Module):
     """activation(gamma (x weight - mean) / sqrt(variance + epsilon) + beta): (b, inputs) -> (b, outputs).
 
     In training, mean and variance are those of the batch; evaluation uses moving averages of them, with the decay
-    ``momentum``. There is no bias, since subtracting the mean would cancel it. Source: Ioffe & Szegedy 2015. Parameters
-    as in ``Dense``.
+    ``momentum``; a batch of one is a ValueError. There is no bias, since subtracting the mean would cancel it. Source:
+    Ioffe & Szegedy 2015. Parameters as in ``Dense``.
     """
 
     def __init__(
@@ -338,8 +338,8 @@ class BatchNormDense(Module):
     def forward(self, x: Tensor) -> Tensor:
         a = x @ self.weight
         if self.training:
-            self._average(a)
             out = ops.batch_norm(a, self.gamma, self.beta, self.epsilon)
+            self._average(a)
         else:
             out = (a - self.mean) * (self.gamma / ops.sqrt(self.variance + self.epsilon)) + self.beta
         return out if self.activation == "identity" else ACTIVATIONS[self.activation](out)

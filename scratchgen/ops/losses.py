@@ -96,7 +96,8 @@ def softmax_cross_entropy(logits: Tensor, labels: Any) -> Tensor:
     ValueError for other labels, except in a tensor on a device, which is not checked.
     """
     if not isinstance(labels, Tensor):
-        _require_labels(np.asarray(labels), logits.shape[-1])
+        labels = np.asarray(labels) if np.size(labels) else np.zeros(np.shape(labels), np.int64)  # [] would be float
+        _require_labels(labels, logits.shape[-1])
     return apply("softmax_cross_entropy", logits, labels)
 
 

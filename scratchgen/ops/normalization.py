@@ -44,7 +44,9 @@ register(
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = 1e-5) -> Tensor:
     """gamma (x - mean) / sqrt(variance + epsilon) + beta, with x (b, n), gamma and beta (n).
 
-    Mean and variance are those of each column of the batch, and the gradient flows through them. Source: Ioffe &
-    Szegedy 2015, algorithm 1.
+    Mean and variance are those of each column of the batch, and the gradient flows through them. ValueError for a batch
+    of one, whose mean is itself: the result would be beta. Source: Ioffe & Szegedy 2015, algorithm 1.
     """
+    if len(x) == 1:
+        raise ValueError(f"batch_norm: a batch of shape {x.shape} has one example; moments need two or more")
     return apply("batch_norm", x, gamma, beta, epsilon=epsilon)

@@ -310,6 +310,18 @@ def test_batch_norm_dense_evaluates_by_its_running_averages(rng):
     assert all(np.array_equal(array, before[name]) for name, array in layer.state_dict().items())
 
 
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize(("rows", "says"), [(1, "has one example"), (0, "has no examples")])
+def test_batch_norm_of_less_than_two_rows_is_an_error_in_training_only(rng, rows, says):
+    layer, x = BatchNormDense(4, 3, rng), Tensor(np.ones((rows, 4), np.float32))
+    before = layer.state_dict()
+    with pytest.raises(ValueError, match=rf"^batch_norm: a batch of shape \({rows}, 3\) {says}"):
+        layer(x)
+    assert all(np.array_equal(array, before[name]) for name, array in layer.state_dict().items())
+    layer.eval()
+    assert layer(x).shape == (rows, 3)
+
+
 def test_batch_norm_dense_saves_running_averages_that_are_no_parameters(rng):
     layer, other = BatchNormDense(4, 3, rng), BatchNormDense(4, 3, rng)
     layer(Tensor(rng.standard_normal((7, 4)), dtype=np.float32))

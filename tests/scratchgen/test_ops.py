@@ -254,6 +254,18 @@ def test_bce_with_logits_keeps_leading_dimensions():
         np.testing.assert_allclose(loss.data, bce(logits[index], targets[index]), rtol=1e-13)
 
 
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_softmax_cross_entropy_of_an_empty_batch(dtype):
+    leaf = Tensor(np.zeros((0, 3), dtype), requires_grad=True)
+    for labels in ([], (), np.zeros(0, np.int64)):
+        out = ops.softmax_cross_entropy(leaf, labels)
+        assert (out.shape, out.dtype) == ((0,), dtype)
+        out.backward(np.zeros(0))
+        assert leaf.grad.shape == (0, 3)
+    assert ops.softmax_cross_entropy(leaf.reshape(2, 0, 3), [[], []]).shape == (2, 0)
+
+
 # ---- extremes ----
 
 
