@@ -307,7 +307,7 @@ class Maxout(Module):
         self.outputs, self.pieces = outputs, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.maxout(self.linear(x).reshape(*x.shape[:-1], self.outputs, self.pieces))
+        return ops.max(self.linear(x).reshape(*x.shape[:-1], self.outputs, self.pieces), axis=-1)
 
 
 class BatchNormDense(Module):

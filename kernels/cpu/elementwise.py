@@ -207,6 +207,57 @@ def gelu_backward(dx, dout, x):
         dx[i] = (half * math.erfc(-x[i] * root_half) + x[i] * density) * dout[i]
 
 
+# ---- selection ----
+
+
+@njit(**JIT)
+def where(out, condition, a, b):
+    """out = a where condition > 0, else b."""
+    for i in range(out.size):
+        out[i] = a[i] if condition[i] > cast(0.0, a[i]) else b[i]
+
+
+@njit(**JIT)
+def where_backward(da, db, dout, condition):
+    """da = dout where condition > 0, else 0;  db the other way round."""
+    for i in range(dout.size):
+        zero = cast(0.0, dout[i])
+        chosen = condition[i] > zero
+        da[i] = dout[i] if chosen else zero
+        db[i] = zero if chosen else dout[i]
+
+
+@njit(**JIT)
+def maximum(out, a, b):
+    """out = the larger of a and b; NaN if one is."""
+    for i in range(out.size):
+        out[i] = a[i] if a[i] > b[i] or math.isnan(a[i]) else b[i]
+
+
+@njit(**JIT)
+def maximum_backward(da, db, dout, a, b):
+    """da = 0 where a < b, dout / 2 where they are equal, else dout;  db likewise: where one is NaN, both get dout."""
+    for i in range(dout.size):
+        zero, share = cast(0.0, dout[i]), cast(0.5, dout[i]) * dout[i] if a[i] == b[i] else dout[i]
+        da[i] = zero if a[i] < b[i] else share
+        db[i] = zero if b[i] < a[i] else share
+
+
+@njit(**JIT)
+def clip(out, x, low, high):
+    """out = low where x < low, high where x > high, else x."""
+    for i in range(out.size):
+        least, most = cast(low, x[i]), cast(high, x[i])
+        out[i] = least if x[i] < least else (most if x[i] > most else x[i])
+
+
+@njit(**JIT)
+def clip_backward(dx, dout, x, low, high):
+    """dx = dout where low <= x <= high, else 0."""
+    for i in range(dx.size):
+        dx[i] = dout[i] if cast(low, x[i]) <= x[i] <= cast(high, x[i]) else cast(0.0, x[i])
+
+
 # ---- sampling: the noise is an input, so that every kernel is a function ----
 
 

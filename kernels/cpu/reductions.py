@@ -99,7 +99,7 @@ def softmax_backward(dx, dout, out):
 
 
 @njit(**JIT)
-def maxout(out, x):
+def max(out, x):
     """out (r) = the maximum of each row of x (r,n), n > 0."""
     for r in range(x.shape[0]):
         row = x[r]
@@ -111,7 +111,7 @@ def maxout(out, x):
 
 
 @njit(**JIT)
-def maxout_backward(dx, dout, x):
+def max_backward(dx, dout, x):
     """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), or at its first NaN; 0 elsewhere."""
     for r in range(x.shape[0]):
         row, result = x[r], dx[r]

@@ -262,6 +262,80 @@ def _gelu_backward(dx, dout, x):
         dx[i] = (half * math.erfc(-x[i] * root_half) + x[i] * density) * dout[i]
 
 
+# ---- selection ----
+
+
+def where(out, condition, a, b):
+    """out = a where condition > 0, else b."""
+    launch_over(out.size, _where, out, condition, a, b)
+
+
+@cuda.jit
+def _where(out, condition, a, b):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = a[i] if condition[i] > cast(0.0, a[i]) else b[i]
+
+
+def where_backward(da, db, dout, condition):
+    """da = dout where condition > 0, else 0;  db the other way round."""
+    launch_over(dout.size, _where_backward, da, db, dout, condition)
+
+
+@cuda.jit
+def _where_backward(da, db, dout, condition):
+    for i in range(cuda.grid(1), dout.size, cuda.gridsize(1)):
+        zero = cast(0.0, dout[i])
+        chosen = condition[i] > zero
+        da[i] = dout[i] if chosen else zero
+        db[i] = zero if chosen else dout[i]
+
+
+def maximum(out, a, b):
+    """out = the larger of a and b; NaN if one is."""
+    launch_over(out.size, _maximum, out, a, b)
+
+
+@cuda.jit
+def _maximum(out, a, b):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = a[i] if a[i] > b[i] or math.isnan(a[i]) else b[i]
+
+
+def maximum_backward(da, db, dout, a, b):
+    """da = 0 where a < b, dout / 2 where they are equal, else dout;  db likewise: where one is NaN, both get dout."""
+    launch_over(dout.size, _maximum_backward, da, db, dout, a, b)
+
+
+@cuda.jit
+def _maximum_backward(da, db, dout, a, b):
+    for i in range(cuda.grid(1), dout.size, cuda.gridsize(1)):
+        zero, share = cast(0.0, dout[i]), cast(0.5, dout[i]) * dout[i] if a[i] == b[i] else dout[i]
+        da[i] = zero if a[i] < b[i] else share
+        db[i] = zero if b[i] < a[i] else share
+
+
+def clip(out, x, low, high):
+    """out = low where x < low, high where x > high, else x."""
+    launch_over(out.size, _clip, out, x, x.dtype.type(low), x.dtype.type(high))
+
+
+@cuda.jit
+def _clip(out, x, low, high):
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i] = low if x[i] < low else (high if x[i] > high else x[i])
+
+
+def clip_backward(dx, dout, x, low, high):
+    """dx = dout where low <= x <= high, else 0."""
+    launch_over(dx.size, _clip_backward, dx, dout, x, x.dtype.type(low), x.dtype.type(high))
+
+
+@cuda.jit
+def _clip_backward(dx, dout, x, low, high):
+    for i in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[i] = dout[i] if low <= x[i] <= high else cast(0.0, x[i])
+
+
 # ---- sampling: the noise is an input, so that every kernel is deterministic ----
 
 

@@ -103,7 +103,8 @@ def _logsumexp(out, x):
     shift = _finite(row_max(shared, x, r))
     total = row_sum_exp(shared, x, r, shift)
     if cuda.threadIdx.x == 0:
-        out[r] = shift + math.log(total)
+        zero = cast(0.0, total)  # of which the simulator's logarithm is an error
+        out[r] = shift + math.log(total) if total != zero else cast(-math.inf, total)
 
 
 @cuda.jit(device=True)
@@ -160,16 +161,16 @@ def _softmax_backward(dx, dout, out):
         dx[r, n] = out[r, n] * (dout[r, n] - product)
 
 
-# ---- maxout: rows are short, so one thread per row ----
+# ---- max: rows are short, so one thread per row ----
 
 
-def maxout(out, x):
+def max(out, x):
     """out (r) = the maximum of each row of x (r,n), n > 0."""
-    launch_over(x.shape[0], _maxout, out, x)
+    launch_over(x.shape[0], _max, out, x)
 
 
 @cuda.jit
-def _maxout(out, x):
+def _max(out, x):
     for r in range(cuda.grid(1), x.shape[0], cuda.gridsize(1)):
         largest = x[r, 0]
         for n in range(1, x.shape[1]):
@@ -178,13 +179,13 @@ def _maxout(out, x):
         out[r] = largest
 
 
-def maxout_backward(dx, dout, x):
+def max_backward(dx, dout, x):
     """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), or at its first NaN; 0 elsewhere."""
-    launch_over(x.shape[0], _maxout_backward, dx, dout, x)
+    launch_over(x.shape[0], _max_backward, dx, dout, x)
 
 
 @cuda.jit
-def _maxout_backward(dx, dout, x):
+def _max_backward(dx, dout, x):
     for r in range(cuda.grid(1), x.shape[0], cuda.gridsize(1)):
         first = 0
         for n in range(x.shape[1]):

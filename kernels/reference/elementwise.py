@@ -148,6 +148,41 @@ def gelu_backward(dx, dout, x):
     dx[...] = (_erfc(-x / math.sqrt(2)) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)) * dout
 
 
+# ---- selection ----
+
+
+def where(out, condition, a, b):
+    """out = a where condition > 0, else b."""
+    out[...] = np.where(condition > 0, a, b)
+
+
+def where_backward(da, db, dout, condition):
+    """da = dout where condition > 0, else 0;  db the other way round."""
+    da[...] = np.where(condition > 0, dout, 0)
+    db[...] = np.where(condition > 0, 0, dout)
+
+
+def maximum(out, a, b):
+    """out = the larger of a and b; NaN if one is."""
+    out[...] = np.maximum(a, b)
+
+
+def maximum_backward(da, db, dout, a, b):
+    """da = 0 where a < b, dout / 2 where they are equal, else dout;  db likewise: where one is NaN, both get dout."""
+    da[...] = np.where(a < b, 0, np.where(a == b, dout / 2, dout))
+    db[...] = np.where(b < a, 0, np.where(a == b, dout / 2, dout))
+
+
+def clip(out, x, low, high):
+    """out = low where x < low, high where x > high, else x."""
+    out[...] = np.clip(x, low, high)
+
+
+def clip_backward(dx, dout, x, low, high):
+    """dx = dout where low <= x <= high, else 0."""
+    dx[...] = np.where((x >= low) & (x <= high), dout, 0)
+
+
 # ---- sampling ----
 
 

@@ -44,12 +44,12 @@ def softmax_backward(dx, dout, out):
     dx[...] = out * (dout - (dout * out).sum(1, keepdims=True))
 
 
-def maxout(out, x):
+def max(out, x):
     """out (r) = the maximum of each row of x (r,n), n > 0."""
     out[...] = x.max(1)
 
 
-def maxout_backward(dx, dout, x):
+def max_backward(dx, dout, x):
     """dx (r,n) = dout (r) at the first maximum of each row of x (r,n), or at its first NaN; 0 elsewhere."""
     dx[...] = 0
     dx[np.arange(len(x)), x.argmax(1)] = dout

@@ -2,6 +2,7 @@
 
 from scratchgen.ops.dense import FUSED_ACTIVATIONS, dense, matmul
 from scratchgen.ops.elementwise import (
+    clip,
     dropout,
     elu,
     exp,
@@ -24,14 +25,17 @@ from scratchgen.ops.losses import (
     squared_error,
 )
 from scratchgen.ops.normalization import batch_norm
-from scratchgen.ops.reductions import log_softmax, logsumexp, maxout, softmax
+from scratchgen.ops.reductions import log_softmax, logsumexp, max, min, softmax
 from scratchgen.ops.sampling import reparameterize
-from scratchgen.ops.shapes import concatenate
+from scratchgen.ops.selection import abs, maximum, minimum, where
+from scratchgen.ops.shapes import concatenate, stack
 
 __all__ = [
     "FUSED_ACTIVATIONS",
+    "abs",
     "batch_norm",
     "bce_with_logits",
+    "clip",
     "concatenate",
     "dense",
     "dropout",
@@ -46,7 +50,10 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "matmul",
-    "maxout",
+    "max",
+    "maximum",
+    "min",
+    "minimum",
     "relu",
     "reparameterize",
     "sigmoid",
@@ -56,5 +63,7 @@ __all__ = [
     "sqrt",
     "square",
     "squared_error",
+    "stack",
     "tanh",
+    "where",
 ]

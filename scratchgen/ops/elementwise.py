@@ -106,6 +106,7 @@ _unary("sigmoid", REAL, "out")
 _unary("tanh", REAL, "out")
 _unary("softplus", REAL, "out")
 _unary("gelu", REAL, "x")
+_unary("clip", Domain("real, kinks at -1 and 2", kinks=(-1.0, 2.0)), "x", Case({"low": -1.0, "high": 2.0}))
 
 
 # ---- one input, with a backward of arithmetic kernels ----
@@ -176,6 +177,13 @@ def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
 def elu(x: Tensor) -> Tensor:
     """x where x > 0, else e^x - 1 (Clevert et al. 2015, alpha = 1)."""
     return apply("elu", x)
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """x, but at least ``low`` and at most ``high``. Its derivative is 1 in [low, high], bounds included, else 0."""
+    if not low <= high:
+        raise ValueError(f"clip: the bounds {low} and {high} are not in order")
+    return apply("clip", x, low=low, high=high)
 
 
 def sigmoid(x: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
-"""Sums, means, logsumexp, softmax and maxout."""
+"""Sums, means, maxima, logsumexp and softmax."""
 
 import math
-import operator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -114,16 +113,16 @@ def _softmax_backward(kernels, needs_grad, dout, saved):
     return (dx,)
 
 
-def _maxout(kernels, x):
-    _need_something("maxout", x)
+def _max(kernels, x):
+    _need_something("max", x)
     out = kernels.memory.empty(x.shape[:-1], x.dtype)
-    kernels.reductions.maxout(out.reshape(-1), rows(x))
+    kernels.reductions.max(out.reshape(-1), rows(x))
     return out, (x,)
 
 
-def _maxout_backward(kernels, needs_grad, dout, saved):
+def _max_backward(kernels, needs_grad, dout, saved):
     dx = kernels.memory.empty_like(saved[0])
-    kernels.reductions.maxout_backward(rows(dx), dout.reshape(-1), rows(saved[0]))
+    kernels.reductions.max_backward(rows(dx), dout.reshape(-1), rows(saved[0]))
     return (dx,)
 
 
@@ -149,15 +148,37 @@ register(Op("sum", "(...)->(...)", (REAL,), _sum, _sum_backward, _SUM_CASES))
 register(Op("mean", "(...)->(...)", (REAL,), _mean, _mean_backward, _SUM_CASES))
 register(Op("logsumexp", "(...,n)->(...)", (REAL,), _logsumexp, _logsumexp_backward))
 register(Op("softmax", "(...,n)->(...,n)", (REAL,), _softmax, _softmax_backward))
-register(Op("maxout", "(...,n)->(...)", (REAL,), _maxout, _maxout_backward, (Case(kink=_largest_two_apart),)))
+register(Op("max", "(...,n)->(...)", (REAL,), _max, _max_backward, (Case(kink=_largest_two_apart),)))
 
 
-def logsumexp(x: Tensor, axis: int = -1) -> Tensor:
-    """log of the sum of e^x along ``axis``, which is removed; without overflow.
+Axes = int | tuple[int, ...] | None
+
+
+def max(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """The maximum over ``axis``, or over everything; NaN where there is one.
+
+    The gradient goes to the first maximum, or to the first NaN. (PyTorch does so with an ``axis``; it and JAX share the
+    gradient among equal ones without.)
+    """
+    return _largest("max", x, axis, keepdims)
+
+
+def min(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """The minimum over ``axis``, or over everything; its gradient as in ``max``."""
+    return -_largest("min", -x, axis, keepdims)
+
+
+def _largest(name: str, x: Tensor, axis: Axes, keepdims: bool) -> Tensor:
+    largest = apply("max", _as_last(name, x, axis))
+    return largest.reshape(_plan(name, x.shape, _reduced_axes(name, x.shape, axis)).kept) if keepdims else largest
+
+
+def logsumexp(x: Tensor, axis: Axes = -1) -> Tensor:
+    """log of the sum of e^x over ``axis``, which is removed; without overflow.
 
     Where all x are -inf, it is -inf, and its gradient 0 (in PyTorch and JAX, NaN).
     """
-    return apply("logsumexp", _with_last(x, axis))
+    return apply("logsumexp", _as_last("logsumexp", x, axis))
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -167,23 +188,19 @@ def softmax(x: Tensor) -> Tensor:
 
 def log_softmax(x: Tensor) -> Tensor:
     """log softmax(x) along the last axis; NaN where all x are -inf, as in PyTorch and JAX."""
-    lead = x.shape[:-1]
     with no_grad():  # the result does not depend on the shift
-        largest = maxout(x).reshape(*lead, 1)
+        largest = max(x, axis=-1, keepdims=True)
     shifted = x - largest  # first: x - logsumexp(x) would round to the digits that x has
-    return shifted - logsumexp(shifted).reshape(*lead, 1)
+    return shifted - logsumexp(shifted).reshape(*x.shape[:-1], 1)
 
 
-def maxout(x: Tensor) -> Tensor:
-    """The maximum along the last axis, which is removed; the gradient goes to the first maximum, or to the first NaN.
-
-    After a linear layer, the units of a maxout network. Source: Goodfellow et al. 2013, "Maxout Networks".
-    """
-    return apply("maxout", x)
-
-
-def _with_last(x: Tensor, axis: int) -> Tensor:
-    (last,) = _reduced_axes("logsumexp", x.shape, operator.index(axis))
-    if last == x.ndim - 1:
-        return x
-    return x.transpose(*(a for a in range(x.ndim) if a != last), last)
+def _as_last(name: str, x: Tensor, axis: Axes) -> Tensor:
+    """x with the axes to reduce as one, the last."""
+    axes = _reduced_axes(name, x.shape, axis)
+    others = tuple(a for a in range(x.ndim) if a not in axes)
+    if others + axes != tuple(range(x.ndim)):
+        x = x.transpose(others + axes)
+    lead, count = x.shape[: len(others)], math.prod(x.shape[len(others) :])
+    if count == 0:
+        raise ValueError(f"{name}: there is nothing to reduce over axis {axis}, of size 0")
+    return x if len(axes) == 1 else x.reshape(*lead, count)

@@ -1,4 +1,4 @@
-"""Operations that rearrange elements: reshape, transpose, slice, concatenate."""
+"""Operations that rearrange elements: reshape, transpose, slice, concatenate, stack."""
 
 import operator
 from collections.abc import Sequence
@@ -124,3 +124,16 @@ register(
 def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The parts, joined along ``axis``; their other sizes must agree."""
     return apply("concatenate", *parts, axis=operator.index(axis))
+
+
+def stack(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """The parts, all of one shape, along a new axis of the result."""
+    shapes = [part.shape for part in parts]
+    if len(set(shapes)) != 1:
+        listed = " and ".join(map(str, shapes))
+        raise ValueError(f"stack: shapes {listed} are not all the same" if parts else "stack: there are no parts")
+    ndim, new = len(shapes[0]) + 1, operator.index(axis)
+    if not -ndim <= new < ndim:
+        raise ValueError(f"stack: there is no axis {axis} in a stack of shapes {shapes[0]}")
+    lead = new % ndim
+    return concatenate([part.reshape(*part.shape[:lead], 1, *part.shape[lead:]) for part in parts], lead)

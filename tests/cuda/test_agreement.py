@@ -16,10 +16,12 @@ from kernels.cuda.device import SIMULATED, cuda
 from kernels.cuda.memory import to_device, to_host
 from tests.kernels.test_sets import (
     CASES,
+    PINNED,
     STEPS,
     Array,
     assert_close,
     assert_guarded,
+    assert_pinned,
     both_dtypes,
     in_float64,
     kernel,
@@ -101,6 +103,12 @@ def test_optimizers_agree_over_many_steps(name, dtype):
 @pytest.mark.parametrize("name", [name for name, (_, _, guarded, _) in STEPS.items() if guarded])
 def test_optimizers_update_nothing_where_the_guard_is_not_finite(name):
     assert_guarded(kernels.cuda, name, LONG)  # more than the grid has threads
+
+
+@both_dtypes
+@pytest.mark.parametrize("case", PINNED, ids=lambda case: case[0])
+def test_kernel_keeps_the_conventions(case, dtype):
+    assert_pinned(kernels.cuda, *case, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", ["reductions.sum_axis", "reductions.sum_squares", "dense.dense_activation_backward"])

@@ -96,6 +96,12 @@ CASES: list[tuple[Any, ...]] = [
     *((f"elementwise.{name}_backward", OUT, X, X) for name in ("square", "relu", "elu", "gelu")),
     *((f"elementwise.{name}_backward", OUT, X, UNIT) for name in ("sigmoid", "tanh", "softplus")),
     ("elementwise.leaky_relu_backward", OUT, X, X, 0.2),
+    ("elementwise.where", OUT, X, X, X),
+    ("elementwise.where_backward", OUT, OUT, X, X),
+    ("elementwise.maximum", OUT, X, X),
+    ("elementwise.maximum_backward", OUT, OUT, X, X, X),
+    ("elementwise.clip", OUT, X, -1.0, 2.0),
+    ("elementwise.clip_backward", OUT, X, X, -1.0, 2.0),
     ("elementwise.reparameterize", OUT, X, X, X),
     ("elementwise.reparameterize_backward", OUT, OUT, X, X, X),
     ("elementwise.dropout_mask", OUT, UNIT, 0.5),
@@ -108,8 +114,8 @@ CASES: list[tuple[Any, ...]] = [
     ("reductions.logsumexp_backward", OUT_RN, R, RN),
     ("reductions.softmax", OUT_RN, RN),
     ("reductions.softmax_backward", OUT_RN, RN, unit("rN")),
-    ("reductions.maxout", out("r"), RN),
-    ("reductions.maxout_backward", OUT_RN, R, RN),
+    ("reductions.max", out("r"), RN),
+    ("reductions.max_backward", OUT_RN, R, RN),
     ("dense.matmul", out("mn"), Array("mk"), Array("kn")),
     ("dense.matmul", out("bmn"), Array("bmk"), Array("bkn")),
     ("dense.matmul_tn", out("mn"), Array("km"), Array("kn")),
@@ -230,6 +236,52 @@ def assert_guarded(kernel_set, name, size=37):
         getattr(kernel_set.optimizers, name)(*states, *map(to_device, inputs), *scalars)
         for state, was in zip(states, begin, strict=True):
             assert (to_host(state) != was).all() == (to_host(state) != was).any() == np.isfinite(guard).all()
+
+
+# What ties, infinities and NaN give is a convention, the same in every set: a kernel, what it writes, its arguments.
+NAN, INF = np.nan, np.inf
+PAIRS = [1, 3, INF, -INF, NAN, 1, NAN], [2, 3, INF, -INF, 1, NAN, NAN]
+EDGES = [-INF, -2, -1, 0, 2, 3, INF, NAN]
+TIED = [[1, 3, 3], [NAN, 5, 1], [5, NAN, NAN], [-INF, -INF, -INF]]
+UNBOUNDED = [[-INF, -INF], [0, INF], [-INF, 3], [0, NAN]]
+CLOSE = [[1e4, 1e4 - 1, 1e4 - 9]]
+PINNED: list[tuple[Any, ...]] = [
+    ("elementwise.where", [[5, INF, 7]], [1, 0, 1], [5, NAN, 7], [NAN, INF, -INF]),
+    ("elementwise.where_backward", [[INF, 0, 2], [0, NAN, 0]], [INF, NAN, 2], [1, 0, 1]),
+    ("elementwise.maximum", [[2, 3, INF, -INF, NAN, NAN, NAN]], *PAIRS),
+    ("elementwise.maximum_backward", [[0, 2, 2, 2, 4, 4, 4], [4, 2, 2, 2, 4, 4, 4]], [4] * 7, *PAIRS),
+    ("elementwise.clip", [[-1, -1, -1, 0, 2, 2, 2, NAN]], EDGES, -1.0, 2.0),
+    ("elementwise.clip_backward", [[0, 0, 4, 4, 4, 0, 0, 0]], [4] * 8, EDGES, -1.0, 2.0),
+    ("elementwise.relu_backward", [[0, 0, 0, 0, 4, 4, 4, 0]], [4] * 8, EDGES),
+    ("reductions.max", [[3, NAN, NAN, -INF]], TIED),
+    ("reductions.max_backward", [[[0, 4, 0], [5, 0, 0], [0, 6, 0], [7, 0, 0]]], [4, 5, 6, 7], TIED),
+    ("reductions.logsumexp", [[-INF, INF, 3, NAN]], UNBOUNDED),
+    ("reductions.logsumexp_backward", [[[0, 0], [0, NAN], [0, 4], [NAN, NAN]]], [4] * 4, UNBOUNDED),
+    ("reductions.logsumexp_backward", [[[0.730992629, 0.268917160, 9.02116571e-5]]], [1], CLOSE),
+    ("reductions.softmax", [[[NAN, NAN], [NAN, NAN], [0, 1], [NAN, NAN]]], UNBOUNDED),
+    ("losses.softmax_cross_entropy", [[1.3133519032]], CLOSE, np.array([1])),
+    ("losses.bce_with_logits", [[4.539889922e-5, 10.000045399, 0]], [[10], [10], [1e4]], [[1], [0], [1]]),
+    ("elementwise.gelu", [[-7.619853024e-23, 0, 1e4]], [-10, 0, 1e4]),
+]
+
+
+def assert_pinned(kernel_set, name, expected, *arguments, dtype):
+    """The kernel writes what is expected; a few last bits aside, where it is no whole number."""
+    to_device, to_host = kernel_set.memory.to_device, kernel_set.memory.to_host
+    given = [to_device(np.array(a, dtype)) if isinstance(a, list) else a for a in arguments]
+    given = [to_device(a) if isinstance(a, np.ndarray) else a for a in given]
+    written = [to_device(np.full(np.shape(value), 7, dtype)) for value in expected]
+    with np.errstate(all="ignore"):
+        kernel(kernel_set, name)(*written, *given)
+    for actual, value in zip(written, expected, strict=True):
+        np.testing.assert_allclose(to_host(actual), value, rtol=1e-6)
+
+
+@both_dtypes
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("case", PINNED, ids=lambda case: case[0])
+def test_kernel_keeps_the_conventions(case, kernel_set, dtype):
+    assert_pinned(kernel_set, *case, dtype=dtype)
 
 
 # ---- the two packages ----

@@ -38,7 +38,7 @@ NOT_EMPTY = {
     "softmax": "n",
     "softmax_cross_entropy": "c",
     "mean": "abc",
-    "maxout": "n",
+    "max": "n",
     "batch_norm": "b",
 }  # the dimensions that must be
 

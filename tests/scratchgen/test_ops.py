@@ -11,6 +11,7 @@ import pytest
 from numpy.polynomial.hermite_e import hermegauss
 
 from scratchgen import Tensor, ops
+from scratchgen.gradcheck import gradcheck
 from scratchgen.op import REGISTRY
 from scratchgen.tensor import apply
 
@@ -106,14 +107,21 @@ CASES = {
     "tanh": (ops.tanh, tanh, A),
     "softplus": (ops.softplus, softplus, A),
     "gelu": (ops.gelu, gelu, A),
+    "clip": (lambda x: ops.clip(x, -1, 2), lambda x: x + np.fmax(-1 - x, 0) - np.fmax(x - 2, 0), A),
+    "abs": (ops.abs, lambda x: np.sqrt(x * x), A),
+    "maximum": (ops.maximum, lambda a, b: (a + b + abs(a - b)) / 2, A, B),
+    "minimum": (ops.minimum, lambda a, b: (a + b - abs(a - b)) / 2, A, B),
+    "where": (ops.where, np.where, UNIT.round(), A, B),
     "dropout": (ops.dropout, np.multiply, A, MASK),
     "reparameterize": (ops.reparameterize, lambda mu, v, noise: mu + np.sqrt(np.exp(v)) * noise, A, B, C),
     "sum": (lambda x: x.sum(), lambda x: np.einsum("ij->", x), A),
     "mean": (lambda x: x.mean(axis=0), lambda x: np.einsum("ij->j", x) / 4, A),
     "logsumexp": (ops.logsumexp, lambda x: np.log(np.exp(x).sum(-1)), A),
     "logsumexp-first": (lambda x: ops.logsumexp(x, axis=0), lambda x: np.log(np.exp(x).sum(0)), A),
+    "max": (ops.max, lambda x: np.sort(x, axis=None)[-1], A),
+    "max-last": (lambda x: ops.max(x, axis=-1), lambda x: np.sort(x, axis=-1)[..., -1], A),
+    "min": (lambda x: ops.min(x, axis=0), lambda x: -np.sort(-x, axis=0)[-1], A),
     "softmax": (ops.softmax, softmax, A),
-    "maxout": (ops.maxout, lambda x: np.sort(x, axis=-1)[..., -1], A),
     "batch_norm": (lambda *xgb: ops.batch_norm(*xgb, 0.1), batch_norm, A, W[:, 0], W[:, 1]),
     "log_softmax": (ops.log_softmax, lambda x: np.log(softmax(x)), A),
     "matmul": (lambda a, b: a @ b, lambda a, b: np.einsum("ij,jk->ik", a, b), A, W),
@@ -153,6 +161,12 @@ CASES = {
     "slice-mask": (lambda x: x[UNIT > 0.5], lambda x: x[UNIT > 0.5], A),
     "slice-number": (lambda x: x[..., 1], lambda x: x[..., 1], A),
     "concatenate": (lambda a, b: ops.concatenate([a, b], axis=-1), lambda a, b: np.concatenate([a, b], -1), A, W[:4]),
+    "stack": (
+        lambda a, b: ops.stack([a, b], axis=-1),
+        lambda a, b: np.concatenate([a[..., None], b[..., None]], -1),
+        A,
+        B,
+    ),
     "concatenate-three": (lambda *parts: ops.concatenate(parts), lambda *parts: np.concatenate(parts), A, B, C),
 }
 every_case = pytest.mark.parametrize("case", CASES)
@@ -237,10 +251,82 @@ def test_transpose_backward_inverts_the_permutation(axes):
     np.testing.assert_array_equal(x.grad.transpose(axes), cotangent)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+EVERY_AXIS = [None, 0, 1, 2, -1, -3, (), (0, 1), (2, 0), (-1, 0), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("axis", EVERY_AXIS, ids=str)
 def test_logsumexp_matches_numpy_along_every_axis(axis):
     data = np.random.default_rng(0).normal(size=(2, 3, 4))
     np.testing.assert_allclose(ops.logsumexp(Tensor(data), axis).data, np.log(np.exp(data).sum(axis)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", EVERY_AXIS, ids=str)
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.usefixtures("kernel_set")
+def test_max_and_min_along_every_axis(name, axis, keepdims):
+    data = np.random.default_rng(0).normal(size=(2, 3, 4))
+    x = Tensor(data, requires_grad=True)
+    out = getattr(ops, name)(x, axis, keepdims)
+    expected = getattr(np, name)(data, axis=axis, keepdims=keepdims)
+    np.testing.assert_array_equal(out.data, expected)
+    assert out.shape == np.shape(expected)
+    out.backward(np.full(out.shape, 3.0))
+    np.testing.assert_array_equal(x.grad, 3.0 * (data == getattr(np, name)(data, axis=axis, keepdims=True)))
+
+
+@pytest.mark.parametrize("name", ["max", "min", "logsumexp"])
+def test_max_min_and_logsumexp_of_nothing_say_so(name):
+    operation = getattr(ops, name)
+    assert operation(Tensor(np.ones((0, 3))), axis=1).shape == (0,)
+    with pytest.raises(ValueError, match=rf"^{name}: there is nothing to reduce over axis 0, of size 0"):
+        operation(Tensor(np.ones((0, 3))), axis=0)
+    with pytest.raises(ValueError, match=rf"^{name}: there is no axis 2 in shape \(0, 3\)"):
+        operation(Tensor(np.ones((0, 3))), axis=2)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_stack_along_every_axis(axis):
+    parts = np.random.default_rng(0).normal(size=(4, 2, 3))
+    np.testing.assert_array_equal(ops.stack([Tensor(part) for part in parts], axis).data, np.stack(parts, axis))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axis", "says"),
+    [
+        ([], 0, "there are no parts"),
+        ([(2, 3), (3, 2)], 0, r"shapes \(2, 3\) and \(3, 2\) are not all the same"),
+        ([(2,), (2,)], 2, r"there is no axis 2 in a stack of shapes \(2,\)"),
+    ],
+)
+def test_stack_says_what_does_not_fit(shapes, axis, says):
+    with pytest.raises(ValueError, match=f"^stack: {says}"):
+        ops.stack([Tensor(np.ones(shape)) for shape in shapes], axis)
+
+
+def test_clip_refuses_bounds_out_of_order():
+    for low, high in ((2, 1), (math.nan, 1)):
+        with pytest.raises(ValueError, match=f"^clip: the bounds {low} and {high} are not in order"):
+            ops.clip(Tensor([1.0]), low, high)
+
+
+COMPOSITES = {  # of operations that are checked themselves
+    "abs": (ops.abs, A),
+    "minimum": (ops.minimum, A, B),
+    "max": (lambda x: ops.max(x, axis=(0, 2), keepdims=True), A.reshape(2, 2, 5)),
+    "min": (lambda x: ops.min(x, axis=0), A),
+    "stack": (lambda a, b: ops.stack([a, b], axis=1), A, B),
+    "log_softmax": (ops.log_softmax, A),
+    "logsumexp": (lambda x: ops.logsumexp(x, axis=0), A),
+    "where": (lambda a, b: ops.where(UNIT > 0.5, a, b), A, B),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.usefixtures("kernel_set")
+def test_composite_operations_have_the_gradient_of_finite_differences(name):
+    function, *inputs = COMPOSITES[name]
+    gradcheck(function, *inputs)
 
 
 @pytest.mark.usefixtures("kernel_set")
@@ -531,9 +617,62 @@ def test_softmax_and_log_softmax_of_infinities(dtype):
 
 @both_dtypes
 @pytest.mark.usefixtures("kernel_set")
-def test_maxout_sends_the_gradient_to_the_first_maximum_or_nan(dtype):
-    x = [[1, 3, 3], [np.nan, 5, 1], [5, np.nan, 1], [5, np.nan, np.nan], [-np.inf, -np.inf, -np.inf]]
-    value, gradient = value_and_gradient(ops.maxout, x, dtype)
-    np.testing.assert_array_equal(value, [3, np.nan, np.nan, np.nan, -np.inf])
-    np.testing.assert_array_equal(gradient.argmax(1), [1, 0, 1, 1, 0])
-    np.testing.assert_array_equal(gradient.sum(1), 1)
+def test_max_and_min_send_the_gradient_to_the_first_extreme_or_nan(dtype):
+    x = np.array([[1, 3, 3], [np.nan, 5, 1], [5, np.nan, 1], [5, np.nan, np.nan], [-np.inf, -np.inf, -np.inf]])
+    for operation, sign in ((ops.max, 1), (ops.min, -1)):
+        value, gradient = value_and_gradient(lambda t, take=operation: take(t, axis=-1), sign * x, dtype)
+        np.testing.assert_array_equal(sign * value, [3, np.nan, np.nan, np.nan, -np.inf])
+        np.testing.assert_array_equal(gradient, np.eye(3)[[1, 0, 1, 1, 0]])
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_abs_and_clip_at_their_kinks_infinities_and_nan(dtype):
+    x = [-np.inf, -2, -1, -0.0, 0, 2, 3, np.inf, np.nan]
+    value, gradient = value_and_gradient(ops.abs, x, dtype)
+    np.testing.assert_array_equal(value, np.abs(x))
+    np.testing.assert_array_equal(gradient, [-1, -1, -1, 0, 0, 1, 1, 1, 0])
+    value, gradient = value_and_gradient(lambda t: ops.clip(t, -1, 2), x, dtype)
+    np.testing.assert_array_equal(value, [-1, -1, -1, 0, 0, 2, 2, 2, np.nan])
+    np.testing.assert_array_equal(gradient, [0, 0, 1, 1, 1, 1, 0, 0, 0])
+    value, gradient = value_and_gradient(lambda t: ops.clip(t, -np.inf, 0.1), x, dtype)
+    np.testing.assert_array_equal(value, np.array([-np.inf, -2, -1, 0, 0, 0.1, 0.1, 0.1, np.nan], dtype))
+    np.testing.assert_array_equal(gradient, [1, 1, 1, 1, 1, 0, 0, 0, 0])
+
+
+def gradients_of_two(operation, a, b, dtype):
+    """What the operation of two inputs gives, and its gradients for a cotangent of 1, 2, ..."""
+    leaves = [Tensor(np.array(x, dtype), requires_grad=True) for x in (a, b)]
+    out = operation(*leaves)
+    out.backward(np.arange(1, out.size + 1).reshape(out.shape))
+    return out.data, *(leaf.grad for leaf in leaves)
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_maximum_and_minimum_at_ties_infinities_and_nan(dtype):
+    inf, nan = np.inf, np.nan
+    a, b = np.array([[1, 2, 3, inf, -inf, -inf, nan, 1, nan], [2, 1, 3, inf, 0, -inf, 1, nan, nan]])
+    for operation, sign in ((ops.maximum, 1), (ops.minimum, -1)):
+        value, da, db = gradients_of_two(operation, sign * a, sign * b, dtype)
+        np.testing.assert_array_equal(sign * value, [2, 2, 3, inf, 0, -inf, nan, nan, nan])
+        np.testing.assert_array_equal(da, [0, 2, 1.5, 2, 0, 3, 7, 8, 9])
+        np.testing.assert_array_equal(db, [1, 0, 1.5, 2, 5, 3, 7, 8, 9])
+
+
+@both_dtypes
+@pytest.mark.usefixtures("kernel_set")
+def test_where_lets_nothing_through_from_the_side_not_chosen(dtype):
+    inf, nan = np.inf, np.nan
+    a, b = [[nan, 1, 2, 3], [inf, 4, 5, 6]], [inf, nan, 7, -inf]
+    condition = np.array([[False, True, True, False], [False, True, False, True]])
+    for given in (condition, condition.astype(int), condition.tolist(), Tensor(condition.astype(dtype))):
+        value, da, db = gradients_of_two(lambda x, y, c=given: ops.where(c, x, y), a, b, dtype)
+        np.testing.assert_array_equal(value, [[inf, 1, 2, -inf], [inf, 4, 7, 6]])
+        np.testing.assert_array_equal(da, [[0, 2, 3, 0], [0, 6, 0, 8]])
+        np.testing.assert_array_equal(db, [6, 0, 7, 4])
+    np.testing.assert_array_equal(ops.where([[True], [False]], 1.0, Tensor(np.zeros(2, dtype))).data, [[1, 1], [0, 0]])
+    x, y = (Tensor(np.ones(2, dtype), requires_grad=True) for _ in range(2))
+    ops.where([True, False], x, y).backward(np.array([inf, nan]))
+    np.testing.assert_array_equal(x.grad, [inf, 0])
+    np.testing.assert_array_equal(y.grad, [0, nan])
