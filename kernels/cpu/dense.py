@@ -11,7 +11,7 @@ from numba import njit
 from kernels.cpu import functions
 from kernels.cpu import vector_math as vm
 from kernels.cpu.products import product_tiled
-from kernels.cpu.vector_math import JIT
+from kernels.cpu.vector_math import BLOCK, JIT
 
 
 def matmul(out, a, b):
@@ -63,11 +63,17 @@ def _bias_then(out, b, activation):
 @njit(inline="always", **JIT)
 def _back_through(dpre, db, dout, out, backward):
     db[:] = 0
-    for r in range(out.shape[0]):
-        y, dy, result = out[r], dout[r], dpre[r]
+    block = np.empty_like(db)
+    for start in range(0, out.shape[0], BLOCK):
+        block[:] = 0
+        ys, dys, results = out[start : start + BLOCK], dout[start : start + BLOCK], dpre[start : start + BLOCK]
+        for r in range(ys.shape[0]):
+            y, dy, result = ys[r], dys[r], results[r]
+            for o in range(db.size):
+                result[o] = backward(y[o], dy[o])
+                block[o] += result[o]
         for o in range(db.size):
-            result[o] = backward(y[o], dy[o])
-            db[o] += result[o]
+            db[o] += block[o]
 
 
 @njit(**JIT)

@@ -68,11 +68,13 @@ def gaussian_nll(out, mean, logvar, x):
     """out (b) = sum over d of (log 2 pi + logvar + (x - mean)^2 e^-logvar) / 2."""
     for r in range(mean.shape[0]):
         m, v, y = mean[r], logvar[r], x[r]
-        total, constant = cast(0.0, out[r]), cast(LOG_TWO_PI, out[r])
+        total = cast(0.0, out[r])
         for i in range(m.size):
             error = y[i] - m[i]
-            total += constant + v[i] + error * error * vm.exp(-v[i])
-        out[r] = cast(0.5, total) * total
+            total += v[i] + error * error * vm.exp(-v[i])
+        out[r] = cast(0.5, total) * (
+            total + cast(m.size * LOG_TWO_PI, total)
+        )  # added each time, it would round each time
 
 
 @njit(**JIT)

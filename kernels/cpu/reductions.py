@@ -2,29 +2,48 @@
 
 import math
 
+import numpy as np
 from numba import njit
 
 from kernels.cpu import vector_math as vm
-from kernels.cpu.vector_math import JIT, cast
+from kernels.cpu.vector_math import BLOCK, JIT, cast
 
 
 @njit(**JIT)
 def sum_axis(out, x):
     """out (o,i) = sum over the middle axis of x (o,n,i)."""
     outer, size, inner = x.shape
+    block = np.empty(inner, out.dtype)
     for o in range(outer):
         if inner == 1:
             row, total = x[o], cast(0.0, out[o, 0])
-            for n in range(size):
-                total += row[n, 0]
+            if size <= BLOCK:  # slices cost as much time as a short row
+                total = _row_sum(row)
+            else:
+                for start in range(0, size, BLOCK):
+                    total += _row_sum(row[start : start + BLOCK])
             out[o, 0] = total
         else:
             result = out[o]
             result[:] = 0
-            for n in range(size):
-                row = x[o, n]
+            for start in range(0, size, BLOCK):
+                block[:] = 0
+                rows = x[o, start : start + BLOCK]
+                for n in range(rows.shape[0]):
+                    row = rows[n]
+                    for i in range(inner):
+                        block[i] += row[i]
                 for i in range(inner):
-                    result[i] += row[i]
+                    result[i] += block[i]
+
+
+@njit(**JIT)
+def _row_sum(row):
+    """The sum of a row (n,1)."""
+    total = cast(0.0, row[0, 0])
+    for n in range(row.shape[0]):
+        total += row[n, 0]
+    return total
 
 
 @njit(**JIT)

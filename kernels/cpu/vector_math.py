@@ -25,6 +25,9 @@ JIT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"cont
 # (``inline``), which would compile them with the caller's flags.
 EXACT: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 
+# A long sum adds the sums of blocks of so many numbers: it rounds like sums of BLOCK and of n / BLOCK numbers.
+BLOCK = 1024
+
 LOG2E = np.float32(1.44269504088896341)
 LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # n LN2_HIGH is exact: LN2_HIGH has few bits
 ZERO, HALF, ONE, TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)

@@ -120,6 +120,7 @@ def row_sum_exp(shared, x, r, shift):
 # A block for columns has several rows of threads, each a warp wide, so that a row of threads reads adjacent columns.
 COLUMNS, ROWS = WARP, 2 if SIMULATED else 8
 COLUMN_TILE = ROWS, COLUMNS
+BLOCK = 4 if SIMULATED else 256  # a thread's long sum adds the sums of so many numbers: it rounds less
 
 
 @cuda.jit(device=True)

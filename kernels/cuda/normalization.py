@@ -3,11 +3,15 @@
 import math
 
 from kernels.cuda.device import cuda, launch, launch_over
-from kernels.cuda.functions import COLUMN_TILE, COLUMNS, ROWS, cast, column_sum
+from kernels.cuda.functions import BLOCK, COLUMN_TILE, COLUMNS, ROWS, cast, column_sum
 
 
 def batch_moments(mean, variance, x):
-    """mean and biased variance (n) of the columns of x (b,n)."""
+    """mean and biased variance (n) of the columns of x (b,n).
+
+    Far from 0, the sum of x rounds too much. The mean is about ``middle``, and the differences from that, which are
+    small, correct it.
+    """
     _launch_stripes(mean.size, _batch_moments, mean, variance, x)
 
 
@@ -21,19 +25,28 @@ def _batch_moments(mean, variance, x):
     shared = cuda.shared.array(COLUMN_TILE, x.dtype)
     row, n = cuda.threadIdx.x // COLUMNS, cuda.blockIdx.x * COLUMNS + cuda.threadIdx.x % COLUMNS
     zero, count = x.dtype.type(0), x.dtype.type(x.shape[0])
-    total = zero
+    total = squares = zero
     if n < x.shape[1]:
-        for b in range(row, x.shape[0], ROWS):
-            total += x[b, n]
+        for start in range(row, x.shape[0], ROWS * BLOCK):
+            block = zero
+            for b in range(start, min(x.shape[0], start + ROWS * BLOCK), ROWS):
+                block += x[b, n]
+            total += block
     middle = column_sum(shared, total) / count
     total = zero
     if n < x.shape[1]:
-        for b in range(row, x.shape[0], ROWS):
-            off = x[b, n] - middle
-            total += off * off
-    total = column_sum(shared, total) / count
+        for start in range(row, x.shape[0], ROWS * BLOCK):
+            block = block_of_squares = zero
+            for b in range(start, min(x.shape[0], start + ROWS * BLOCK), ROWS):
+                off = x[b, n] - middle
+                block += off
+                block_of_squares += off * off
+            total += block
+            squares += block_of_squares
+    off = column_sum(shared, total) / count
+    spread = column_sum(shared, squares) / count - off * off
     if row == 0 and n < x.shape[1]:
-        mean[n], variance[n] = middle, total
+        mean[n], variance[n] = middle + off, zero if spread < zero else spread
 
 
 def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
@@ -65,11 +78,16 @@ def batch_norm_backward(dx, dgamma, dbeta, dout, normalized, variance, gamma, ep
 def _batch_norm_sums(dgamma, dbeta, dout, normalized):
     shared = cuda.shared.array(COLUMN_TILE, dout.dtype)
     row, n = cuda.threadIdx.x // COLUMNS, cuda.blockIdx.x * COLUMNS + cuda.threadIdx.x % COLUMNS
-    weighted = plain = dout.dtype.type(0)
+    zero = dout.dtype.type(0)
+    weighted = plain = zero
     if n < dout.shape[1]:
-        for b in range(row, dout.shape[0], ROWS):
-            weighted += dout[b, n] * normalized[b, n]
-            plain += dout[b, n]
+        for start in range(row, dout.shape[0], ROWS * BLOCK):
+            block = block_of_weighted = zero
+            for b in range(start, min(dout.shape[0], start + ROWS * BLOCK), ROWS):
+                block += dout[b, n]
+                block_of_weighted += dout[b, n] * normalized[b, n]
+            plain += block
+            weighted += block_of_weighted
     weighted = column_sum(shared, weighted)
     plain = column_sum(shared, plain)
     if row == 0 and n < dout.shape[1]:

@@ -33,4 +33,4 @@ def dense_activation_backward(dpre, db, dout, out, activation):
         dpre[...] = dout
     else:
         getattr(elementwise, activation + "_backward")(dpre, dout, out)
-    db[...] = dpre.sum(0)
+    db[...] = dpre.sum(0, dtype=np.float64)

@@ -5,8 +5,8 @@ import numpy as np
 
 def batch_moments(mean, variance, x):
     """mean and biased variance (n) of the columns of x (b,n)."""
-    mean[...] = x.mean(0)
-    variance[...] = x.var(0)
+    mean[...] = x.mean(0, dtype=np.float64)
+    variance[...] = x.var(0, dtype=np.float64)
 
 
 def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
@@ -21,6 +21,6 @@ def batch_norm_backward(dx, dgamma, dbeta, dout, normalized, variance, gamma, ep
     dx = gamma / sqrt(variance + epsilon) (dout - dbeta / b - normalized dgamma / b).
     """
     b = max(len(dout), 1)
-    dgamma[...] = (dout * normalized).sum(0)
-    dbeta[...] = dout.sum(0)
+    dgamma[...] = (dout * normalized).sum(0, dtype=np.float64)
+    dbeta[...] = dout.sum(0, dtype=np.float64)
     dx[...] = gamma / np.sqrt(variance + epsilon) * (dout - dbeta / b - normalized * (dgamma / b))

@@ -5,7 +5,7 @@ import numpy as np
 
 def sum_axis(out, x):
     """out (o,i) = sum over the middle axis of x (o,n,i)."""
-    out[...] = x.sum(1)
+    out[...] = x.sum(1, dtype=np.float64)  # where the middle axis is not the last, NumPy adds one after the other
 
 
 def sum_squares(out, x):

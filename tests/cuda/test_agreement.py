@@ -21,6 +21,7 @@ from tests.kernels.test_sets import (
     Array,
     assert_close,
     assert_guarded,
+    assert_moments,
     assert_pinned,
     both_dtypes,
     in_float64,
@@ -103,6 +104,11 @@ def test_optimizers_agree_over_many_steps(name, dtype):
 @pytest.mark.parametrize("name", [name for name, (_, _, guarded, _) in STEPS.items() if guarded])
 def test_optimizers_update_nothing_where_the_guard_is_not_finite(name):
     assert_guarded(kernels.cuda, name, LONG)  # more than the grid has threads
+
+
+@pytest.mark.parametrize(("rows", "offset"), [(128, 0), (128, 1e4), (LONG, 1e4)])
+def test_batch_moments_of_many_rows_and_far_from_zero(rows, offset):
+    assert_moments(kernels.cuda, rows, offset)
 
 
 @both_dtypes

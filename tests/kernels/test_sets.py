@@ -238,6 +238,67 @@ def assert_guarded(kernel_set, name, size=37):
             assert (to_host(state) != was).all() == (to_host(state) != was).any() == np.isfinite(guard).all()
 
 
+LONG_SUMS = ["reductions.sum_axis", "dense.dense_activation_backward", "normalization.batch_norm_backward"]
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("name", LONG_SUMS)
+def test_long_sums_do_not_add_up_their_rounding(name, kernel_set):
+    """Down a first axis of 300,000 rows, in float32, to 1e-6: one after the other they would round to 1e-5."""
+    rng, rows = np.random.default_rng(0), 300_000
+    x, y = rng.random((2, rows, 3), np.float32)
+    sums, others, dx, ones = np.empty(3, np.float32), np.empty(3, np.float32), np.empty_like(x), np.ones(3, np.float32)
+    compute, found = kernel(kernel_set, name), [(sums, x)]
+    if name == "reductions.sum_axis":
+        compute(sums.reshape(1, 3), x.reshape(1, rows, 3))
+        end_to_end = np.empty((1, 1), np.float32)
+        compute(end_to_end, x.reshape(1, 3 * rows, 1))
+        found.append((end_to_end[0, 0], x.reshape(-1)))
+    elif name == "dense.dense_activation_backward":
+        compute(dx, sums, x, y, "relu")
+    else:
+        compute(dx, others, sums, x, y, ones, ones, 1e-5)
+        found.append((others, x * y))
+    for actual, terms in found:
+        np.testing.assert_allclose(actual, terms.sum(0, dtype=np.float64), rtol=2e-6)
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+def test_gaussian_nll_adds_its_constant_once(kernel_set):
+    """Of 50,000 features: a constant rounds the same way every time that it is added."""
+    mean, logvar, x = np.random.default_rng(0).random((3, 2, 50_000), np.float32)
+    out, expected = np.empty(2, np.float32), np.empty(2)
+    kernel_set.losses.gaussian_nll(out, mean, logvar, x)
+    reference.losses.gaussian_nll(expected, *map(in_float64, (mean, logvar, x)))
+    np.testing.assert_allclose(out, expected, rtol=2e-6)
+
+
+def assert_moments(kernel_set, rows, offset):
+    """Mean and variance in float32 are exact, but for the digits that the offset takes from the mean."""
+    x = (offset + np.random.default_rng(0).standard_normal((rows, 3))).astype(np.float32)
+    mean, variance = (kernel_set.memory.to_device(np.empty(3, np.float32)) for _ in range(2))
+    kernel_set.normalization.batch_moments(mean, variance, kernel_set.memory.to_device(x))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(kernel_set.memory.to_host(mean), exact.mean(0), rtol=1e-7, atol=1e-6)
+    np.testing.assert_allclose(kernel_set.memory.to_host(variance), exact.var(0), rtol=3e-6)
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize(("rows", "offset"), [(128, 0), (128, 1e4), (300_000, 0), (300_000, 1e4)])
+def test_batch_moments_of_many_rows_and_far_from_zero(rows, offset, kernel_set):
+    assert_moments(kernel_set, rows, offset)
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("rows", [2, 3, 129, 2000])
+def test_batch_moments_of_a_constant(rows, kernel_set):
+    mean, variance = np.empty((2, 2), np.float32)
+    kernel_set.normalization.batch_moments(mean, variance, np.full((rows, 2), (0.1, 12345.67), np.float32))
+    np.testing.assert_array_equal(mean, np.array([0.1, 12345.67], np.float32))
+    np.testing.assert_array_less(variance, 1e-12)
+    assert (variance >= 0).all()
+
+
 # What ties, infinities and NaN give is a convention, the same in every set: a kernel, what it writes, its arguments.
 NAN, INF = np.nan, np.inf
 PAIRS = [1, 3, INF, -INF, NAN, 1, NAN], [2, 3, INF, -INF, 1, NAN, NAN]
