@@ -40,6 +40,10 @@ MAX_BYTES = 2**30  # the largest file has 47 MB; a header that claims more than 
 CHUNK_BYTES = 2**20
 
 
+class Unfinished(UserError):
+    """An IDX file ends early or is damaged: a download may replace it, since it is of no use to anybody."""
+
+
 def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
     """Read an IDX file of unsigned bytes, gzipped or not, regardless of its name.
 
@@ -59,7 +63,10 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
     ------
     UserError
         The file cannot be read, is not exactly one such array, or has a different digest.
+    Unfinished
+        The UserError of a file that ends early or whose checksum in gzip is wrong.
     """
+    place = repr(str(path))  # repr keeps any file name on one line
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
@@ -67,11 +74,12 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
             array = _parse(gzip.GzipFile(fileobj=file) if zipped else file)
         if sha256 is not None and _digest(array) != sha256:
             raise ValueError(f"not the MNIST file, whose uncompressed SHA-256 begins with {sha256[:8]}")
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         fetch = f"scratchgen data fetch --data-dir {shlex.quote(str(path.parent))}"
-        # repr keeps any file name on one line
-        raise UserError(f"{str(path)!r}: {reason}; replace it or run `{fetch}`") from error
+        raise Unfinished(f"{place}: {error}; replace it or run `{fetch}`") from error
+    except (OSError, ValueError) as error:  # it may be somebody's data, which a download must not replace
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{place}: {reason}; move it away, or give another --data-dir") from error
     return array
 
 
@@ -79,10 +87,12 @@ def _parse(stream: IO[bytes] | gzip.GzipFile) -> np.ndarray:
     """Read one array up to the end of the stream, where gzip verifies its checksum."""
     magic = stream.read(4)
     if magic[:3] != b"\0\0\x08" or magic[3:] not in (b"\1", b"\2", b"\3"):
-        raise ValueError(f"not IDX of unsigned bytes in 1 to 3 dimensions (it begins with '{magic.hex()}')")
+        begun = len(magic) < 4 and b"\0\0\x08".startswith(magic)
+        reason = f"not IDX of unsigned bytes in 1 to 3 dimensions (it begins with '{magic.hex()}')"
+        raise EOFError(reason) if begun else ValueError(reason)
     lengths = stream.read(4 * magic[3])
     if len(lengths) < 4 * magic[3]:
-        raise ValueError("its header is truncated")
+        raise EOFError("its header is truncated")
     shape = struct.unpack(f">{magic[3]}I", lengths)
     # max: a length of 0 must not hide huge ones, since NumPy rejects the shape (0, 2**32 - 1, 2**32 - 1).
     if math.prod(max(length, 1) for length in shape) > MAX_BYTES:
@@ -91,9 +101,10 @@ def _parse(stream: IO[bytes] | gzip.GzipFile) -> np.ndarray:
     data = bytearray()  # grows with the data: the size in the header is not trusted
     while len(data) <= size and (chunk := stream.read(CHUNK_BYTES)):
         data += chunk
-    if len(data) != size:
-        held = "more" if len(data) > size else f"only {len(data)}"
-        raise ValueError(f"its header claims {size} bytes of data, but it holds {held}")
+    if len(data) < size:
+        raise EOFError(f"its header claims {size} bytes of data, but it holds only {len(data)}")
+    if len(data) > size:
+        raise ValueError(f"its header claims {size} bytes of data, but it holds more")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -109,14 +120,15 @@ def _cache() -> Path:
 
 
 def _locate(folder: Path) -> dict[str, Path]:
-    """The paths of the MNIST files in the folder, by name."""
+    """The paths of the MNIST files in the folder, or below it where torchvision puts them, by name."""
     found = {}
     for name in SHA256:
         dotted = name.replace("-idx", ".idx")
-        # The spelling that fetch_mnist writes comes first: a download takes precedence over a damaged file.
-        for spelling in (f"{name}.gz", name, f"{dotted}.gz", dotted):
-            if name not in found and os.path.isfile(folder / spelling):
-                found[name] = folder / spelling
+        # What fetch_mnist writes comes first: a download takes precedence over a damaged file.
+        for place in (folder, folder / "MNIST" / "raw"):
+            for spelling in (f"{name}.gz", name, f"{dotted}.gz", dotted):
+                if name not in found and os.path.isfile(place / spelling):
+                    found[name] = place / spelling
     return found
 
 
@@ -188,7 +200,9 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 
 def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
-    """Download the files that a folder lacks or holds damaged; after a failure, another call continues.
+    """Download the files that a folder lacks or holds unfinished; after a failure, another call continues.
+
+    Any other file under MNIST's names is left alone, and nothing is downloaded.
 
     Parameters
     ----------
@@ -205,25 +219,27 @@ def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] = MIRRORS) ->
     Raises
     ------
     UserError
-        A file could not be downloaded from any mirror, or the folder cannot be written to.
+        A file could not be downloaded from any mirror, the folder cannot be written to, or it holds other data
+        under MNIST's names.
     """
     folder = _cache() if target is None else target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in SHA256:
-            if not _is_right(folder, name):
-                _download(folder, name, mirrors)
+        for name in [name for name in SHA256 if _is_needed(folder, name)]:
+            _download(folder, name, mirrors)
     except OSError as error:
         raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another folder") from error
     return folder
 
 
-def _is_right(folder: Path, name: str) -> bool:
+def _is_needed(folder: Path, name: str) -> bool:
+    """Whether a file is missing or unfinished. UserError if there is another one in its place."""
     try:
-        read_idx(_locate(folder).get(name, folder / name), SHA256[name])
-    except UserError:
-        return False
-    return True
+        if path := _locate(folder).get(name):
+            read_idx(path, SHA256[name])
+        return path is None
+    except Unfinished:
+        return True
 
 
 def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:

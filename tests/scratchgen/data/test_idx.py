@@ -69,7 +69,11 @@ def test_read_idx_refuses_damaged_files_and_says_why(tmp_path, kind):
     message = refusal(mnist.read_idx, path)
     assert repr(str(path)) in message
     assert reason in message
-    assert f"`scratchgen data fetch --data-dir {tmp_path}`" in message
+    unfinished = kind.endswith((" cut", "missing", "of data cut")) or kind.startswith("gzip ") or kind == "empty"
+    if unfinished and kind not in ("gzip of trailing byte", "gzip of gzip"):
+        assert f"`scratchgen data fetch --data-dir {tmp_path}`" in message
+    else:  # somebody's data perhaps, which a download would replace
+        assert message.endswith("move it away, or give another --data-dir")
 
 
 def test_read_idx_refuses_what_is_no_readable_file(tmp_path):

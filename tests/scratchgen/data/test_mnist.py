@@ -379,3 +379,43 @@ def test_load_mnist_downloads_what_the_cache_lacks(server, small, cache, monkeyp
 def test_fetch_mnist_waits_ten_seconds_at_most_for_its_mirrors():
     assert mnist.TIMEOUT_S <= 10
     assert len(mnist.MIRRORS) == 3
+
+
+OTHER_DATA = {
+    "an IDX file": idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4)),
+    "an IDX file of other numbers": idx(np.ones((2, 3), np.uint8), kind=0x0D),
+    "an IDX file with more": idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4)) + b"notes",
+    "a text": b"my notes",
+    "a short text": b"abc",
+}
+
+
+@pytest.mark.parametrize("spelling", ["{}.gz", "{}", ".{}"])
+@pytest.mark.parametrize("content", OTHER_DATA.values(), ids=OTHER_DATA)
+def test_fetch_mnist_leaves_other_data_alone(server, small, tmp_path, spelling, content):
+    folder = place(tmp_path / "mine", dict.fromkeys(NAMES[1:], content), spelling)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for call in (mnist.fetch_mnist, mnist.load_mnist):
+        message = refusal(call, folder, [server.mirror("good")] if call is mnist.fetch_mnist else False)
+        assert "data fetch" not in message
+        assert message.endswith(("move it away, or give another --data-dir", "leave --data-dir out"))
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("spelling", ["{}.gz", "{}"])
+def test_find_mnist_where_torchvision_puts_it(tmp_path, small, spelling):
+    place(tmp_path / "MNIST" / "raw", small, spelling)
+    assert mnist.find_mnist(tmp_path) == tmp_path
+    assert mnist.missing_files(tmp_path) == []
+    assert len(mnist.load_mnist(tmp_path).train) == 5
+    assert mnist.fetch_mnist(tmp_path, []) == tmp_path, "nothing is needed"
+    place(tmp_path, {NAMES[0]: small[NAMES[0]][:-1]})
+    assert f"{NAMES[0]}.gz" in refusal(mnist.load_mnist, tmp_path), "the folder itself comes first"
+
+
+def test_fetch_mnist_mends_an_unfinished_file_of_torchvision(server, small, tmp_path):
+    place(tmp_path / "MNIST" / "raw", small | {NAMES[2]: small[NAMES[2]][:-1]}, "{}")
+    mnist.fetch_mnist(tmp_path, [server.mirror("good")])
+    assert server.requests == [f"/good/{NAMES[2]}.gz"]
+    assert len(mnist.load_mnist(tmp_path).test) == 3
