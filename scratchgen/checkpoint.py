@@ -4,15 +4,18 @@
 ``metrics.jsonl``           one line an epoch
 ``checkpoint.safetensors``  parameters, optimizer state, counters, random states: all that a resumed run needs
 ``summary.json``            the result
+
+While a process trains the run, it holds a lock on the file ``.scratchgen-lock``, which names its pid.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import struct
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,29 @@ from safetensors.numpy import save as to_safetensors
 
 from scratchgen.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None  # type: ignore[assignment]
+
 FILES = ("config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json")
 FORMAT = 2  # version of the folder's format; incremented when older folders can no longer be read
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: after a crash it has either the old or the new content.
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically, at once or part by part: after a crash it has either the old or the new content.
 
     UserError if it cannot be written. Only a kill leaves a temporary file, which ``sweep`` removes.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # another process may be writing the same file
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            for part in [content] if isinstance(content, bytes) else content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -67,11 +80,23 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def save_checkpoint(path: Path, arrays: Mapping[str, np.ndarray], progress: Mapping[str, Any]) -> None:
-    """Write arrays and a JSON-serialisable ``progress`` into one safetensors file."""
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    """Write arrays and a JSON-serialisable ``progress`` into one safetensors file, in this machine's byte order.
+
+    TypeError for arrays that are not boolean, integer or real: safetensors cannot hold them.
+    """
+    arrays = {name: _storable(name, array) for name, array in arrays.items()}
     metadata = {"format": str(FORMAT), "progress": json.dumps(progress)}
     metadata["sha256"] = _digest(arrays, metadata["progress"])
     write_whole(path, to_safetensors(arrays, metadata))
+
+
+def _storable(name: str, array: np.ndarray) -> np.ndarray:
+    array = np.asarray(array, order="C")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"save_checkpoint: {name} is {array.dtype}; give booleans, integers or floats of at most 64 bits"
+        )
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -87,7 +112,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return arrays, json.loads(metadata["progress"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train first") from None
-    except (OSError, SafetensorError, ValueError, KeyError, struct.error) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
         raise UserError(f"{path}: not a checkpoint of scratchgen, or damaged ({error})") from None
 
 
@@ -101,14 +126,76 @@ def _digest(arrays: Mapping[str, np.ndarray], progress: str) -> str:
 
 
 def create_run(folder: Path, config: Mapping[str, Any]) -> None:
-    """Create a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written."""
+    """Create a run's folder with its ``config.json``. UserError if it holds a run already or cannot be written.
+
+    Whoever may compete for the folder creates it (``create_folder``) and takes its lock (``locked``) first.
+    """
+    create_folder(folder)
+    if any((folder / name).exists() for name in FILES):
+        raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
+    write_json(folder / "config.json", {"format": FORMAT, **config})
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder for a run if it is not there. UserError if it cannot be."""
     try:
-        if any((folder / name).exists() for name in FILES):
-            raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", {"format": FORMAT, **config})
     except OSError as error:
         raise UserError(f"{folder}: cannot write a run there ({error.strerror}); give another --out") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Within, no other process can train the run in ``folder``. UserError, naming the process, if one does.
+
+    The operating system releases the lock of a process that is killed; the file that then stays locks nothing.
+    """
+    path = folder / ".scratchgen-lock"
+    lock = _take(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            path.unlink()
+        os.close(lock)
+
+
+def _take(path: Path) -> int:
+    """Open and lock a file; returns its descriptor."""
+    while True:
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        if not _lock(lock):
+            holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise UserError(f"{path.parent}: another process (pid {holder}) is training this run; wait for it to end")
+        try:
+            same = os.path.samestat(os.fstat(lock), os.stat(path))
+        except OSError:
+            same = False
+        if same:
+            with suppress(OSError):  # on a full disk the lock holds without a pid
+                os.ftruncate(lock, 0)
+                os.write(lock, str(os.getpid()).encode())
+            return lock
+        os.close(lock)  # its holder has just ended and removed it: it is not the file that others see
+
+
+def _lock(file: int) -> bool:
+    """Lock an open file until it is closed; whether that worked. True too where files cannot be locked."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt:
+            os.lseek(file, 2**20, os.SEEK_SET)  # beyond the pid, for nobody else may read what is locked
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            os.lseek(file, 0, os.SEEK_SET)
+    except OSError as error:
+        os.lseek(file, 0, os.SEEK_SET)
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
 
 
 def read_config(folder: Path) -> dict[str, Any]:

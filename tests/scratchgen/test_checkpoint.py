@@ -335,3 +335,151 @@ def test_read_config_refuses_a_missing_file_or_a_folder(tmp_path):
     refused(read_config, tmp_path / "none")
     (tmp_path / "config.json").mkdir()
     refused(read_config, tmp_path)
+
+
+# ---- arrays of every layout ----
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=">f4").reshape(2, 3),
+        np.arange(6, dtype=">i8")[::2],
+        np.asfortranarray(np.arange(6, dtype=">f8").reshape(2, 3)),
+        np.array(1.5, ">f8"),
+        np.zeros((0, 3), ">u2"),
+        np.array([True, False]),
+        np.arange(4, dtype=np.float16)[::-1],
+        np.arange(4, dtype=np.uint8),
+        np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (3, 2), (0, 0)),
+        np.broadcast_to(np.float32(2), (2, 2)),  # read-only
+        np.frombuffer(b"12345678", "<f4"),
+    ],
+    ids=lambda array: f"{array.dtype.str}{array.shape}",
+)
+def test_save_checkpoint_of_every_layout(tmp_path, array):
+    before = array.copy()
+    save_checkpoint(tmp_path / "file", {"a": array}, {})
+    loaded = load_checkpoint(tmp_path / "file")[0]["a"]
+    np.testing.assert_array_equal(loaded, array)
+    assert (loaded.shape, loaded.dtype) == (array.shape, array.dtype.newbyteorder("="))
+    np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(2, [("x", "f4"), ("y", "i4")]),
+        np.array(["a"]),
+        np.array([None]),
+        np.array(["2020-01-01"], "M8[D]"),
+        np.zeros(1, complex),
+        np.zeros(1, np.longdouble),
+        np.zeros(1, "V4"),
+    ],
+    ids=lambda array: array.dtype.str,
+)
+def test_save_checkpoint_names_an_array_that_it_cannot_keep(tmp_path, array):
+    with pytest.raises(TypeError, match=r"^save_checkpoint: odd is .*; give booleans, integers or floats"):
+        save_checkpoint(tmp_path / "file", {"a": np.zeros(1), "odd": array}, {})
+    assert os.listdir(tmp_path) == []
+
+
+# ---- two processes, one folder ----
+
+CLAIMS = """
+import pathlib, sys, time
+from scratchgen.checkpoint import create_folder, create_run, locked
+from scratchgen.errors import UserError
+root, me = pathlib.Path(sys.argv[1]), sys.argv[2]
+(root / f"ready {me}").touch()
+while not (root / "go").exists():
+    time.sleep(0.001)
+for i in range(100):
+    folder = root / f"run {i}"
+    try:
+        create_folder(folder)
+        with locked(folder):
+            create_run(folder, {"by": me})
+            print(i, flush=True)
+            time.sleep(0.002)
+    except UserError as error:
+        assert "is training this run" in str(error) or "holds a run already" in str(error), error
+"""
+
+
+def test_create_run_gives_a_folder_to_one_of_many(tmp_path):
+    command = [sys.executable, "-c", CLAIMS, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(me)], **pipes) for me in range(4)]
+    while len(list(tmp_path.glob("ready *"))) < 4:
+        assert all(process.poll() is None for process in processes)
+    (tmp_path / "go").touch()
+    claimed = {}
+    for me, process in enumerate(processes):
+        out, err = process.communicate(timeout=100)
+        assert err == ""
+        claimed |= {(int(i), me): read_config(tmp_path / f"run {i}")["by"] for i in out.split()}
+    assert sorted(i for i, _ in claimed) == list(range(100)), "each folder has one owner"
+    assert all(by == str(me) for (_, me), by in claimed.items())
+    assert {len(os.listdir(folder)) for folder in tmp_path.glob("run *")} == {1}
+
+
+def test_locked_names_the_process_that_holds_the_folder(tmp_path):
+    with checkpoint.locked(tmp_path):
+        for _ in range(2):
+            assert f"another process (pid {os.getpid()}) is training this run" in refused(
+                lambda folder: checkpoint.locked(folder).__enter__(), tmp_path
+            )
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(ZeroDivisionError), checkpoint.locked(tmp_path):
+        _ = 1 / 0
+    with checkpoint.locked(tmp_path):
+        pass
+
+
+def test_locked_takes_over_from_a_killed_process(tmp_path):
+    code = "import os, pathlib, sys\nfrom scratchgen.checkpoint import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert os.listdir(tmp_path) == [".scratchgen-lock"]
+    with checkpoint.locked(tmp_path):
+        assert (tmp_path / ".scratchgen-lock").read_text() == str(os.getpid())
+
+
+def test_locked_where_nothing_can_be_locked(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "fcntl", None)
+    with checkpoint.locked(tmp_path), checkpoint.locked(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_locked_on_windows(tmp_path, monkeypatch):
+    """With a stand-in for msvcrt, that locks the byte at the file's position."""
+    places, real = [], checkpoint.fcntl
+
+    class msvcrt:
+        LK_NBLCK = 2
+
+        @staticmethod
+        def locking(file, mode, count):
+            places.append(os.lseek(file, 0, os.SEEK_CUR))
+            try:
+                real.flock(file, real.LOCK_EX | real.LOCK_NB)
+            except OSError:
+                raise OSError(errno.EACCES, "Permission denied") from None
+
+    monkeypatch.setattr(checkpoint, "fcntl", None)
+    monkeypatch.setattr(checkpoint, "msvcrt", msvcrt)
+    with checkpoint.locked(tmp_path):
+        assert f"(pid {os.getpid()})" in refused(lambda folder: checkpoint.locked(folder).__enter__(), tmp_path)
+    assert places == [2**20] * 2, "beyond what others read"
+
+
+def test_locked_on_a_full_disk_or_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", failing(OSError(errno.ENOSPC, "disk full")))
+        with checkpoint.locked(tmp_path):
+            assert "(pid unknown)" in refused(lambda folder: checkpoint.locked(folder).__enter__(), tmp_path)
+    (tmp_path / ".scratchgen-lock").mkdir()
+    refused(lambda folder: checkpoint.locked(folder).__enter__(), tmp_path)
