@@ -29,8 +29,8 @@ def positive(text: str) -> int:
 
 def whole(text: str) -> int:
     """A non-negative integer."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
+    if not text.isdecimal() or not int(text) < 2**63:  # what config.json takes
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer below 2^63")
     return int(text)
 
 

@@ -1,6 +1,7 @@
 """A run from its configuration to its summary: what the command line and the demos call."""
 
 import platform
+import reprlib
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -39,31 +40,37 @@ def start(config: RunConfig, folder: Path) -> dict[str, Any]:
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
     config = replace(config, data=data.name, versions=versions())
     trainer = _trainer(config, data, folder)  # first, so that an invalid run leaves no folder
-    checkpoint.create_run(folder, asdict(config))
-    return _train(config, data, trainer)
+    checkpoint.create_folder(folder)
+    with checkpoint.locked(folder):
+        checkpoint.create_run(folder, asdict(config))
+        return _train(config, data, trainer)
 
 
 def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None) -> dict[str, Any]:
     """Continue the run in ``folder``, to its own number of epochs or more; returns its summary."""
-    config = before = load_config(folder)
-    if data_dir is not None:
-        config = replace(config, data_dir=str(data_dir.absolute()))
-    if epochs is not None and epochs < config.epochs:
-        raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
-    config = replace(config, epochs=epochs or config.epochs)
-    data = load_data(config, folder, data_dir)
-    trainer = _trainer(config, data, folder, resume=True)
-    schedule = config.training.schedule
-    if config.epochs > before.epochs and schedule in STRETCHED:
-        print(
-            f"{before.epochs} epochs become {config.epochs}: the {schedule} schedule is stretched over all of them, "
-            "and the learning rate rises again",
-            file=sys.stderr,
-        )
-    checkpoint.sweep(folder)
-    if config != before:
-        checkpoint.write_json(folder / "config.json", {"format": checkpoint.FORMAT, **asdict(config)})
-    return _train(config, data, trainer)
+    load_config(folder)  # or say that this is no run, before a lock is written there
+    with checkpoint.locked(folder):
+        config = before = load_config(folder)
+        if data_dir is not None:
+            config = replace(config, data_dir=str(data_dir.absolute()))
+        if epochs is not None and epochs < config.epochs:
+            raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
+        config = replace(config, epochs=epochs or config.epochs)
+        if (folder / "checkpoint.safetensors").exists():
+            _load_arrays(config, folder)  # or say that it does not fit, before a network of any size is made
+        data = load_data(config, folder, data_dir)
+        trainer = _trainer(config, data, folder, resume=True)
+        schedule = config.training.schedule
+        if config.epochs > before.epochs and schedule in STRETCHED:
+            print(
+                f"{before.epochs} epochs become {config.epochs}: the {schedule} schedule is stretched over all of "
+                "them, and the learning rate rises again",
+                file=sys.stderr,
+            )
+        checkpoint.sweep(folder)
+        if config != before:
+            checkpoint.write_json(folder / "config.json", {"format": checkpoint.FORMAT, **asdict(config)})
+        return _train(config, data, trainer)
 
 
 def prepare(config: RunConfig, data: Dataset) -> tuple[Task, Dataset]:
@@ -80,24 +87,33 @@ def load_config(folder: Path) -> RunConfig:
     """The configuration of the run in ``folder``."""
     content = checkpoint.read_config(folder)
     try:
-        return RECIPES[content["model"]].config(content)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        model = content.get("model")
+        if not isinstance(model, str) or model not in RECIPES:
+            raise ValueError(f"model cannot be {reprlib.repr(model)}; it is one of {', '.join(RECIPES)}")
+        return RECIPES[model].config(content)
+    except ValueError as error:
         raise UserError(f"{folder / 'config.json'}: not a configuration of this version ({error})") from None
 
 
 def load_model(folder: Path) -> tuple[RunConfig, Module]:
     """The trained model of the run in ``folder``, from its checkpoint alone."""
     config = load_config(folder)
+    arrays = _load_arrays(config, folder)
     with kernels.use(config.kernels):
         model = _model(config)
-    arrays, progress = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
     try:
         RECIPES[config.model].load(model, arrays)
-        if progress["fingerprint"] != config.fingerprint():
-            raise ValueError("it was made with other settings")
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder}: its checkpoint does not fit its config.json: {error}") from None
     return config, model
+
+
+def _load_arrays(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of the run's checkpoint. UserError if it was made with other settings than the configuration's."""
+    arrays, progress = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
+    if not isinstance(progress, dict) or progress.get("fingerprint") != config.fingerprint():
+        raise UserError(f"{folder}: its checkpoint does not fit its config.json: it was made with other settings")
+    return arrays
 
 
 def load_data(config: RunConfig, folder: Path, data_dir: Path | None = None) -> Dataset:

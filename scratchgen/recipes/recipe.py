@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-import math
+import reprlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_origin, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -71,12 +72,10 @@ class Recipe(ABC):
     expected: ClassVar[dict[tuple[str, str], str]]
 
     def config(self, content: dict[str, Any]) -> RunConfig:
-        """The configuration from the contents of ``config.json``; ValueError, TypeError or KeyError if invalid."""
-        parts = {
-            "network": from_json(self.network, content["network"]),
-            "training": from_json(self.training, content["training"]),
-        }
-        return from_json(RunConfig, {**content, **parts})
+        """The configuration from the contents of ``config.json``. ValueError, naming the entry, if it is invalid."""
+        parts: dict[str, Any] = {"network": self.network, "training": self.training}
+        found = {name: from_json(kind, content[name], f"{name}.") for name, kind in parts.items() if name in content}
+        return from_json(RunConfig, {**content, **found})
 
     def expectation(self, config: RunConfig, data: str) -> str | None:
         """The usual results of this configuration on this data, if it is a named one and unchanged."""
@@ -144,20 +143,41 @@ def named(*configs: RunConfig) -> dict[str, RunConfig]:
     return {config.name: config for config in configs}
 
 
-def from_json(kind: Any, content: dict[str, Any]) -> Any:
-    """``kind(**content)``, lists converted to tuples. TypeError if a value does not have its field's type."""
+def from_json(kind: Any, content: Any, prefix: str = "") -> Any:
+    """``kind(**content)``, lists converted to tuples.
+
+    ValueError if an entry is missing, unknown, or of another type than its field; ``prefix`` goes before its name.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{prefix.rstrip('.')} cannot be {reprlib.repr(content)}")
     content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-    for name, declared in get_type_hints(kind).items():
-        if name in content and not _fits(content[name], declared):
-            raise TypeError(f"{name} cannot be {content[name]!r}")
-    return kind(**content)
+    declared = {each.name: each for each in fields(kind)}
+    for name in content:
+        if name not in declared:
+            raise ValueError(f"{prefix}{reprlib.repr(name)[1:-1]} is unknown")
+    types = get_type_hints(kind)
+    for name, each in declared.items():
+        if name in content and not _fits(content[name], types[name]):
+            raise ValueError(f"{prefix}{name} cannot be {reprlib.repr(content[name])}")
+        if name not in content and each.default is MISSING and each.default_factory is MISSING:
+            raise ValueError(f"{prefix}{name} is missing")
+    try:
+        return kind(**content)
+    except ValueError as error:
+        raise ValueError(f"{prefix.replace('.', ': ')}{error}") from None
 
 
 def _fits(value: Any, declared: Any) -> bool:
     if declared is Any:
         return True
+    if isinstance(value, bool):  # which Python takes for a number
+        return declared is bool
+    if declared is int:
+        return isinstance(value, int) and abs(value) < 2**63  # what an array holds
     if declared is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # false for NaN
     if get_origin(declared) is tuple:
-        return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
-    return isinstance(value, dict if get_origin(declared) is dict else declared)
+        return isinstance(value, tuple) and all(_fits(item, get_args(declared)[0]) for item in value)
+    if get_origin(declared) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(declared)[1]) for item in value.values())
+    return isinstance(value, declared)
