@@ -58,7 +58,12 @@ class Task(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from ``state_dict()``; ValueError if it is another model's."""
+        """Continue from ``state_dict()``. ValueError, with nothing written, if it is another task's."""
+        mine, theirs = ({n: (a.shape, a.dtype) for n, a in arrays.items()} for arrays in (self.state_dict(), state))
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                kinds = ["{} {}".format(*kinds[name]) if name in kinds else "missing" for kinds in (mine, theirs)]
+                raise ValueError(f"load_state_dict: {name} is {kinds[0]} in the task, but {kinds[1]} in the state")
         for part, owner in self.parts().items():
             owner.load_state_dict(under(f"{part}.", state))
 
