@@ -8,15 +8,11 @@ array([2.7182817, 7.389056 ], dtype=float32)
 """
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
-# PyPI has another package called kernels. In the same environment it hides ours, or is written over it.
-if not (file := getattr(find_spec("kernels"), "origin", None)) or "def active(" not in Path(file).read_text("utf-8"):
-    message = (
-        f"scratchgen needs its own package kernels, but under that name Python finds {file or 'nothing'}; "
-        "pip uninstall kernels and install scratchgen again, or use an environment of its own"
-    )
+from scratchgen.environment import problem
+
+if message := problem():
     if Path(sys.argv[0]).stem in ("scratchgen", "-m"):  # on the command line a mistake is a line, not a traceback
         print("scratchgen:", message, file=sys.stderr)
         sys.exit(2)

@@ -6,9 +6,10 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 success, 1 a check failed, 2 user error, 130 Ctrl-C, 141 closed pipe (``| head``).
     """
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:
         try:
             options = _parser().parse_args(arguments)
@@ -67,8 +71,7 @@ def train(options: argparse.Namespace) -> int:
             summary = runs.resume(folder, options.epochs, options.data_dir)
     else:
         config = configure(options, recipe)
-        folder = options.out or _new_folder(config)
-        with _saying_how_to_resume(folder, recipe.model):
+        with _new_folder(options.out, config) as folder, _saying_how_to_resume(folder, recipe.model):
             summary = runs.start(config, folder)
     _report(runs.load_config(folder), summary, folder)
     return 0
@@ -82,14 +85,14 @@ def sample(options: argparse.Namespace) -> int:
     if out.suffix != ".npy":
         _fits_a_picture(options.n)
     config, model = runs.load_model(options.run)
+    rng, counts = stream(options.seed, "samples"), [min(DRAWN, options.n - i) for i in range(0, options.n, DRAWN)]
     with kernels.use(config.kernels):
-        images = RECIPES[config.model].sample(config, model, options.n, stream(options.seed, "samples"))
-    if out.suffix == ".npy":
-        content = io.BytesIO()
-        np.save(content, images)
-        _write(out, lambda: write_whole(out, content.getvalue()), (".npy",))
-    else:
-        _write(out, lambda: save_samples(out, images), (".png", ".npy"))
+        parts = (RECIPES[config.model].sample(config, model, count, rng) for count in counts)
+        if out.suffix == ".npy":
+            _write(out, lambda: write_whole(out, _npy((options.n, config.network.input_dim), parts)), (".npy",))
+        else:
+            (images,) = parts
+            _write(out, lambda: save_samples(out, images), (".png", ".npy"))
     return 0
 
 
@@ -163,13 +166,33 @@ def data_show(options: argparse.Namespace) -> int:
 
 # ---- what the commands share ----
 
+DRAWN = 10_000  # samples drawn at a time, so that any number fits into memory
 MOST_PICTURED = 1000  # images in a picture: more take minutes to draw and are too small to see
 
 
-def _new_folder(config: RunConfig) -> Path:
+@contextmanager
+def _new_folder(out: Path | None, config: RunConfig) -> Iterator[Path]:
+    """``out``, or a new folder named after the configuration; removed if no run has begun in it at the end.
+
+    It is created at once, so that no other process takes the same name.
+    """
+    if out is not None:
+        yield out
+        return
     base = Path("runs") / f"{config.model}-{config.name}"
-    numbered = (base.with_name(f"{base.name}-{i}") for i in range(2, 10**6))
-    return base if not base.exists() else next(folder for folder in numbered if not folder.exists())
+    for folder in chain([base], (base.with_name(f"{base.name}-{i}") for i in count(2))):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not base.parent.is_dir():
+                raise
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # they are not empty
+            folder.rmdir()
+            base.parent.rmdir()
 
 
 @contextmanager
@@ -202,6 +225,15 @@ def _fits_a_picture(n: int) -> None:
         raise UserError(
             f"a picture holds at most {MOST_PICTURED} images, not {n}; `sample --out FILE.npy` takes any number"
         )
+
+
+def _npy(shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> Iterator[bytes]:
+    """The contents of a .npy file of a float32 array, whose rows come in parts."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for part in parts:
+        yield part.astype("<f4", copy=False).tobytes()
 
 
 def _write(path: Path, write: Any, suffixes: tuple[str, ...] = (".png",)) -> None:
@@ -291,6 +323,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(group: Any, name: str, run: Any) -> argparse.ArgumentParser:
-    command = group.add_parser(name, help=run.__doc__.rstrip("."), description=run.__doc__)
+    what = run.__doc__ or name  # python -OO drops docstrings
+    command = group.add_parser(name, help=what.rstrip("."), description=what)
     command.set_defaults(command=run)
     return command

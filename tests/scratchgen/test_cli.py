@@ -101,7 +101,7 @@ def test_train_numbers_the_folders_of_a_named_configuration(call, monkeypatch, n
 
     def start(config, folder):
         started.append((config, folder))
-        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
         return {"data": "mnist"}
 
     monkeypatch.setattr(runs, "start", start)
