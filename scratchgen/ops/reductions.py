@@ -197,10 +197,10 @@ def log_softmax(x: Tensor) -> Tensor:
 def _as_last(name: str, x: Tensor, axis: Axes) -> Tensor:
     """x with the axes to reduce as one, the last."""
     axes = _reduced_axes(name, x.shape, axis)
+    if any(x.shape[a] == 0 for a in axes):
+        raise ValueError(f"{name}: there is nothing to reduce over axis {axis} of shape {x.shape}")
     others = tuple(a for a in range(x.ndim) if a not in axes)
     if others + axes != tuple(range(x.ndim)):
         x = x.transpose(others + axes)
-    lead, count = x.shape[: len(others)], math.prod(x.shape[len(others) :])
-    if count == 0:
-        raise ValueError(f"{name}: there is nothing to reduce over axis {axis}, of size 0")
-    return x if len(axes) == 1 else x.reshape(*lead, count)
+    lead = x.shape[: len(others)]
+    return x if len(axes) == 1 else x.reshape(*lead, math.prod(x.shape[len(others) :]))

@@ -279,7 +279,7 @@ def test_max_and_min_along_every_axis(name, axis, keepdims):
 def test_max_min_and_logsumexp_of_nothing_say_so(name):
     operation = getattr(ops, name)
     assert operation(Tensor(np.ones((0, 3))), axis=1).shape == (0,)
-    with pytest.raises(ValueError, match=rf"^{name}: there is nothing to reduce over axis 0, of size 0"):
+    with pytest.raises(ValueError, match=rf"^{name}: there is nothing to reduce over axis 0 of shape \(0, 3\)"):
         operation(Tensor(np.ones((0, 3))), axis=0)
     with pytest.raises(ValueError, match=rf"^{name}: there is no axis 2 in shape \(0, 3\)"):
         operation(Tensor(np.ones((0, 3))), axis=2)
