@@ -308,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "gradcheck", gradcheck)
     command.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")
-    command.add_argument("--kernels", choices=kernels.NAMES, help="only this kernel set (all)")
+    command.add_argument("--kernels", choices=kernels.NAMES, help="only this kernel set (cpu and reference)")
 
     data = commands.add_parser("data", help="MNIST and strokes", description="MNIST and strokes; default action: show.")
     data.set_defaults(command=data_show, data=None, data_dir=None, out=None)

@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ Shape = tuple[int, ...]
 class Domain:
     """The values an input may take when an operation is checked: [low, high], ``gap`` away from each kink.
 
-    ``differentiable`` is False for inputs without a gradient: targets, labels, noise, masks. ``whole`` means int64.
+    Half of the checks take them from ``wide``: three times as far, and ten times nearer to kinks and to a ``low`` above
+    0. ``differentiable`` is False for inputs without a gradient: targets, labels, noise, masks. ``whole`` means int64.
     """
 
     name: str
@@ -25,6 +26,14 @@ class Domain:
     gap: float = 0.01
     differentiable: bool = True
     whole: bool = False
+
+    @property
+    def wide(self) -> "Domain":
+        """The same with a wider range, but for [0, 1]."""
+        if self.low == 0:
+            return self
+        low = self.low / 10 if self.low > 0 else 3 * self.low
+        return replace(self, low=low, high=3 * self.high, gap=self.gap / 10)
 
 
 REAL = Domain("real")
