@@ -83,7 +83,7 @@ def dropout(x: Tensor, mask: Any) -> Tensor:
 # ---- one input, with a backward kernel ----
 
 
-def _unary(name: str, domain: Domain, backward_takes: str, case: Case | None = None) -> None:
+def _unary(name: str, domain: Domain, backward_takes: str, *cases: Case) -> None:
     """Register the operation of the kernels ``name`` and ``name_backward``; the latter takes x or out besides dout."""
 
     def forward(kernels, x, **params):
@@ -93,14 +93,14 @@ def _unary(name: str, domain: Domain, backward_takes: str, case: Case | None = N
     def backward(kernels, needs_grad, dout, saved, **params):
         return (_compute(kernels, f"{name}_backward", dout, saved[0], **params),)
 
-    register(Op(name, "()->()", (domain,), forward, backward, (case or Case(),)))
+    register(Op(name, "()->()", (domain,), forward, backward, cases or (Case(),)))
 
 
 _unary("square", REAL, "x")
 _unary("sqrt", POSITIVE, "out")
-_unary("power", POSITIVE, "x", Case({"exponent": 1.7}))
+_unary("power", POSITIVE, "x", *(Case({"exponent": exponent}) for exponent in (1.7, 0.4, -1.3, 2, 1)))
 _unary("relu", KINK_AT_ZERO, "out")
-_unary("leaky_relu", KINK_AT_ZERO, "out", Case({"slope": 0.2}))
+_unary("leaky_relu", KINK_AT_ZERO, "out", *(Case({"slope": slope}) for slope in (0.2, 1.5)))
 _unary("elu", KINK_AT_ZERO, "out")
 _unary("sigmoid", REAL, "out")
 _unary("tanh", REAL, "out")
@@ -137,7 +137,7 @@ def _log_backward(kernels, needs_grad, dout, saved):
     return (_compute(kernels, "divide", dout, saved[0]),)
 
 
-register(Op("scale", "()->()", (REAL,), _scale, _scale_backward, (Case({"factor": -1.5}),)))
+register(Op("scale", "()->()", (REAL,), _scale, _scale_backward, (Case({"factor": -1.5}), Case({"factor": 0.3}))))
 register(Op("exp", "()->()", (REAL,), _exp, _exp_backward))
 register(Op("log", "()->()", (POSITIVE,), _log, _log_backward))
 

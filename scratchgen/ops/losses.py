@@ -13,7 +13,7 @@ from scratchgen.signature import CONSTANT, LABEL, REAL, UNIT_CONSTANT, Domain
 from scratchgen.tensor import Tensor, apply
 
 
-def _register(name: str, signature: str, domains: tuple[Domain, ...], case: Case | None = None) -> None:
+def _register(name: str, signature: str, domains: tuple[Domain, ...], *cases: Case) -> None:
     """Register the operation of the kernels ``name`` and ``name_backward``; inputs with a gradient come first."""
     gradients, backward_name = sum(domain.differentiable for domain in domains), f"{name}_backward"
     no_gradients = (None,) * (len(domains) - gradients)
@@ -29,13 +29,13 @@ def _register(name: str, signature: str, domains: tuple[Domain, ...], case: Case
         kernel(*[rows(dx) for dx in found], dout.reshape(-1), *[rows(x) for x in saved], *params.values())
         return *found, *no_gradients
 
-    register(Op(name, signature, domains, forward, backward, (case or Case(),)))
+    register(Op(name, signature, domains, forward, backward, cases or (Case(),)))
 
 
 PAIR = "(...,d),(...,d)->(...)"
 _register("bce_with_logits", PAIR, (REAL, UNIT_CONSTANT))
 _register("gaussian_nll", "(...,d),(...,d),(...,d)->(...)", (REAL, REAL, REAL))
-_register("gaussian_nll_fixed", PAIR, (REAL, CONSTANT), Case({"sigma": 0.7}))
+_register("gaussian_nll_fixed", PAIR, (REAL, CONSTANT), Case({"sigma": 0.7}), Case({"sigma": 2.5}))
 _register("squared_error", PAIR, (REAL, CONSTANT))
 _register("kl_standard_normal", PAIR, (REAL, REAL))
 

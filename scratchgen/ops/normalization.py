@@ -36,7 +36,7 @@ register(
         (REAL, REAL, REAL),
         _batch_norm,
         _batch_norm_backward,
-        (Case({"epsilon": 0.1}),),
+        (Case({"epsilon": 0.1}), Case({"epsilon": 0.7})),
     )
 )
 

@@ -143,6 +143,10 @@ _SUM_CASES = (
     Case({"axis": -1, "keepdims": True}, "(a,b)->(a,1)"),
     Case({"axis": 1, "keepdims": False}, "(a,b,c)->(a,c)"),
     Case({"axis": (0, 2), "keepdims": False}, "(a,b,c)->(b)"),
+    Case({"axis": (-1, 0), "keepdims": True}, "(a,b,c)->(1,b,1)"),
+    Case({"axis": (-2, -1), "keepdims": False}, "(a,b,c)->(a)"),
+    Case({"axis": (), "keepdims": False}, "(a,b)->(a,b)"),
+    Case({"axis": None, "keepdims": True}, "(a,b)->(1,1)"),
 )
 register(Op("sum", "(...)->(...)", (REAL,), _sum, _sum_backward, _SUM_CASES))
 register(Op("mean", "(...)->(...)", (REAL,), _mean, _mean_backward, _SUM_CASES))

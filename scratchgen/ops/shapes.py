@@ -92,7 +92,11 @@ register(
         (REAL,),
         _transpose,
         _transpose_backward,
-        (Case({"axes": (1, 0)}, "(a,b)->(b,a)"), Case({"axes": (2, 0, 1)}, "(a,b,c)->(c,a,b)")),
+        (
+            Case({"axes": (1, 0)}, "(a,b)->(b,a)"),
+            Case({"axes": (2, 0, 1)}, "(a,b,c)->(c,a,b)"),
+            Case({"axes": (-2, 0, -1)}, "(a,b,c)->(b,a,c)"),
+        ),
     )
 )
 register(
@@ -106,6 +110,9 @@ register(
             Case({"index": (slice(1, None), slice(None, None, -2))}, "(3,b)->(2,c)"),
             Case({"index": np.array([0, 2, 2])}, "(3,b)->(3,b)"),
             Case({"index": (Ellipsis, 1)}, "(a,2)->(a)"),
+            Case({"index": (None, slice(None), np.array([-1, 0, 0]))}, "(a,2)->(1,a,3)"),
+            Case({"index": (np.array([[1, 0], [1, 2]]), np.array([1, 1]))}, "(3,2)->(2,2)"),
+            Case({"index": np.array([True, False, True])}, "(3,b)->(2,b)"),
         ),
     )
 )
@@ -116,7 +123,11 @@ register(
         (REAL,),
         _concatenate,
         _concatenate_backward,
-        (Case({"axis": 1}, "(a,b),(a,c)->(a,d)"), Case({"axis": 0}, "(a,n),(b,n),(c,n)->(d,n)")),
+        (
+            Case({"axis": 1}, "(a,b),(a,c)->(a,d)"),
+            Case({"axis": 0}, "(a,n),(b,n),(c,n)->(d,n)"),
+            Case({"axis": -2}, "(a,b,n),(a,c,n)->(a,d,n)"),
+        ),
     )
 )
 
