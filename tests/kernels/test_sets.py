@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,8 @@ import kernels
 from kernels import cpu, reference
 
 SIZES = st.integers(0, 19)  # 19 = two vectors of 8 float32 and a remainder
+LONG = (67, 1030)  # past a tile and a chunk, and past any block
+SCALES = st.sampled_from([1e-3, 1, 3])  # of real inputs: near the kinks at 0, and far out
 NOT_KERNELS = {
     "__init__",
     "vector_math",
@@ -48,14 +51,14 @@ class Array:
     labels_of: str = ""  # whole numbers below the size of this dimension
     double: bool = False  # float64, whatever the rest is
 
-    def draw(self, rng, sizes, dtype, coarse):
+    def draw(self, rng, sizes, dtype, coarse, scale=1):
         shape = tuple(int(dim) if dim.isdigit() else sizes[dim] for dim in self.dims)
         if self.labels_of:
             return rng.integers(0, sizes[self.labels_of], shape)
         dtype = np.float64 if self.double else dtype
         if self.role == "output":  # an element that is never written stays NaN
             return np.full(shape, np.nan, dtype)
-        values = rng.uniform(self.low, self.high, shape)
+        values = rng.uniform(self.low, self.high, shape) * (scale if self.low < -1 else 1)
         return np.asarray(np.round(2 * values) / 2 if coarse else values, dtype)  # coarse: zeros, ties, the bounds
 
 
@@ -82,20 +85,20 @@ ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")
 CASES: list[tuple[Any, ...]] = [
     *((f"elementwise.{name}", OUT, X, X) for name in ("add", "subtract", "multiply")),
     ("elementwise.divide", OUT, X, POSITIVE),
-    ("elementwise.scale", OUT, X, -1.7),
+    *(("elementwise.scale", OUT, X, factor) for factor in (-1.7, 0.3)),
     ("elementwise.sqrt", OUT, POSITIVE),
     ("elementwise.sqrt_backward", OUT, X, POSITIVE),
-    ("elementwise.power", OUT, POSITIVE, 1.7),
+    *(("elementwise.power", OUT, POSITIVE, exponent) for exponent in (1.7, 0.4, -1.3)),
     ("elementwise.power", OUT, X, 2),
-    ("elementwise.power_backward", OUT, X, POSITIVE, 1.7),
+    *(("elementwise.power_backward", OUT, X, POSITIVE, exponent) for exponent in (1.7, 0.4, -1.3)),
     *(("elementwise.power_backward", OUT, X, X, exponent) for exponent in (0, 1, 2)),
     ("elementwise.log", OUT, POSITIVE),
     *((f"elementwise.{name}", OUT, X) for name in ("exp", "square", "relu", "elu", "sigmoid", "tanh", "softplus")),
     ("elementwise.gelu", OUT, X),
-    ("elementwise.leaky_relu", OUT, X, 0.2),
+    *(("elementwise.leaky_relu", OUT, X, slope) for slope in (0.2, 1.5)),
     *((f"elementwise.{name}_backward", OUT, X, X) for name in ("square", "relu", "elu", "gelu")),
     *((f"elementwise.{name}_backward", OUT, X, UNIT) for name in ("sigmoid", "tanh", "softplus")),
-    ("elementwise.leaky_relu_backward", OUT, X, X, 0.2),
+    *(("elementwise.leaky_relu_backward", OUT, X, X, slope) for slope in (0.2, 1.5)),
     ("elementwise.where", OUT, X, X, X),
     ("elementwise.where_backward", OUT, OUT, X, X),
     ("elementwise.maximum", OUT, X, X),
@@ -104,7 +107,7 @@ CASES: list[tuple[Any, ...]] = [
     ("elementwise.clip_backward", OUT, X, X, -1.0, 2.0),
     ("elementwise.reparameterize", OUT, X, X, X),
     ("elementwise.reparameterize_backward", OUT, OUT, X, X, X),
-    ("elementwise.dropout_mask", OUT, UNIT, 0.5),
+    *(("elementwise.dropout_mask", OUT, UNIT, rate) for rate in (0.5, 0.2)),
     ("elementwise.bernoulli", OUT, UNIT, UNIT),
     ("reductions.sum_axis", out("oi"), Array("oni")),
     ("reductions.sum_axis", out("o1"), Array("on1")),  # a loop of its own
@@ -134,8 +137,8 @@ CASES: list[tuple[Any, ...]] = [
     ("losses.bce_with_logits_backward", OUT_BD, B, BD, unit("bd")),
     ("losses.gaussian_nll", OUT_B, BD, BD, BD),
     ("losses.gaussian_nll_backward", OUT_BD, OUT_BD, OUT_BD, B, BD, BD, BD),
-    ("losses.gaussian_nll_fixed", OUT_B, BD, BD, 0.7),
-    ("losses.gaussian_nll_fixed_backward", OUT_BD, B, BD, BD, 0.7),
+    *(("losses.gaussian_nll_fixed", OUT_B, BD, BD, sigma) for sigma in (0.7, 2.5)),
+    *(("losses.gaussian_nll_fixed_backward", OUT_BD, B, BD, BD, sigma) for sigma in (0.7, 2.5)),
     ("losses.squared_error", OUT_B, BD, BD),
     ("losses.squared_error_backward", OUT_BD, B, BD, BD),
     ("losses.softmax_cross_entropy", out("r"), RN, LABELS),
@@ -158,11 +161,11 @@ def kernel(kernel_set, name):
     return getattr(getattr(kernel_set, module), function)
 
 
-def assert_close(actual, expected, dtype):
-    """Compare within ``TOLERANCE``; NaN, too, is a difference."""
+def assert_close(actual, expected, dtype, longest=19):
+    """Compare within ``TOLERANCE``, for sums of up to ``longest`` terms; NaN, too, is a difference."""
     assert np.isfinite(expected).all()
     scale = np.abs(expected).max(initial=1.0)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype] * scale)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[dtype] * scale * longest / 19)
 
 
 def in_float64(value):
@@ -174,9 +177,23 @@ def in_float64(value):
 @given(sizes=st.fixed_dictionaries(dict.fromkeys("bdikmnor", SIZES)), size=st.integers(1, 19), data=st.data())
 def test_kernels_agree_between_cpu_and_reference(case, dtype, sizes, size, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    coarse = data.draw(st.booleans())
+    coarse, scale = data.draw(st.booleans()), data.draw(SCALES)
+    assert_sets_agree(case, dtype, sizes | {"N": size}, rng, coarse, scale)
+
+
+@both_dtypes
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(str(a) for a in case if not isinstance(a, Array)))
+def test_kernels_agree_along_a_long_dimension(case, dtype):
+    rng = np.random.default_rng(0)
+    dims = {dim for spec in case if isinstance(spec, Array) for dim in spec.dims if not dim.isdigit()}
+    for long, size in product(sorted(dims), LONG):
+        assert_sets_agree(case, dtype, dict.fromkeys(dims, 3) | {long: size}, rng)
+
+
+def assert_sets_agree(case, dtype, sizes, rng, coarse=False, scale=1):
+    """A kernel of ``cpu`` computes what its definition in float64 does, and neither writes into an input."""
     name, *specs = case
-    drawn = [s.draw(rng, sizes | {"N": size}, dtype, coarse) if isinstance(s, Array) else s for s in specs]
+    drawn = [s.draw(rng, sizes, dtype, coarse, scale) if isinstance(s, Array) else s for s in specs]
     before = [in_float64(np.copy(a)) if isinstance(a, np.ndarray) else a for a in drawn]
     expected = [np.copy(a) if isinstance(a, np.ndarray) else a for a in before]
 
@@ -188,7 +205,7 @@ def test_kernels_agree_between_cpu_and_reference(case, dtype, sizes, size, data)
             np.testing.assert_array_equal(actual, was, "cpu writes into an input")
             np.testing.assert_array_equal(wanted, was, "reference writes into an input")
         elif isinstance(spec, Array):
-            assert_close(actual, wanted, dtype)
+            assert_close(actual, wanted, dtype, max([19, *sizes.values()]))
 
 
 # name: how many moments there are, the rates of a step, whether a guard follows, the scalars
@@ -343,6 +360,49 @@ def assert_pinned(kernel_set, name, expected, *arguments, dtype):
 @pytest.mark.parametrize("case", PINNED, ids=lambda case: case[0])
 def test_kernel_keeps_the_conventions(case, kernel_set, dtype):
     assert_pinned(kernel_set, *case, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["losses.bce_with_logits", "losses.softmax_cross_entropy"])
+def test_losses_in_float32_of_large_logits_are_those_of_float64(name):
+    rng = np.random.default_rng(0)
+    logits = rng.uniform(-1e4, 1e4, (5, 40)).astype(np.float32)
+    targets = rng.integers(0, 2, logits.shape) if "bce" in name else rng.integers(0, 40, 5)
+    single = targets.astype(np.float32) if "bce" in name else targets
+    dout = rng.standard_normal(5).astype(np.float32)
+    for suffix, shape, extra in (("", 5, ()), ("_backward", (5, 40), (dout,))):
+        actual, expected = np.full(shape, np.nan, np.float32), np.full(shape, np.nan)
+        kernel(cpu, name + suffix)(actual, *extra, logits, single)
+        kernel(reference, name + suffix)(expected, *map(in_float64, extra), in_float64(logits), targets)
+        assert_close(actual, expected, np.float32)
+
+
+@both_dtypes
+def test_batch_moments_of_data_far_from_zero(dtype):
+    """An offset of a thousand standard deviations costs at most three digits of the variance."""
+    x = (1000 + np.random.default_rng(0).standard_normal((50, 7))).astype(dtype)
+    for kernel_set in (cpu, reference):
+        mean, variance = np.empty((2, 7), dtype)
+        kernel_set.normalization.batch_moments(mean, variance, x)
+        np.testing.assert_allclose(variance, in_float64(x).var(0), rtol=2000 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@both_dtypes
+def test_max_gives_the_gradient_to_the_first_of_equal_maxima(kernel_set, dtype):
+    x = np.array([[1, 3, 3, 2], [0, 0, 0, 0], [-1, -2, -2, -1], [5, 4, 4, 5]], dtype)
+    dx, dout = np.full(x.shape, np.nan, dtype), np.array([1, -2, 3, 4], dtype)
+    kernel_set.reductions.max_backward(dx, dout, x)
+    np.testing.assert_array_equal(dx, [[0, 1, 0, 0], [-2, 0, 0, 0], [3, 0, 0, 0], [4, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@both_dtypes
+def test_dropout_keeps_and_bernoulli_drops_a_number_on_the_boundary(kernel_set, dtype):
+    mask, draw = np.empty((2, 3), dtype)
+    kernel_set.elementwise.dropout_mask(mask, np.array([0.1, 0.25, 0.3], dtype), 0.25)
+    np.testing.assert_allclose(mask, [0, 4 / 3, 4 / 3], rtol=1e-6)
+    kernel_set.elementwise.bernoulli(draw, np.array([0, 0.25, 1], dtype), np.array([0, 0.25, 0.9], dtype))
+    np.testing.assert_array_equal(draw, [0, 0, 1])
 
 
 # ---- the two packages ----
