@@ -322,6 +322,17 @@ def test_batch_norm_of_less_than_two_rows_is_an_error_in_training_only(rng, rows
     assert layer(x).shape == (rows, 3)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.usefixtures("kernel_set")
+def test_batch_norm_dense_gradients(rng, training):
+    layer = BatchNormDense(4, 3, rng, "tanh", momentum=1.0, dtype=np.float64)  # averages that stay as they are
+    for tensor, low in ((layer.gamma, -2), (layer.beta, -2), (layer.mean, -2), (layer.variance, 0.5)):
+        tensor._data[...] = rng.uniform(low, 2, 3)
+    layer.train() if training else layer.eval()
+    x = Tensor(rng.standard_normal((7, 4)), requires_grad=True)
+    gradcheck(lambda *_: layer(x), x, *layer.parameters())
+
+
 def test_batch_norm_dense_saves_running_averages_that_are_no_parameters(rng):
     layer, other = BatchNormDense(4, 3, rng), BatchNormDense(4, 3, rng)
     layer(Tensor(rng.standard_normal((7, 4)), dtype=np.float32))
@@ -337,17 +348,24 @@ def test_batch_norm_dense_saves_running_averages_that_are_no_parameters(rng):
 FAN_IN, FAN_OUT = 300, 200
 
 
-@pytest.mark.parametrize(
-    ("initializer", "kurtosis", "variance"),
-    [
-        (init.glorot_uniform, 1.8, 2 / (FAN_IN + FAN_OUT)),
-        (init.glorot_normal, 3.0, 2 / (FAN_IN + FAN_OUT)),
-        (init.he_uniform, 1.8, 2 / FAN_IN),
-        (init.he_normal, 3.0, 2 / FAN_IN),
-        (init.normal, 3.0, 0.02**2),
-        (init.uniform, 1.8, 0.05**2 / 3),
-    ],
-)
+INITIALIZERS = [  # and the kurtosis and variance of what they draw
+    (init.glorot_uniform, 1.8, 2 / (FAN_IN + FAN_OUT)),
+    (init.glorot_normal, 3.0, 2 / (FAN_IN + FAN_OUT)),
+    (init.he_uniform, 1.8, 2 / FAN_IN),
+    (init.he_normal, 3.0, 2 / FAN_IN),
+    (init.normal, 3.0, 0.02**2),
+    (init.fan_in_uniform, 1.8, 1 / (3 * FAN_IN)),
+    (init.uniform, 1.8, 0.05**2 / 3),
+    (init.INITIALIZERS["small_uniform"], 1.8, 0.005**2 / 3),
+]
+
+
+def test_every_initializer_is_in_the_list():
+    defined = {f for f in vars(init).values() if getattr(f, "__module__", "") == init.__name__}
+    assert {initializer for initializer, _, _ in INITIALIZERS} == defined | set(init.INITIALIZERS.values())
+
+
+@pytest.mark.parametrize(("initializer", "kurtosis", "variance"), INITIALIZERS)
 def test_initializers_have_the_moments_of_their_formulas(rng, initializer, kurtosis, variance):
     weights = initializer(rng, FAN_IN, FAN_OUT)
     assert weights.shape == (FAN_IN, FAN_OUT)

@@ -8,7 +8,7 @@ import pytest
 
 from scratchgen import optim
 from scratchgen.nn import Parameter
-from scratchgen.optim import SGD, Adagrad, Adam, RMSProp
+from scratchgen.optim import SGD, Adagrad, Adam, RMSProp, Schedule
 from scratchgen.tensor import Tensor
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -265,6 +265,44 @@ def test_clip_gradient_norm_leaves_other_optimizers_parameters_alone(rng):
 
 
 # ---- schedules ----
+
+
+def test_schedules_have_a_test_each():
+    schedules = {name for name, f in vars(optim).items() if getattr(f, "__annotations__", {}).get("return") == Schedule}
+    assert not [name for name in schedules if not any(test.startswith(f"test_{name}_") for test in globals())]
+
+
+NAMED = {  # of the schedules that configurations name: the rates after 0, 250, 500, 750 and 1,000 of 1,000 steps
+    "constant": [1, 1, 1, 1, 1],
+    "cosine": [1, (2 + math.sqrt(2)) / 4, 1 / 2, (2 - math.sqrt(2)) / 4, 0],
+    "late-cosine": [1, 1, 1, 1 / 2, 0],
+    "tripling": [1, *(10 ** (-stage / 7) for stage in (6, 7, 7, 7))],
+    "goodfellow": [1.000004**-step for step in (0, 250, 500, 750, 1000)],
+}
+
+
+@pytest.mark.parametrize("name", optim.SCHEDULES)
+def test_schedules_that_configurations_name(name):
+    rate = optim.SCHEDULES[name](0.2, 1000)
+    np.testing.assert_allclose([rate(step) / 0.2 for step in range(0, 1001, 250)], NAMED[name], rtol=1e-12, atol=1e-15)
+
+
+def test_linear_goes_from_first_to_last():
+    rate = optim.linear(0.5, 0.1, 8)
+    np.testing.assert_allclose([rate(step) for step in (0, 1, 4, 8, 9, 100)], [0.5, 0.45, 0.3, 0.1, 0.1, 0.1])
+    assert optim.linear(0.5, 0.1, 0)(0) == pytest.approx(0.1)
+
+
+def test_geometric_multiplies_by_the_factor():
+    np.testing.assert_allclose([optim.geometric(0.3, 0.5)(step) for step in range(4)], [0.3, 0.15, 0.075, 0.0375])
+
+
+def test_late_cosine_keeps_the_rate_for_half_the_steps():
+    rates = [optim.late_cosine(0.2, 101)(step) for step in range(130)]
+    assert rates[:51] == [0.2] * 51
+    np.testing.assert_allclose(rates[50:101], [optim.cosine(0.2, 51)(step) for step in range(51)])
+    assert all(before > after for before, after in pairwise(rates[50:102]))
+    np.testing.assert_allclose(rates[101:], 0, atol=1e-15)
 
 
 def test_constant_keeps_the_learning_rate():
