@@ -205,7 +205,7 @@ def _table(
             index = tuple(map(int, np.unravel_index(place, leaf.shape)))
             direction = np.zeros(leaf.shape)
             direction[index] = 1.0
-            analytic, numeric = gradient[index], _derivative(weighted, leaf, direction, RTOL)[0]
+            analytic, numeric = gradient[index], _derivative(weighted, leaf, direction, DECIDABLE)[0]
             elements.append((abs(analytic - numeric), f"{i:>5}  {index!s:<12}{analytic:>16.9g}{numeric:>16.9g}"))
     elements.sort(key=lambda element: -np.nan_to_num(element[0], nan=np.inf))
     lines.append(f"{'input':>5}  {'index':<12}{'analytic':>16}{'numeric':>16}{'difference':>12}")

@@ -377,6 +377,25 @@ def test_losses_in_float32_of_large_logits_are_those_of_float64(name):
 
 
 @both_dtypes
+@pytest.mark.parametrize("size", [67, 1030])
+def test_softmax_kernels_find_the_largest_element_anywhere_in_a_row(dtype, size):
+    """Elsewhere e^(x - largest) would overflow."""
+    x = np.zeros((2, size), dtype)
+    x[0, -1] = x[1, size // 2] = 1e4
+    labels, dout = np.array([size - 1, 0]), np.ones(2, dtype)
+    for name, output, *arguments in (
+        ("reductions.logsumexp", (2,), x),
+        ("reductions.softmax", x.shape, x),
+        ("losses.softmax_cross_entropy", (2,), x, labels),
+        ("losses.softmax_cross_entropy_backward", x.shape, dout, x, labels),
+    ):
+        actual, expected = np.full(output, np.nan, dtype), np.full(output, np.nan)
+        kernel(cpu, name)(actual, *arguments)
+        kernel(reference, name)(expected, *map(in_float64, arguments))
+        assert_close(actual, expected, dtype)
+
+
+@both_dtypes
 def test_batch_moments_of_data_far_from_zero(dtype):
     """An offset of a thousand standard deviations costs at most three digits of the variance."""
     x = (1000 + np.random.default_rng(0).standard_normal((50, 7))).astype(dtype)
