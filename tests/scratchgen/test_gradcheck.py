@@ -171,7 +171,7 @@ def test_long_shapes_have_each_dimension_long_in_turn() -> None:
     assert longest == [*LONG] * 4  # of ..., k, m, n
 
 
-@pytest.mark.parametrize("name", ["dense", "maxout"])
+@pytest.mark.parametrize("name", ["dense", "max"])
 def test_long_inputs_are_drawn_away_from_inner_kinks(name: str) -> None:
     op, rng = REGISTRY[name], np.random.default_rng(0)
     case = next(case for case in op.cases if case.kink)
