@@ -2,13 +2,11 @@
 
 ``apply`` runs an operation's forward and attaches a node to its result; ``Tensor.backward`` walks the nodes from the
 result to the leaves (``_walk``) and calls each operation's backward once. That is all of automatic differentiation
-here. The rest of the file converts inputs and places gradients.
+here. The rest of the file converts inputs and places gradients. What Python and NumPy expect of a tensor besides
+arithmetic is in ``protocols``.
 """
 
-import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from itertools import count, repeat
 from numbers import Real
@@ -17,26 +15,12 @@ from typing import Any
 import numpy as np
 
 import kernels
+from scratchgen.grad_mode import graphs_are_built, no_grad
 from scratchgen.op import REGISTRY, Op, OutputBuffer
+from scratchgen.protocols import Protocols
 from scratchgen.signature import Shape, whole_numbers
 
-_recording = ContextVar("recording", default=True)  # of this thread or asynchronous task alone
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Inside the ``with`` block no graph is built: results need no gradient and nothing is saved for one."""
-    before = _recording.get()
-    _recording.set(False)
-    try:
-        yield
-    finally:
-        _recording.set(before)
-
-
-def graphs_are_built() -> bool:
-    """Whether operations build a graph: not inside ``no_grad``."""
-    return _recording.get()
+__all__ = ["Node", "Tensor", "apply", "graphs_are_built", "no_grad"]
 
 
 class Node:
@@ -75,30 +59,7 @@ def _operators(name: str) -> tuple[Callable[..., "Tensor"], Callable[..., "Tenso
     return lambda self, other: apply(name, self, other), lambda self, other: apply(name, other, self)
 
 
-def _in_place(compute: Callable[[Any, Any], "Tensor"], symbol: str) -> Callable[["Tensor", Any], "Tensor"]:
-    """The method for ``tensor ?= other``."""
-
-    def method(self: "Tensor", other: Any) -> "Tensor":
-        if self.node is not None or graphs_are_built():
-            raise RuntimeError(
-                f"x {symbol}= y writes into x: possible inside no_grad() where x is not the result of an operation; "
-                f"else write x = x {symbol} y"
-            )
-        result = compute(self, other)
-        if result.shape != self.shape:
-            raise ValueError(f"x {symbol}= y: the result has shape {result.shape}, and x has {self.shape}")
-        self.write(result._data)
-        return self
-
-    return method
-
-
-def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[["Tensor", Any], np.ndarray]:
-    """The method for ``tensor ? other``: a boolean array, elementwise."""
-    return lambda self, other: compare(self._on_host(), other._on_host() if isinstance(other, Tensor) else other)
-
-
-class Tensor:
+class Tensor(Protocols):
     """A float32 or float64 array; where it ``requires_grad``, backward fills ``grad``, of the same shape and dtype.
 
     Arrays keep their float type, and Python numbers and lists become float32, unless ``dtype`` says otherwise; without
@@ -183,57 +144,11 @@ class Tensor:
         kernels.active().memory.write(self._data, data)
         self.version += 1
 
-    def __reduce__(self) -> tuple:
-        if self.node is not None:
-            raise TypeError(
-                f"this is a result of {self.node.op.name}, and its graph cannot be copied or pickled; detach() it first"
-            )
-        return _leaf, (type(self), np.array(self._data), self.requires_grad)
-
     def __repr__(self) -> str:
         made_by = f", made by {self.node.op.name}" if self.node else ""
         wants = ", requires_grad" if self.requires_grad and not self.node else ""
         values = np.array2string(self._on_host(), precision=4, threshold=12, edgeitems=2)
         return f"Tensor({values}, shape {self.shape}, {self.dtype}{wants}{made_by})"
-
-    # ---- as Python and NumPy take it ----
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def __iter__(self) -> Iterator["Tensor"]:
-        return iter([self[i] for i in range(len(self))])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        self._require_no_graph()
-        return np.array(self._on_host(), dtype)
-
-    def _require_no_graph(self) -> None:
-        if self.requires_grad and graphs_are_built():
-            raise RuntimeError(
-                "a tensor that requires a gradient is converted to an array, through which no gradient flows back: use "
-                "the operations of scratchgen.ops, or x.data or x.detach() if that is what you want"
-            )
-
-    def __float__(self) -> float:
-        if self.size != 1:
-            raise TypeError(f"a tensor of shape {self.shape} is not one number")
-        return float(self.item())
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ValueError(
-                f"a tensor of shape {self.shape} has no truth value; say (x > 0).any() or .all(), for example"
-            )
-        return bool(self.item())
-
-    def __format__(self, spec: str) -> str:
-        return format(float(self), spec) if spec else str(self)
-
-    __eq__, __ne__ = _comparison(operator.eq), _comparison(operator.ne)  # type: ignore[assignment]
-    __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
-    __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
-    __hash__ = object.__hash__  # by identity
 
     # ---- backward ----
 
@@ -301,9 +216,6 @@ class Tensor:
     __sub__, __rsub__ = _operators("subtract")
     __truediv__, __rtruediv__ = _operators("divide")
     __matmul__, __rmatmul__ = _operators("matmul")
-    __iadd__, __isub__ = _in_place(operator.add, "+"), _in_place(operator.sub, "-")
-    __imul__, __itruediv__ = _in_place(operator.mul, "*"), _in_place(operator.truediv, "/")
-    __imatmul__, __ipow__ = _in_place(operator.matmul, "@"), _in_place(operator.pow, "**")
 
     def __mul__(self, other: Any) -> "Tensor":
         number = isinstance(other, int | float) and not isinstance(other, bool)
@@ -321,11 +233,6 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> "Tensor":
         return apply("slice", self, index=index)
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError(
-            "elements are not assigned; build a new tensor (ops.where, ops.concatenate), or write() all of it"
-        )
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
         """The sum over ``axis``, or over everything."""
@@ -378,13 +285,6 @@ def _walk(result: Tensor, gradient: Any) -> None:
 def _node(tensor: Tensor) -> Node:
     assert tensor.node is not None
     return tensor.node
-
-
-def _leaf(kind: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
-    """A tensor as it was before it was copied or pickled."""
-    tensor = kind.wrap(array)
-    tensor.requires_grad = requires_grad
-    return tensor
 
 
 # ---- where gradients are placed ----
@@ -450,7 +350,7 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     result = Tensor.__new__(Tensor)
     result._set(out, False)
     needs_grad = tuple([tensor.requires_grad for tensor in tensors])
-    if True in needs_grad and _recording.get():
+    if True in needs_grad and graphs_are_built():
         result.requires_grad = True
         result.node = Node(op, tensors, needs_grad, saved, params, active)
     return result

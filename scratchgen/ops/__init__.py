@@ -2,7 +2,6 @@
 
 from scratchgen.ops.dense import FUSED_ACTIVATIONS, dense, matmul
 from scratchgen.ops.elementwise import (
-    clip,
     dropout,
     elu,
     exp,
@@ -27,7 +26,7 @@ from scratchgen.ops.losses import (
 from scratchgen.ops.normalization import batch_norm
 from scratchgen.ops.reductions import log_softmax, logsumexp, max, min, softmax
 from scratchgen.ops.sampling import reparameterize
-from scratchgen.ops.selection import abs, maximum, minimum, where
+from scratchgen.ops.selection import abs, clip, maximum, minimum, where
 from scratchgen.ops.shapes import concatenate, stack
 
 __all__ = [

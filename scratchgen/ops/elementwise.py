@@ -179,13 +179,6 @@ def elu(x: Tensor) -> Tensor:
     return apply("elu", x)
 
 
-def clip(x: Tensor, low: float, high: float) -> Tensor:
-    """x, but at least ``low`` and at most ``high``. Its derivative is 1 in [low, high], bounds included, else 0."""
-    if not low <= high:
-        raise ValueError(f"clip: the bounds {low} and {high} are not in order")
-    return apply("clip", x, low=low, high=high)
-
-
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + e^-x)."""
     return apply("sigmoid", x)

@@ -1,4 +1,4 @@
-"""Elementwise operations that choose: where, maximum, minimum, abs. Their inputs broadcast."""
+"""Elementwise operations that choose: where, maximum, minimum, clip, abs. Inputs broadcast."""
 
 from typing import Any
 
@@ -59,6 +59,13 @@ def maximum(a: Any, b: Any) -> Tensor:
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of a and b; with equal ones and NaN as in ``maximum``."""
     return -maximum(-a, -b)
+
+
+def clip(x: Tensor, low: float, high: float) -> Tensor:
+    """x, but at least ``low`` and at most ``high``. Its derivative is 1 in [low, high], bounds included, else 0."""
+    if not low <= high:
+        raise ValueError(f"clip: the bounds {low} and {high} are not in order")
+    return apply("clip", x, low=low, high=high)
 
 
 def abs(x: Tensor) -> Tensor:
