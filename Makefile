@@ -28,15 +28,16 @@ $(VENV)/simulator: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[simulator]'
 	touch $@
 
-# One thread: beside other work on the machine, two wait for one another at every small kernel.
+# A process for each core, with one thread: files are given out in order, so that the longest comes first.
+IN_PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 test test-all: export OPENBLAS_NUM_THREADS = 1
 test test-all: export NUMBA_NUM_THREADS = 1
 
 test: $(VENV)/simulator
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(IN_PARALLEL)
 
 test-all: $(VENV)/simulator
-	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: $(VENV)/simulator
 	$(BIN)/ruff format --check .

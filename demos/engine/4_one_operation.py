@@ -229,13 +229,15 @@ print(source(reference.bce_with_logits))
 print(source(reference.bce_with_logits_backward))
 
 # %% [markdown]
-# `np.logaddexp(0, a)` is log(e^0 + e^a): softplus, in the stable form. The backward takes `dout`, the gradient that
-# arrives at each row's loss, and multiplies by it (chain rule).
+# The forward is the stable form, summed over each row. The backward takes `dout`, the gradient that arrives at each
+# row's loss, and multiplies by it (chain rule); `np.logaddexp(0, -a)` is log(e^0 + e^-a), so e to minus that is
+# sigmoid(a), without overflow.
 #
 # NumPy reads well, and goes through memory once for every operation, with an array in between each time. The second
 # version is for speed: `cpu` does everything to an element while it is at hand, in a loop that Numba compiles. Look for
-# three things: threads share the rows (`prange`); `vm.softplus` is written such that a loop around it computes several
-# numbers at a time; and the sum has a fixed order, so that the same input gives the same bits every time.
+# three things: threads share the rows (`prange`); `vm.exp` and `vm.log1p_unit` are written such that a loop around them
+# computes several numbers at a time; and the sum has a fixed order, so that the same input gives the same bits every
+# time.
 
 # %%
 print("---- kernels/cpu/losses.py\n")
@@ -256,9 +258,9 @@ print(source_in(Path(kernels.__file__).parent / "cuda" / "losses.py", *names), "
 # ## Do they agree?
 #
 # Two implementations that were written apart rarely share a mistake. So they are compared with one another and with the
-# exact value, for logits from -1e4 to 1e4 and targets 0, 1/2 and 1. What error is allowed? The kernels compute
-# softplus(a) - a t. Both terms may be as large as |a| and each is rounded, so an error of about eps |a| is to be
-# expected, or of eps (1 + |a|), as softplus(0) is not 0. A gradient lies between -1 and 1, so its unit is eps. The
+# exact value, for logits from -1e4 to 1e4 and targets 0, 1/2 and 1. What error is allowed? The
+# product a t may be as large as |a| and is rounded, so an error of about eps |a| is to be expected, or of
+# eps (1 + |a|), as the loss at a = 0 is not 0. A gradient lies between -1 and 1, so its unit is eps. The
 # table has the largest errors, in these units.
 
 # %%
@@ -292,9 +294,8 @@ print_table(*rows)
 
 # %% [markdown]
 # An error of eps |a| is not a *relative* error of eps. The stable form begins with max(a, 0) - a t, which is exactly 0
-# for a confident and right pixel, and keeps all digits of the small rest. The kernels form softplus(a) first, and then
-# the rest is rounded away. Training does not notice: the loss of an image is the sum of hundreds of such terms, and
-# rounding takes more from the sum than from the term.
+# for a confident and right pixel, and keeps all digits of the small rest. softplus(a) - a t is the same formula, but
+# computed in this order it rounds the rest away: another reason for the kernels to follow the stable form.
 
 # %%
 a, t = np.array([[17.0]], np.float32), np.array([[1.0]], np.float32)
@@ -302,6 +303,7 @@ print_table(
     ("logit 17, target 1, in float32", "loss"),
     ("exact", f"{exact(17, 1):.3e}"),
     ("stable form", f"{stable(a, t)[0, 0]:.3e}"),
+    ("softplus(a) - a t", f"{(np.logaddexp(np.float32(0), a) - a * t)[0, 0]:.3e}"),
     ("kernel, cpu", f"{run(cpu, a, t)[0][0]:.3e}"),
     ("eps |a|", f"{np.finfo(np.float32).eps * 17:.3e}"),
     ("eps 100 nats, about the rounding of an image's loss", f"{np.finfo(np.float32).eps * 100:.3e}"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numba
 
-RUNS = 8  # that are compared
+RUNS = 8  # of either number, which are compared
 SHARE = 0.02  # of the time goes into trials that turn out slower
 GAIN = 0.9  # a trial has to take less than this share of the time, which differs by chance as well
 
@@ -54,11 +54,12 @@ class Repeated:
                 self.trial = self.threads // 2 if self.fewer else min(2 * self.threads, self.most)
             return
         self.trial_times.append(seconds)
-        allowed = GAIN * RUNS * fmean(self.times)
-        if sum(self.trial_times) > allowed or len(self.trial_times) == RUNS:
-            self.budget = min(0.0, len(self.trial_times) * fmean(self.times) - sum(self.trial_times))
-            if sum(self.trial_times) <= allowed:
+        runs, took = len(self.trial_times), sum(self.trial_times)
+        expected = runs * fmean(self.times)
+        if runs == RUNS or took > (expected if runs > 1 else 2 * expected):  # at the end, or once it is behind
+            if runs == RUNS and took < GAIN * expected:
                 self.threads = self.trial
                 self.times.extend(self.trial_times)
+            self.budget = min(0.0, expected - took)
             self.trial, self.trial_times = 0, []
             numba.set_num_threads(self.threads)

@@ -81,13 +81,17 @@ class GANRecipe(Recipe):
         return GAN(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: GAN, data: Dataset) -> GANTask:
-        """The GAN in training. UserError if an epoch's last batch would be smaller than a pack."""
+        """The GAN in training. UserError if an epoch's last batch would be too small."""
         smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
-        if smallest < config.network.pack:
-            raise UserError(
-                f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but the "
-                f"discriminator judges {config.network.pack} together; give another --batch-size"
-            )
+        for least, why in (
+            (config.network.pack, f"the discriminator judges {config.network.pack} together"),
+            (2 if config.network.batch_norm else 1, "batch normalisation needs two images"),
+        ):
+            if smallest < least:
+                raise UserError(
+                    f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but "
+                    f"{why}; give another --batch-size"
+                )
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
         return GANTask(model, config.training, random, steps_per_epoch, config.epochs, Health(load_judge(data)))

@@ -37,7 +37,7 @@ def problems(draw):
     settings = GANTraining(
         objective=draw(st.sampled_from(sorted(GENERATOR_OBJECTIVES))), real_label=draw(st.sampled_from([0.9, 1.0]))
     )
-    return config, settings, draw(st.integers(config.pack, 6)), draw(seeds)
+    return config, settings, draw(st.integers(max(config.pack, 1 + config.batch_norm), 6)), draw(seeds)
 
 
 def made(problem, seed):

@@ -154,10 +154,10 @@ def test_load_state_dict_continues_bit_for_bit(settings):
 def test_load_state_dict_refuses_another_model():
     state = task_of(VAETraining(), likelihood="gaussian").state_dict()
     task = task_of(VAETraining())
-    with pytest.raises(ValueError, match=r"unexpected \['decoder_logvar.bias', 'decoder_logvar.weight'\]"):
+    with pytest.raises(ValueError, match=r"decoder_logvar.bias is missing in the task"):
         task.load_state_dict(state)
     without_v = {name: array for name, array in task.state_dict().items() if name != "optimizer.v"}
-    with pytest.raises(ValueError, match="Adam keeps"):
+    with pytest.raises(ValueError, match=r"optimizer.v is \(\d+,\) float32 in the task, but missing"):
         task.load_state_dict(without_v)
 
 
