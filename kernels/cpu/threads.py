@@ -16,7 +16,7 @@ from typing import Any
 import numba
 
 RUNS = 8  # of either number, which are compared
-SHARE = 0.02  # of the time goes into trials that turn out slower
+SHARE = 0.01  # of the time goes into trials that turn out slower
 GAIN = 0.9  # a trial has to take less than this share of the time, which differs by chance as well
 
 
