@@ -218,7 +218,7 @@ class Module:
 def frozen(module: Module) -> Iterator[None]:
     """Inside the ``with`` block, the module's parameters are constants: they get no gradient.
 
-    Gradients still flow through the module to its input.
+    Gradients still flow through the module to its input, and batch normalisation in training still moves its averages.
     """
     needed = [p for p in module.parameters() if p.requires_grad]
     for p in needed:
