@@ -1,10 +1,10 @@
 """Run a lesson and write it as a Markdown page, to be read on GitHub without running anything.
 
-    python demos/pages.py demos/lecture/06_vae_two_dimensional.py [OPTION ...]
+    python demos/pages.py demos/lecture/12_vae_two_dimensional.py [OPTION ...]
 
-runs the lesson with these options, cell by cell, and writes ``06_vae_two_dimensional.md`` beside it: the text, the
+runs the lesson with these options, cell by cell, and writes ``12_vae_two_dimensional.md`` beside it: the text, the
 code, and below each code cell what it printed to standard output and which figures (PNG, GIF) it wrote into its
-``--out``. The figures are copied to ``pictures/06_vae_two_dimensional/``.
+``--out``. The figures are copied to ``pictures/12_vae_two_dimensional/``.
 
 Printed text is shown as it is, but for Markdown fences with a language, such as ```mermaid: they become part of the
 page, so that GitHub draws the graph. The cell that imports argparse is folded away. If a cell fails, there is no page.

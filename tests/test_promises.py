@@ -47,7 +47,7 @@ def test_gan_draws_every_class_legibly(tmp_path, seed):
 def test_aae_codes_are_hardly_told_from_their_prior(tmp_path, seed):
     test = trained("aae", "gaussian", tmp_path, seed=seed)["test"]
     assert test["fresh_discriminator_bce"] >= 0.65
-    assert test["mmd"] <= 0.1 * 0.22  # a tenth of the same autoencoder's without adversary: see lesson 10
+    assert test["mmd"] <= 0.1 * 0.22  # a tenth of the same autoencoder's without adversary: see lesson 25
     assert test["reconstruction_mse"] <= 0.05
 
 

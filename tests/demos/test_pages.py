@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 DEMOS = Path(__file__).parents[2] / "demos"
-LESSONS = sorted(DEMOS.glob("*/[0-9]*.py"))
-PAGES = sorted(DEMOS.glob("*/[0-9]*.md"))
+LESSONS = sorted(DEMOS.glob("*/*.py"))
+PAGES = sorted(path for path in DEMOS.glob("*/*.md") if path.name != "RESULTS.md")
 
 LESSON = """\
 # %% [markdown]

@@ -35,7 +35,7 @@ from scratchgen.tasks.vae import VAETask
 parser = argparse.ArgumentParser(description="A variational autoencoder on MNIST.")
 parser.add_argument("--data", choices=SOURCES, default="auto")
 parser.add_argument("--data-dir", help="folder of the four MNIST files")
-parser.add_argument("--out", type=Path, default=Path("runs/demo-07"), help="folder for pictures and runs")
+parser.add_argument("--out", type=Path, default=Path("runs/demo-15"), help="folder for pictures and runs")
 parser.add_argument("--quick", action="store_true", help="one epoch of each network")
 parser.add_argument("--by-hand", action="store_true", help="only compare 40 steps by hand with the engine's")
 options = parser.parse_args()

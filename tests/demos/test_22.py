@@ -14,15 +14,15 @@ from PIL import Image
 
 from scratchgen import Tensor
 
-DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "08_gan_one_dimensional.py"
+DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "22_gan_one_dimensional.py"
 NORMAL = NormalDist()
 
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_08", DEMO)
+    spec = importlib.util.spec_from_file_location("demo_22", DEMO)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["demo_08"] = module  # dataclasses look their module up
+    sys.modules["demo_22"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -30,7 +30,7 @@ def demo():
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """What ``--quick`` prints in a folder of its own: the figures by name, and its two files."""
-    folder = tmp_path_factory.mktemp("demo-08")
+    folder = tmp_path_factory.mktemp("demo-22")
     command = [sys.executable, str(DEMO), "--quick", "--out", "pictures"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -169,7 +169,7 @@ def test_good_asks_for_mean_and_sd_and_distance(demo):
     assert demo.good(score).tolist() == [True, False, False, False]
 
 
-def test_lesson_08_prints_the_exact_figures(table):
+def test_lesson_22_prints_the_exact_figures(table):
     got = table[0]
     assert float(got["|V(D*) + log 4 - 2 JSD|, by quadrature"]) < 1e-5
     assert float(got["V(D*) where p = q"]) == pytest.approx(-np.log(4), abs=1e-6)
@@ -178,7 +178,7 @@ def test_lesson_08_prints_the_exact_figures(table):
         assert float(got[f"|gradient| of {objective}, error"]) < 1e-12
 
 
-def test_lesson_08_prints_discriminators_near_their_optima(table):
+def test_lesson_22_prints_discriminators_near_their_optima(table):
     got = table[0]
     assert float(got["mean |D - D*|, D trained by logarithms"]) < 0.03
     assert float(got["mean |D - D*|, D trained by the product"]) > 0.1
@@ -192,7 +192,7 @@ def test_lesson_08_prints_discriminators_near_their_optima(table):
     assert undecided[2] < 0.1
 
 
-def test_lesson_08_prints_improved_samples_near_the_data(table):
+def test_lesson_22_prints_improved_samples_near_the_data(table):
     low, high = map(float, table[0]["improved, mean of the samples"].split(" to "))
     assert -1.5 < low <= high < -0.5
     low, high = map(float, table[0]["improved, sd of the samples"].split(" to "))
@@ -200,7 +200,7 @@ def test_lesson_08_prints_improved_samples_near_the_data(table):
     assert float(table[0]["improved, W1"].split(" to ")[1]) < 0.5
 
 
-def test_lesson_08_ends_with_its_figure_and_animation(table):
+def test_lesson_22_ends_with_its_figure_and_animation(table):
     picture, animation = table[1]
     assert picture.read_bytes().startswith(b"\x89PNG")
     with Image.open(animation) as film:

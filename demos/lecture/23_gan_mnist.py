@@ -8,7 +8,7 @@
 #
 # Where the lecture is loose, and the right form:
 #
-# - D maximises the expectation of logarithms, not the product D(x) (1 - D(G(z))); lesson 08 shows what that learns.
+# - D maximises the expectation of logarithms, not the product D(x) (1 - D(G(z))); lesson 22 shows what that learns.
 # - "Only one survives": the game ends where G(z) is distributed as x, D = 1/2 everywhere, and nobody wins.
 # - "The best discriminator has a large error": of 50 %, with a cross-entropy of ln 2 on each half.
 #
@@ -37,7 +37,7 @@ from scratchgen.tasks.gan import GANTask
 parser = argparse.ArgumentParser(description="A generative adversarial network on MNIST.")
 parser.add_argument("--data", choices=SOURCES, default="auto")
 parser.add_argument("--data-dir", help="folder of the four MNIST files")
-parser.add_argument("--out", type=Path, default=Path("runs/demo-09"), help="folder for pictures and runs")
+parser.add_argument("--out", type=Path, default=Path("runs/demo-23"), help="folder for pictures and runs")
 parser.add_argument("--quick", action="store_true", help="two epochs")
 parser.add_argument("--by-hand", action="store_true", help="only compare 40 steps by hand with the engine's")
 options = parser.parse_args()

@@ -39,7 +39,7 @@ from scratchgen.training import Trainer
 parser = argparse.ArgumentParser(description="An adversarial autoencoder on MNIST.")
 parser.add_argument("--data", choices=SOURCES, default="auto")
 parser.add_argument("--data-dir", help="folder of the four MNIST files")
-parser.add_argument("--out", type=Path, default=Path("runs/demo-10"), help="folder for pictures and runs")
+parser.add_argument("--out", type=Path, default=Path("runs/demo-25"), help="folder for pictures and runs")
 parser.add_argument("--quick", action="store_true", help="one epoch of each")
 parser.add_argument("--by-hand", action="store_true", help="only compare 40 steps by hand with the engine's")
 options = parser.parse_args()

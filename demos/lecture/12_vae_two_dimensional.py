@@ -1,22 +1,18 @@
-*Generated from [06_vae_two_dimensional.py](06_vae_two_dimensional.py) by `python demos/pages.py demos/lecture/06_vae_two_dimensional.py`.*
+# %% [markdown]
+# # A variational autoencoder that can be checked: z in R, x in R²
+#
+# This is the lecture's worked example (L12 of the ledger): one latent number z, points x of the plane, and a decoder
+# with a mean and a variance of its own for both coordinates. It is small enough that nothing has to be believed. As z
+# is one number, log p(x) is an integral over a line, and the bound that trains a VAE can be put beside it.
+#
+# Some words first, as slides often swap them:
+#
+# - the encoder is q(z|x), a distribution over codes: not q(x|z);
+# - decoding draws x ~ p(x|z): not from q, which never draws data;
+# - the ELBO bounds log p(x) from below: not p(x|z), which a VAE computes without any trouble;
+# - its reconstruction term is E_q[log p(x|z)], with the logarithm inside, and is averaged over the samples l = 1..M.
 
-# A variational autoencoder that can be checked: z in R, x in R²
-
-This is the lecture's worked example (L12 of the ledger): one latent number z, points x of the plane, and a decoder
-with a mean and a variance of its own for both coordinates. It is small enough that nothing has to be believed. As z
-is one number, log p(x) is an integral over a line, and the bound that trains a VAE can be put beside it.
-
-Some words first, as slides often swap them:
-
-- the encoder is q(z|x), a distribution over codes: not q(x|z);
-- decoding draws x ~ p(x|z): not from q, which never draws data;
-- the ELBO bounds log p(x) from below: not p(x|z), which a VAE computes without any trouble;
-- its reconstruction term is E_q[log p(x|z)], with the logarithm inside, and is averaged over the samples l = 1..M.
-
-<details>
-<summary>Imports and options</summary>
-
-```python
+# %%
 import argparse
 import math
 from pathlib import Path
@@ -28,42 +24,43 @@ from matplotlib.patches import Ellipse
 from scratchgen import Tensor, no_grad
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.optim import Adam
-```
 
-</details>
+# %% [markdown]
+# ## The data
+#
+# A hidden z gives a point on a curve, at radius √z and angle πz/4, and noise of standard deviation 0.1 z² in both
+# coordinates: a thread at the origin that frays towards its end. The lecture does not say how z is drawn; here it is
+# uniform on [0, 1]. The model will see x alone, and will have to find both the curve and the fraying.
 
-## The data
 
-A hidden z gives a point on a curve, at radius √z and angle πz/4, and noise of standard deviation 0.1 z² in both
-coordinates: a thread at the origin that frays towards its end. The lecture does not say how z is drawn; here it is
-uniform on [0, 1]. The model will see x alone, and will have to find both the curve and the fraying.
-
-```python
+# %%
 def draw_data(n, rng):
     """Points x (n, 2) and the hidden z (n,) that made them."""
     z = rng.uniform(0, 1, n)
     curve = np.sqrt(z) * np.stack([np.cos(math.pi * z / 4), np.sin(math.pi * z / 4)])
     return (curve + 0.1 * z**2 * rng.standard_normal((2, n))).T, z
-```
 
-## Two small networks and the whole algorithm
 
-The encoder 2-5-6-1 gives mu(x) and log sigma²(x) of q(z|x) = N(mu, sigma²); the decoder 1-5-6-2 gives mean and log
-variance of p(x|z), with a standard deviation of at least `sigma_floor`; the prior p(z) is N(0, 1). A step draws 640
-fresh points and one noise a point (M = 1), computes the two terms of
+# %% [markdown]
+# ## Two small networks and the whole algorithm
+#
+# The encoder 2-5-6-1 gives mu(x) and log sigma²(x) of q(z|x) = N(mu, sigma²); the decoder 1-5-6-2 gives mean and log
+# variance of p(x|z), with a standard deviation of at least `sigma_floor`; the prior p(z) is N(0, 1). A step draws 640
+# fresh points and one noise a point (M = 1), computes the two terms of
+#
+#     log p(x)  >=  ELBO(x)  =  E_q[log p(x|z)]  -  KL(q(z|x) || p(z))                                  (L15)
+#
+# and follows the gradient with Adam at learning rate 0.01; 2,000 steps.
+#
+# One line is not in the lecture: the bias of the encoder's log sigma² begins at -4 instead of 0. A model that ignores z
+# is a stationary point of the loss (posterior collapse): the decoder does not need the code, so the KL term makes the
+# encoder send nothing, so the decoder cannot need it. Every run passes close by: look at the KL at step 100. With the
+# bias at 0, q begins near N(0, 1) for every x, its codes are mostly noise, and some runs never get away. Of seeds 0 to
+# 49, 45 reached a mean log p(x) of 1.8 nats, 2 were late and 3 stuck near 0.4. When q begins narrow, 49 did, and the
+# other was late. `--study 50` counts them again, in about four minutes.
 
-    log p(x)  >=  ELBO(x)  =  E_q[log p(x|z)]  -  KL(q(z|x) || p(z))                                  (L15)
 
-and follows the gradient with Adam at learning rate 0.01; 2,000 steps.
-
-One line is not in the lecture: the bias of the encoder's log sigma² begins at -4 instead of 0. A model that ignores z
-is a stationary point of the loss (posterior collapse): the decoder does not need the code, so the KL term makes the
-encoder send nothing, so the decoder cannot need it. Every run passes close by: look at the KL at step 100. With the
-bias at 0, q begins near N(0, 1) for every x, its codes are mostly noise, and some runs never get away. Of seeds 0 to
-49, 45 reached a mean log p(x) of 1.8 nats, 2 were late and 3 stuck near 0.4. When q begins narrow, 49 did, and the
-other was late. `--study 50` counts them again, in about four minutes.
-
-```python
+# %%
 CONFIG = VAEConfig(
     input_dim=2,
     latent_dim=1,
@@ -93,18 +90,20 @@ def train(seed, steps, first_logvar=-4.0, report=print):
             terms = f"{-reconstruction.mean().item():6.3f} - {kl.mean().item():.3f}"
             report(f"step {step:4d}: ELBO {-loss.item():6.3f} = {terms}")
     return model
-```
 
-## log p(x) by quadrature
 
-With one latent dimension, p(x) = ∫ p(x|z) p(z) dz (L12) is a sum over a grid of z. For a smooth integrand that has
-died out at both ends, the plain sum times the spacing converges faster than any power of the spacing, as soon as
-the spacing is below the width of the narrowest peak. Sums of densities are taken as logsumexp: e^-800 is 0 in
-floating point, its logarithm is harmless.
+# %% [markdown]
+# ## log p(x) by quadrature
+#
+# With one latent dimension, p(x) = ∫ p(x|z) p(z) dz (L12) is a sum over a grid of z. For a smooth integrand that has
+# died out at both ends, the plain sum times the spacing converges faster than any power of the spacing, as soon as
+# the spacing is below the width of the narrowest peak. Sums of densities are taken as logsumexp: e^-800 is 0 in
+# floating point, its logarithm is harmless.
+#
+# The same grid gives the true posterior p(z|x) = p(x|z) p(z) / p(x), and how far the encoder is from it.
 
-The same grid gives the true posterior p(z|x) = p(x|z) p(z) / p(x), and how far the encoder is from it.
 
-```python
+# %%
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -148,22 +147,23 @@ def quadrature(model, x, limit=8.0, nodes=2001):
         log_q = -((z[:, None] - mu) ** 2) / (2 * sigma**2) - np.log(sigma) - LOG_2PI / 2
         kl.append((np.exp(log_q) * (log_q - joint + log_p[-1])).sum(axis=0) * spacing)
     return np.concatenate(log_p), np.concatenate(kl)
-```
 
-## The bounds
 
-With K draws of z from q(z|x) and the weights w = p(x|z) p(z) / q(z|x),
+# %% [markdown]
+# ## The bounds
+#
+# With K draws of z from q(z|x) and the weights w = p(x|z) p(z) / q(z|x),
+#
+#     L_K  =  E[log (w_1 + ... + w_K) / K],        ELBO = L_1  <=  L_10  <=  L_100  <=  ...  <=  log p(x).
+#
+# Each is the mean of many estimates. Here the same draws serve every K, in groups of 1, 10, 100 and 1,000: each group
+# of 1,000 is made of whole groups of 100, so by Jensen the estimates themselves rise with K at every point. Only the
+# last inequality, the one with log p(x), is subject to chance.
+#
+# Of the two ways to estimate the ELBO, this one samples the KL term too (L15). When q is the true posterior the weight
+# is p(x) whatever z, and the estimate has no variance: the right one for looking at small gaps.
 
-    L_K  =  E[log (w_1 + ... + w_K) / K],        ELBO = L_1  <=  L_10  <=  L_100  <=  ...  <=  log p(x).
-
-Each is the mean of many estimates. Here the same draws serve every K, in groups of 1, 10, 100 and 1,000: each group
-of 1,000 is made of whole groups of 100, so by Jensen the estimates themselves rise with K at every point. Only the
-last inequality, the one with log p(x), is subject to chance.
-
-Of the two ways to estimate the ELBO, this one samples the KL term too (L15). When q is the true posterior the weight
-is p(x) whatever z, and the estimate has no variance: the right one for looking at small gaps.
-
-```python
+# %%
 SIZES = (1, 10, 100, 1000)  # K
 
 
@@ -178,15 +178,17 @@ def bounds(model, x, repeats, rng):
         estimates.append(groups.mean(axis=0))
         errors.append(groups.std(axis=0, ddof=1) / math.sqrt(len(groups)))
     return np.array(estimates), np.array(errors)
-```
 
-## What the decoder learned about the noise
 
-The data's noise is the same in all directions, the learned one need not be. Noise *along* the curve moves a point to
-where another z would have put it, and the model may explain it by z; only noise *across* the curve has to be in the
-decoder's variance. So sigma is also looked at in these two directions, at z = mu(x).
+# %% [markdown]
+# ## What the decoder learned about the noise
+#
+# The data's noise is the same in all directions, the learned one need not be. Noise *along* the curve moves a point to
+# where another z would have put it, and the model may explain it by z; only noise *across* the curve has to be in the
+# decoder's variance. So sigma is also looked at in these two directions, at z = mu(x).
 
-```python
+
+# %%
 def learned_noise(model, z):
     """Standard deviation of p(x|z) across and along the curve of means, each (n,), of codes z (n,)."""
     _, sd = decode(model, z)
@@ -199,11 +201,12 @@ def learned_noise(model, z):
 def rank_correlation(a, b):
     """Spearman's: the correlation of the ranks."""
     return float(np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1])
-```
 
-## The figure
 
-```python
+# %% [markdown]
+# ## The figure
+
+# %%
 BLUE, ORANGE = "#3f90da", "#e76300"
 
 
@@ -249,20 +252,22 @@ def draw_bounds(panel, estimates, errors, log_p):
     panel.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
     panel.minorticks_off()
     panel.legend(loc="lower right", frameon=False)
-```
 
-## Expected beside got
 
-- log p(x) - ELBO = KL(q(z|x) || p(z|x)): at every point the sampled gap is the KL by quadrature, within the error of
-  sampling, and nowhere is the ELBO above log p(x), chance being allowed four standard errors.
-- The mean of log p(x) is positive: p(x) is a density and may exceed 1. (That log p(x|z) is 0 for a perfect
-  reconstruction holds for binary x only.)
-- N(0, 1) is symmetric, so the learned z may run either way along the curve; its ranks are those of the data's z, or
-  the reverse.
-- Across the curve, sigma grows with 0.1 z² at a slope that is still somewhat below 1 after 2,000 steps, and starts
-  from the floor. Along it, every seed finds another slope: this noise the data hardly determine.
+# %% [markdown]
+# ## Expected beside got
+#
+# - log p(x) - ELBO = KL(q(z|x) || p(z|x)): at every point the sampled gap is the KL by quadrature, within the error of
+#   sampling, and nowhere is the ELBO above log p(x), chance being allowed four standard errors.
+# - The mean of log p(x) is positive: p(x) is a density and may exceed 1. (That log p(x|z) is 0 for a perfect
+#   reconstruction holds for binary x only.)
+# - N(0, 1) is symmetric, so the learned z may run either way along the curve; its ranks are those of the data's z, or
+#   the reverse.
+# - Across the curve, sigma grows with 0.1 z² at a slope that is still somewhat below 1 after 2,000 steps, and starts
+#   from the floor. Along it, every seed finds another slope: this noise the data hardly determine.
 
-```python
+
+# %%
 def study(seeds):
     """Where training ends, from both starts of the encoder: the counts in the text above."""
     for first_logvar in (0.0, -4.0):
@@ -272,12 +277,12 @@ def study(seeds):
             ends.append(quadrature(model, draw_data(400, np.random.default_rng([seed, 1]))[0])[0].mean())
         good, stuck = sum(end >= 1.8 for end in ends), sum(end < 0.6 for end in ends)
         print(f"bias {first_logvar:4.1f}: {good} of {seeds} good, {seeds - good - stuck} late, {stuck} stuck")
-```
 
-```python
+
+# %%
 def main():
     parser = argparse.ArgumentParser(description="A VAE with one latent number, checked against quadrature.")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo-06"), help="folder for the figure")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo-12"), help="folder for the figure")
     parser.add_argument("--quick", action="store_true", help="half the steps, a quarter of the points and draws")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -340,35 +345,3 @@ def main():
 
 if __name__ == "__main__":
     main()
-```
-
-```
-step    1: ELBO -6.287 = -4.443 - 1.844
-step   10: ELBO -4.261 = -2.847 - 1.414
-step  100: ELBO  0.474 =  0.495 - 0.021
-step  500: ELBO  1.328 =  2.801 - 1.474
-step 1000: ELBO  1.851 =  3.902 - 2.051
-step 1500: ELBO  1.585 =  4.099 - 2.515
-step 2000: ELBO  2.041 =  4.696 - 2.655
-
-what                                        | expected         | got
-log p(x), change on a finer, wider grid     | below 1e-10      | 8.9e-15
-p(x) summed over the figure                 | 0.99 to 1        | 1.0000
-mean ELBO = L_1                             | below L_10       | 1.9880
-mean L_10                                   | below L_100      | 2.0414
-mean L_100                                  | below L_1000     | 2.0486
-mean L_1000                                 | at most log p(x) | 2.0497
-standard error of mean L_1000               | small            | 0.0002
-mean log p(x), by quadrature                | about 2          | 2.0500
-mean KL(q(z|x) || p(z|x)), by quadrature    | log p(x) - ELBO  | 0.0621
-mean log p(x) - ELBO, sampled               | the KL above     | 0.0620
-standard errors between the two, at a point | at most 5        | 2.6
-points with L_1, L_10 or L_100 > log p(x)   | 0                | 0
-|rank correlation| of mu(x) with z          | above 0.9        | 0.987
-rank correlation of sigma with z            | above 0.9        | 0.987
-sigma across the curve on 0.1 z², slope     | 0.7 to 1         | 0.82
-sigma along the curve on 0.1 z², slope      | not determined   | 0.31
-out/vae_two_dimensional.png
-```
-
-![vae_two_dimensional](pictures/06_vae_two_dimensional/vae_two_dimensional.png)

@@ -10,13 +10,13 @@ import pytest
 
 from scratchgen.models.vae import VAE, VAEConfig
 
-DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "06_vae_two_dimensional.py"
+DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "12_vae_two_dimensional.py"
 SLOPE, OFFSET, BIAS = np.array([0.8, -0.5]), np.array([0.3, 0.1]), np.array([-2.0, -3.0])
 
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_06", DEMO)
+    spec = importlib.util.spec_from_file_location("demo_12", DEMO)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -25,7 +25,7 @@ def demo():
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """What ``--quick`` prints in a folder of its own: the numbers by name, and the last line."""
-    folder = tmp_path_factory.mktemp("demo-06")
+    folder = tmp_path_factory.mktemp("demo-12")
     command = [sys.executable, str(DEMO), "--quick", "--out", "pictures"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -97,7 +97,7 @@ def test_learned_noise_is_exact_for_a_straight_line(demo):
     np.testing.assert_allclose(along[0] ** 2, (tangent**2 * sd**2).sum() / (tangent**2).sum(), rtol=1e-6)
 
 
-def test_lesson_06_prints_bounds_in_order(table):
+def test_lesson_12_prints_bounds_in_order(table):
     got = {name: float(value) for name, value in table[0].items() if name != "what"}
     log_p, chance = got["mean log p(x), by quadrature"], 5 * got["standard error of mean L_1000"] + 1e-4
     bounds = [got["mean ELBO = L_1"], got["mean L_10"], got["mean L_100"], got["mean L_1000"]]
@@ -110,10 +110,10 @@ def test_lesson_06_prints_bounds_in_order(table):
     assert got["p(x) summed over the figure"] == pytest.approx(1, abs=0.01)
 
 
-def test_lesson_06_prints_a_sigma_that_grows_with_z(table):
+def test_lesson_12_prints_a_sigma_that_grows_with_z(table):
     assert float(table[0]["rank correlation of sigma with z"]) > 0.9
     assert 0.4 < float(table[0]["sigma across the curve on 0.1 z², slope"]) < 1.1
 
 
-def test_lesson_06_ends_with_its_figure(table):
+def test_lesson_12_ends_with_its_figure(table):
     assert table[1].read_bytes().startswith(b"\x89PNG")
