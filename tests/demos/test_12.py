@@ -1,36 +1,24 @@
 """The two-dimensional VAE of L12: its quadrature against closed forms, and what the demo prints."""
 
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from lesson_helpers import load, run
 
 from scratchgen.models.vae import VAE, VAEConfig
 
-DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "12_vae_two_dimensional.py"
+LESSON = "12_vae_two_dimensional"
 SLOPE, OFFSET, BIAS = np.array([0.8, -0.5]), np.array([0.3, 0.1]), np.array([-2.0, -3.0])
 
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_12", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(LESSON)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """What ``--quick`` prints in a folder of its own: the numbers by name, and the last line."""
-    folder = tmp_path_factory.mktemp("demo-12")
-    command = [sys.executable, str(DEMO), "--quick", "--out", "pictures"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split(" | ") for line in done.stdout.splitlines() if " | " in line]
-    return {what.strip(): got for what, _, got in rows}, folder / done.stdout.splitlines()[-1]
+    """What ``--quick`` prints: the figures by name, and its files."""
+    return run(LESSON, tmp_path_factory.mktemp("lesson"), "--quick")
 
 
 def linear_gaussian(demo, shift):
@@ -98,7 +86,7 @@ def test_learned_noise_is_exact_for_a_straight_line(demo):
 
 
 def test_lesson_12_prints_bounds_in_order(table):
-    got = {name: float(value) for name, value in table[0].items() if name != "what"}
+    got = {name: float(value) for name, value in table[0].items()}
     log_p, chance = got["mean log p(x), by quadrature"], 5 * got["standard error of mean L_1000"] + 1e-4
     bounds = [got["mean ELBO = L_1"], got["mean L_10"], got["mean L_100"], got["mean L_1000"]]
     assert bounds == sorted(bounds)
@@ -116,4 +104,5 @@ def test_lesson_12_prints_a_sigma_that_grows_with_z(table):
 
 
 def test_lesson_12_ends_with_its_figure(table):
-    assert table[1].read_bytes().startswith(b"\x89PNG")
+    (picture,) = table[1]
+    assert picture.read_bytes().startswith(b"\x89PNG")

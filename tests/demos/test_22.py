@@ -1,42 +1,29 @@
 """The one-dimensional GAN of L22 to L24: what can be known of it exactly, and what the demo prints."""
 
-import importlib.util
 import itertools
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+from lesson_helpers import load, run
 from PIL import Image
 
 from scratchgen import Tensor
 
-DEMO = Path(__file__).parents[2] / "demos" / "lecture" / "22_gan_one_dimensional.py"
+LESSON = "22_gan_one_dimensional"
 NORMAL = NormalDist()
 
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_22", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo_22"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load(LESSON)
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """What ``--quick`` prints in a folder of its own: the figures by name, and its two files."""
-    folder = tmp_path_factory.mktemp("demo-22")
-    command = [sys.executable, str(DEMO), "--quick", "--out", "pictures"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    rows = [line.split(" | ") for line in lines if " | " in line]
-    return {what.strip(): got for what, _, got in rows[1:]}, [folder / line for line in lines[-2:]]
+    """What ``--quick`` prints: the figures by name, and its files."""
+    return run(LESSON, tmp_path_factory.mktemp("lesson"), "--quick")
 
 
 # ---- the best discriminator ----
