@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pytest
 from helpers import TINIES, outcome, use_tiny, without_figures
+from tqdm import tqdm
 
 from scratchgen import runs
 from scratchgen.checkpoint import load_checkpoint, read_config
@@ -21,6 +23,8 @@ from scratchgen.checkpoint import load_checkpoint, read_config
 
 def kill(model, kills, seed, folder):
     """Kill so many trainings at random moments, continue each, and compare all ends with that of an undisturbed run."""
+    tqdm.set_lock(RLock())  # its own one is shared with forked processes: a victim that held it would block the others
+    tqdm.monitor_interval = 0  # no thread that could hold it during a fork
     use_tiny(setattr)
     without_figures(setattr)
     rng = np.random.default_rng(seed)
@@ -70,23 +74,23 @@ def ended(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill_in_a_process(model, kills, folder):
+def kill_in_a_process(model, kills, folder, seconds):
     environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "1"}
     command = [sys.executable, __file__, model, str(kills), "0", str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"{kills} kills, ")
 
 
 @pytest.mark.parametrize("model", TINIES)
 def test_killed_at_random_moments_ends_with_the_same_bits(tmp_path, model):
-    kill_in_a_process(model, 7, tmp_path)
+    kill_in_a_process(model, 7, tmp_path, seconds=300)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", TINIES)
 def test_a_thousand_kills_end_with_the_same_bits(tmp_path, model):
-    kill_in_a_process(model, 334, tmp_path)
+    kill_in_a_process(model, 334, tmp_path, seconds=3600)
 
 
 if __name__ == "__main__":
