@@ -133,6 +133,7 @@ def create_run(folder: Path, config: Mapping[str, Any]) -> None:
     create_folder(folder)
     if any((folder / name).exists() for name in FILES):
         raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
+    sweep(folder)  # a kill may have come before there was a config.json
     write_json(folder / "config.json", {"format": FORMAT, **config})
 
 

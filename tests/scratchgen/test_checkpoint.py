@@ -291,6 +291,12 @@ def test_create_run_takes_a_folder_with_other_files(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["config.json", "notes.txt"]
 
 
+def test_create_run_removes_what_a_kill_left_of_an_earlier_beginning(tmp_path):
+    (tmp_path / "config.json.4711.tmp").write_text("half a conf")
+    create_run(tmp_path, {})
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
 def test_create_run_refuses_a_folder_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("a file, no folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("n" * 300)):
