@@ -72,9 +72,8 @@ def gaussian_nll(out, mean, logvar, x):
         for i in range(m.size):
             error = y[i] - m[i]
             total += v[i] + error * error * vm.exp(-v[i])
-        out[r] = cast(0.5, total) * (
-            total + cast(m.size * LOG_TWO_PI, total)
-        )  # added each time, it would round each time
+        total += cast(m.size * LOG_TWO_PI, total)  # once: added in the loop, it would be rounded in each turn
+        out[r] = cast(0.5, total) * total
 
 
 @njit(**JIT)

@@ -3,7 +3,7 @@
 Parallel loops end where all threads meet, and those that wait spin. On an idle machine nothing is faster; beside other
 work the thread that is waited for may not be running, and a step takes ten times as long as on one thread. So
 ``repeated`` times its work, and now and then tries it on another number of threads. The kernels compute the same bits
-on any number. An environment that sets NUMBA_NUM_THREADS or OMP_NUM_THREADS keeps its number.
+on any number. Where the environment sets NUMBA_NUM_THREADS, that number is kept.
 """
 
 import os
@@ -17,18 +17,20 @@ import numba
 
 RUNS = 8  # of either number, which are compared
 SHARE = 0.01  # of the time goes into trials that turn out slower
-GAIN = 0.9  # a trial has to take less than this share of the time, which differs by chance as well
+GAIN = 0.9  # a trial wins if it takes less than this share of the usual time: times differ by chance too
 
 
 def repeated(work: Callable[..., Any]) -> Callable[..., Any]:
     """``work``, which will be called many times, on as many threads as are fastest."""
     most = numba.config.NUMBA_NUM_THREADS
-    chosen = most == 1 or {"NUMBA_NUM_THREADS", "OMP_NUM_THREADS"} & os.environ.keys()
-    return work if chosen else Repeated(work, most)
+    return work if most == 1 or "NUMBA_NUM_THREADS" in os.environ else Repeated(work, most)
 
 
 class Repeated:
-    """``work`` on ``threads`` threads, at most ``most``, beginning with those in use; see ``repeated``."""
+    """``work`` on ``threads`` threads, at most ``most``, beginning with those in use; see ``repeated``.
+
+    It sets the number for the calling thread, whatever ``numba.set_num_threads`` said since it was made.
+    """
 
     def __init__(self, work: Callable[..., Any], most: int) -> None:
         self.work, self.most, self.threads = work, most, numba.get_num_threads()
@@ -40,9 +42,10 @@ class Repeated:
     def __call__(self, *arguments: Any) -> Any:
         numba.set_num_threads(self.trial or self.threads)
         start = time.perf_counter()
-        result = self.work(*arguments)
-        self._note(time.perf_counter() - start)
-        return result
+        try:
+            return self.work(*arguments)
+        finally:
+            self._note(time.perf_counter() - start)
 
     def _note(self, seconds: float) -> None:
         """Count a run; begin or end a trial, after which the calling thread has the better number of threads."""

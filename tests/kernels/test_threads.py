@@ -146,18 +146,26 @@ def test_repeated_ends_a_trial_that_cannot_win_at_once(monkeypatch):
     assert machine.used.count(1) == 1
 
 
-@pytest.mark.parametrize("variable", ["NUMBA_NUM_THREADS", "OMP_NUM_THREADS"])
-def test_repeated_leaves_the_number_to_an_environment_that_sets_one(monkeypatch, variable):
+def test_repeated_ends_a_trial_of_work_that_fails(monkeypatch):
+    machine = Machine(monkeypatch, t1=2.0, t2=1.0)
+    repeat = Repeated(machine.work, 2)
+    machine.run(repeat, 8)
+    repeat.work = lambda word: machine.work(word) and 1 / 0
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            repeat("back")
+    assert machine.threads == 2
+
+
+def test_repeated_leaves_the_number_to_an_environment_that_sets_one(monkeypatch):
     monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 2)
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     assert isinstance(repeated(print), Repeated)
-    monkeypatch.setenv(variable, "2")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
     assert repeated(print) is print
 
 
 def test_repeated_is_the_work_itself_on_a_single_core(monkeypatch):
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads.numba.config, "NUMBA_NUM_THREADS", 1)
     assert repeated(print) is print
