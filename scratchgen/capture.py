@@ -22,7 +22,7 @@ import kernels
 from scratchgen.tensor import Tensor, graphs_are_built
 
 MOST = 8  # captures kept, the least recently used goes first: each holds all arrays of its step
-READS = "it reads a number back (.data, .item() or NumPy on a tensor), which a replay would not do again"
+READS = "it reads a number back (.data, .grad, .item() or NumPy on a tensor), which a replay would not do again"
 DIFFERS = (
     "a replay on other inputs gave other results, so something else changes from call to call: a Python number, say, "
     "which is a constant of the capture; pass it as an input, or let a function compute it inside from_host"
@@ -123,7 +123,7 @@ class Capture:
                 raise TypeError("a step takes tensors that need no gradient, NumPy arrays or None; detach() others")
         kinds = tuple([None if x is None else (type(x), x.shape, x.dtype) for x in inputs])
         modes = tuple([module.training for module in self.modules])
-        leaves = tuple([(t.requires_grad, t.grad is None, id(t._data)) for t in self.tensors])
+        leaves = tuple([(t.requires_grad, t._grad is None, id(t._data)) for t in self.tensors])
         return Key(kernels.active(), graphs_are_built(), kinds, tuple(constants.items()), modes, leaves)
 
     def _run(self, inputs: tuple[Input, ...], constants: dict[str, Hashable]) -> PendingMetrics:
@@ -141,23 +141,26 @@ class Capture:
     ) -> "tuple[Captured | str, PendingMetrics]":
         own = tuple([x if x is None else x.detach() if isinstance(x, Tensor) else x.copy() for x in inputs])
         trace, versions = Trace(), [tensor.version for tensor in self.tensors]
+        gradients = [tensor._grad for tensor in self.tensors]
         with tracing(trace), kernels.use(recording(kernels.active(), trace)):
             metrics = self._run(own, constants)
         trace.open = False  # graphs built here may be walked later
         if trace.reads:
             return self._refuse(READS), metrics
-        return Captured(own, trace, metrics, self.tensors, versions), metrics
+        return Captured(own, trace, metrics, self.tensors, versions, gradients), metrics
 
     def _verify(
         self, state: "Captured", inputs: tuple[Input, ...], constants: dict[str, Hashable]
     ) -> "tuple[Captured | str, PendingMetrics]":
         """Run the step; then restore the state before it, replay, compare, and restore the state after it."""
         changed, before, trace = state.unverified(inputs), state.written(), Trace()
+        held = [tensor._grad for tensor in self.tensors]
         with tracing(trace):
             metrics = self._run(inputs, constants)
-        after, gradients = state.written(), [tensor.grad for tensor in self.tensors]
-        found = [np.array(metrics.values), *after, *_copies(gradients)]
+        after, gradients = state.written(), _given(self.tensors, held)
+        found = [np.array(metrics.values), *after, *_copies(gradients.values())]
         fits = metrics.names == state.metrics.names and trace.same_host_calls(state.trace)
+        fits = fits and gradients.keys() == state.gradients.keys()
         if fits:
             try:
                 if not state.verified:
@@ -165,7 +168,7 @@ class Capture:
                     state.run = kernels.active().memory.captured(state.run)  # which may run it once
                 state.prepare(before, inputs, trace.arrays)
                 state.run()
-                replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients)]
+                replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients.values())]
             finally:
                 state.restore(after)
             fits = all(map(_equal, replayed, found))
@@ -276,9 +279,10 @@ class Captured:
         metrics: PendingMetrics,
         tensors: list[Tensor],
         versions: list[int],
+        gradients: list[Any],
     ) -> None:
         self.inputs, self.trace, self.metrics = inputs, trace, metrics
-        self.gradients = [tensor.grad for tensor in tensors]
+        self.gradients = _given(tensors, gradients)
         self.version_increments = [tensor.version - before for tensor, before in zip(tensors, versions, strict=True)]
         self.given = [np.array(x) if _on_host(x) else None for x in inputs]
         self.verified, self.changed = False, {i for i, x in enumerate(inputs) if not _on_host(x)}
@@ -325,8 +329,9 @@ class Captured:
         values = (np.asarray(f(), array.dtype) for f, array in zip(functions, arrays, strict=True))
         self.write(inputs, values)
         self.run()
-        for tensor, gradient, increment in zip(tensors, self.gradients, self.version_increments, strict=True):
-            tensor._grad = gradient
+        for i, gradient in self.gradients.items():
+            tensors[i]._grad = gradient
+        for tensor, increment in zip(tensors, self.version_increments, strict=True):
             tensor.version += increment
         return self.metrics
 
@@ -370,7 +375,13 @@ def _owner(array: Any) -> Any:
     return getattr(array, "_block", array)
 
 
-def _copies(arrays: list[Any]) -> list[np.ndarray | None]:
+def _given(tensors: list[Tensor], before: list[Any]) -> dict[int, Any]:
+    """The gradients that a step has set, by the tensor's place in the list."""
+    pairs = enumerate(zip(tensors, before, strict=True))
+    return {i: tensor._grad for i, (tensor, gradient) in pairs if tensor._grad is not gradient}
+
+
+def _copies(arrays: Iterable[Any]) -> list[np.ndarray | None]:
     return [None if x is None else np.array(x) for x in arrays]
 
 

@@ -119,8 +119,9 @@ def flatten(parameters: Sequence[Parameter]) -> FlatParameters:
     start = 0
     for p in parameters:
         end = start + p.size
+        gradient, p.flat = p._grad, flat
         p._data, p._buffer = data[start:end].reshape(p.shape), OutputBuffer(flat.grad[start:end].reshape(p.shape))
-        p.grad, p.flat, start = None, flat, end
+        p._grad, start = None if gradient is None else p._placed(kernels.active(), gradient), end
     return flat
 
 

@@ -1,6 +1,7 @@
 """What Python and NumPy expect of a tensor besides arithmetic: conversions, comparisons, iteration, copies.
 
-What cannot be meant is an error here, so that no gradient and no parameter is lost silently.
+What cannot be meant is an error here: a tensor that requires a gradient does not become an array, through which no
+gradient would flow back. A single one becomes a number, by ``float(loss)``.
 """
 
 import operator
@@ -48,6 +49,8 @@ class Protocols:
 
     def __array__(self: Any, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         self._require_no_graph()
+        if copy is False:
+            raise ValueError("a tensor becomes an array by a copy; x.data is a read-only view")
         return np.array(self._on_host(), dtype)
 
     def _require_no_graph(self: Any) -> None:
@@ -91,11 +94,12 @@ class Protocols:
             raise TypeError(
                 f"this is a result of {self.node.op.name}, and its graph cannot be copied or pickled; detach() it first"
             )
-        return _leaf, (type(self), np.array(self._data), self.requires_grad)
+        gradient = None if self._grad is None else np.array(self._grad)
+        return _leaf, (type(self), np.array(self._data), self.requires_grad, gradient)
 
 
-def _leaf(kind: Any, array: np.ndarray, requires_grad: bool) -> Any:
+def _leaf(kind: Any, array: np.ndarray, requires_grad: bool, gradient: np.ndarray | None) -> Any:
     """A tensor as it was before it was copied or pickled."""
     tensor = kind.wrap(array)
-    tensor.requires_grad = requires_grad
+    tensor.requires_grad, tensor.grad = requires_grad, gradient
     return tensor

@@ -76,10 +76,8 @@ class Tensor(Protocols):
             dtype = np.float32
         if isinstance(data, Tensor):
             data._require_no_graph()
-        source = np.asarray(data._data if isinstance(data, Tensor) else data)
-        if source.dtype.kind not in "iuf":  # NumPy would make NaN of None, and 1 of True and "1"
-            raise TypeError(f"a tensor holds float32 or float64, not {source.dtype}: {data!r:.40}")
-        array = np.array(source, dtype, order="C")
+            data = data._on_host()
+        array = np.array(_of_numbers(data), dtype, order="C")
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"a tensor holds float32 or float64, not {array.dtype}; convert it with astype")
         self._set(kernels.active().memory.to_device(array), requires_grad)
@@ -94,7 +92,7 @@ class Tensor(Protocols):
     def wrap(cls, array: np.ndarray) -> "Tensor":
         """A tensor around a C-contiguous array of floats, or of labels as int64, which it does not copy.
 
-        The caller promises not to write into it.
+        The caller promises not to write into it. What writes into the tensor writes into the array.
 
         Where kernels compute on a device, an array of the host is copied there.
         """
@@ -140,8 +138,12 @@ class Tensor(Protocols):
         return Tensor.wrap(kernels.active().memory.copied(self._data))
 
     def write(self, data: Any) -> None:
-        """Overwrite the numbers; graphs that used the old ones notice by the version."""
-        kernels.active().memory.write(self._data, data)
+        """Overwrite the numbers of a leaf; graphs that used the old ones notice by the version."""
+        if self.node is not None:
+            raise RuntimeError(
+                f"write: this is the result of {self.node.op.name}, whose backward may need it; write into leaves"
+            )
+        kernels.active().memory.write(self._data, data._data if isinstance(data, Tensor) else _of_numbers(data))
         self.version += 1
 
     def __repr__(self) -> str:
@@ -154,7 +156,13 @@ class Tensor(Protocols):
 
     @property
     def grad(self) -> np.ndarray | None:
-        """d(loss)/d(self), which ``backward`` adds to, or None. It may be assigned: a copy is kept."""
+        """d(loss)/d(self), which ``backward`` adds to, or None. It may be assigned: a copy is kept.
+
+        Once an optimizer has the parameter, the array is part of its gradient buffer: it holds the latest gradient.
+        Copy it to keep it. A step that looks at it cannot be captured.
+        """
+        if isinstance(self._grad, np.ndarray):
+            kernels.active().memory.to_host(self._grad)  # nothing but a sign for a capture
         return self._grad
 
     @grad.setter
@@ -282,6 +290,14 @@ def _walk(result: Tensor, gradient: Any) -> None:
         leaf._receive(active, gradients[id(leaf)])
 
 
+def _of_numbers(data: Any) -> Any:
+    """An array, or what NumPy makes one of. TypeError unless it holds numbers."""
+    array = data if hasattr(data, "dtype") else np.asarray(data)
+    if array.dtype.kind not in "iuf":  # NumPy would make NaN of None, and 1 of True and "1"
+        raise TypeError(f"a tensor holds float32 or float64, not {array.dtype}: {data!r:.40}")
+    return array
+
+
 def _node(tensor: Tensor) -> Node:
     assert tensor.node is not None
     return tensor.node
@@ -337,7 +353,7 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
     op = REGISTRY[operation] if isinstance(operation, str) else operation
     if not op.shapes.variadic and len(inputs) != len(op.domains):
         raise TypeError(f"{op.name} takes {len(op.domains)} inputs, not {len(inputs)}")
-    tensors = inputs if _are_tensors(op, inputs) else _as_tensors(op, inputs)
+    tensors = inputs if _are_tensors(op, inputs) else as_tensors(op, inputs)
     arrays = [tensor._data for tensor in tensors]
     shapes = [array.shape for array in arrays]
     if not op.shapes.elementwise:
@@ -357,17 +373,19 @@ def apply(operation: str | Op, *inputs: Any, **params: Any) -> Tensor:
 
 
 def _are_tensors(op: Op, inputs: tuple) -> bool:
-    """Whether the inputs need no conversion by ``_as_tensors``: the usual case."""
+    """Whether the inputs need no conversion by ``as_tensors``: the usual case."""
     if op.takes_labels or not inputs or not isinstance(inputs[0], Tensor):
         return False
     dtype = inputs[0]._data.dtype
+    if dtype.kind != "f":
+        return False
     for x, domain in zip(inputs, repeat(op.domains[0]) if op.shapes.variadic else op.domains, strict=False):
         if not isinstance(x, Tensor) or x._data.dtype is not dtype or (x.requires_grad and not domain.differentiable):
             return False
     return True
 
 
-def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
+def as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
     """The inputs as tensors of one float type, to which numbers and lists are converted; labels as int64."""
     floats = [x for i, x in enumerate(inputs) if not op.domain(i).whole]
     found = {x.dtype for x in floats if isinstance(x, Tensor) or (isinstance(x, np.ndarray) and x.dtype.kind == "f")}
@@ -387,6 +405,10 @@ def _as_tensors(op: Op, inputs: tuple) -> tuple[Tensor, ...]:
             return Tensor.wrap(np.array(labels, np.int64, order="C"))
         if not isinstance(value, Tensor):
             return Tensor(value, dtype=None if isinstance(value, np.ndarray) else dtype)
+        if value.dtype.kind != "f":
+            raise TypeError(
+                f"{op.name}: input {position} holds {value.dtype}; convert it with Tensor(x.data, dtype=...)"
+            )
         if value.requires_grad and graphs_are_built() and not domain.differentiable:
             raise ValueError(f"{op.name}: input {position} ({domain.name}) takes no gradient; detach() it")
         return value

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.op import Case, Op, register
+from scratchgen.op import REGISTRY, Case, Op, register
 from scratchgen.ops.elementwise import flat, relu
 from scratchgen.signature import CONSTANT, REAL
-from scratchgen.tensor import Tensor, apply
+from scratchgen.tensor import Tensor, apply, as_tensors
 
 
 def _where(kernels, a, b, condition):
@@ -45,8 +45,11 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     backward still divides that 0 by x: let log have only what it is good for, as in ``log(where(x > 0, x, 1))``.)
     """
     if not isinstance(condition, Tensor):
+        condition = np.asarray(condition)
+        if condition.dtype != bool:
+            raise TypeError(f"where: the condition holds booleans, such as x > 0, not {condition.dtype}")
         dtypes = [x.dtype for x in (a, b) if isinstance(x, Tensor | np.ndarray)]
-        condition = np.asarray(condition, dtypes[0] if dtypes else np.float32)
+        condition = condition.astype(dtypes[0] if dtypes else np.float32)
     return apply("where", a, b, condition)
 
 
@@ -58,16 +61,18 @@ def maximum(a: Any, b: Any) -> Tensor:
 
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of a and b; with equal ones and NaN as in ``maximum``."""
+    a, b = as_tensors(REGISTRY["maximum"], (a, b))
     return -maximum(-a, -b)
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
     """x, but at least ``low`` and at most ``high``. Its derivative is 1 in [low, high], bounds included, else 0."""
+    low, high = float(low), float(high)
     if not low <= high:
-        raise ValueError(f"clip: the bounds {low} and {high} are not in order")
+        raise ValueError(f"clip: the bounds {low:g} and {high:g} are not in order")
     return apply("clip", x, low=low, high=high)
 
 
 def abs(x: Tensor) -> Tensor:
     """The absolute value. Its derivative at 0 and at NaN is 0."""
-    return relu(x) + relu(-x)
+    return relu(x) + relu(apply("scale", x, factor=-1.0))

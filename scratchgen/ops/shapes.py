@@ -139,6 +139,7 @@ def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 def stack(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
     """The parts, all of one shape, along a new axis of the result."""
+    parts = list(parts)
     shapes = [part.shape for part in parts]
     if len(set(shapes)) != 1:
         listed = " and ".join(map(str, shapes))

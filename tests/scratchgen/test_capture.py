@@ -11,12 +11,12 @@ from task_helpers import bits, captured, eager
 
 import kernels
 from scratchgen import ops
-from scratchgen.capture import MOST, REFUSED, Capture, Captured, from_host
+from scratchgen.capture import MOST, READS, REFUSED, Capture, Captured, from_host
 from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.vae import VAE, VAEConfig
-from scratchgen.nn import BatchNormDense, Buffer, Dense, Module, Sequential, flatten
+from scratchgen.nn import BatchNormDense, Buffer, Dense, Module, Parameter, Sequential, flatten
 from scratchgen.optim import SGD, Adam
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining
@@ -197,6 +197,7 @@ def test_capture_refuses_a_step_that_reads_a_tensor_back(kernel_set, rng):
     reads = {
         "data": lambda x: Tensor(np.sort(x.data)),
         "NumPy": lambda x: Tensor(np.sort(x)),
+        "Tensor": lambda x: Tensor(ops.relu(x)),
         "item": lambda x: x * x[0, 0].item(),
         "float": lambda x: x * float(np.asarray(x)[0, 0]),
     }
@@ -211,6 +212,50 @@ def test_capture_refuses_a_step_that_reads_a_tensor_back(kernel_set, rng):
             for x in batches[3:]:
                 assert_equal(layer(x), Layer(compute).eagerly(x))
         assert (states(layer.capture)[-1], layer.calls) == (REFUSED, 6)
+
+
+def test_capture_refuses_a_step_that_changes_a_gradient_by_numpy(rng):
+    def clipped(layer):
+        def step(x):
+            found = layer.step(x)
+            for p in layer.dense.parameters():
+                np.clip(p.grad, -1.0, 1.0, out=p.grad)  # does nothing to gradients that are small
+            return found
+
+        return step
+
+    layer, twin = Layer(), Layer()
+    layer.capture = Capture(clipped(layer), layer.dense)
+    for i, x in enumerate([*np.full((4, 5, 4), 0.01, np.float32), *rng.random((3, 5, 4), np.float32) * 9]):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = layer(x)
+        assert [READS in str(warning.message) for warning in said] == ([True] if i == 2 else [])
+        clipped(twin)(Tensor(x))
+        assert_equal(found[1:], [p.grad for p in twin.dense.parameters()])
+
+
+def test_capture_leaves_gradients_alone_that_the_step_does_not_touch(rng):
+    class Two(Module):
+        def __init__(self):
+            self.used, self.unused = Parameter(np.ones(3)), Parameter(np.ones(3))
+
+    two = Two()
+    optimizer = SGD([two.used], 0.1)
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = (two.used * x).sum()
+        loss.backward()
+        optimizer.step()
+        return {"loss": loss}
+
+    capture, x = Capture(step, two), Tensor(rng.random(3), dtype=np.float64)
+    for value in range(6):
+        two.unused.grad = np.full(3, float(value))
+        capture(x)
+        assert_equal([two.unused.grad, two.used.grad], [np.full(3, value), x.data])
+    assert states(capture)[-1] == "verified"
 
 
 def test_capture_refuses_a_step_that_depends_on_what_it_is_not_given(rng):

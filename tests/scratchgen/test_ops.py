@@ -304,6 +304,39 @@ def test_stack_says_what_does_not_fit(shapes, axis, says):
         ops.stack([Tensor(np.ones(shape)) for shape in shapes], axis)
 
 
+def test_stack_takes_an_iterator():
+    np.testing.assert_array_equal(ops.stack(Tensor([i, i]) for i in range(3)).data, [[0, 0], [1, 1], [2, 2]])
+
+
+def test_minimum_and_abs_take_what_maximum_takes():
+    assert ops.minimum(np.uint8(3), Tensor([5.0])).data == 3
+    assert ops.minimum(7, Tensor([5.0], dtype=np.float64)).data == 5
+    np.testing.assert_array_equal(ops.minimum([1.0, 2.0], [0.0, 3.0]).data, [0, 2])
+    np.testing.assert_array_equal(ops.abs([1.0, -2.0]).data, [1, 2])
+    for operation in (ops.minimum, ops.maximum):
+        with pytest.raises(TypeError, match="holds float32 or float64, not bool"):
+            operation(True, Tensor([5.0]))
+
+
+@pytest.mark.parametrize("condition", [[1, -1], [0.5, 1.0], np.array([1e-50, 1.0]), ["a", "b"]])
+def test_where_refuses_a_condition_that_is_not_boolean(condition):
+    with pytest.raises(TypeError, match="where: the condition holds booleans, such as x > 0"):
+        ops.where(condition, Tensor([1.0, 1.0]), 0.0)
+
+
+@pytest.mark.parametrize("compute", [lambda n: n * 0.5, lambda n: n.mean(), ops.exp, lambda n: n + n, lambda n: n / 2])
+def test_operations_refuse_whole_numbers(compute):
+    with pytest.raises(TypeError, match="holds int64; convert it"):
+        compute(Tensor.wrap(np.array([1, 2, 3])))
+
+
+def test_clip_takes_numbers_as_bounds():
+    x = Tensor([0.1], requires_grad=True)
+    ops.clip(x, np.float32(0), np.float64(0.1)).sum().backward()
+    assert x.grad == 1
+    assert ops.clip(x, Tensor(0.0), Tensor(0.05)).data == np.float32(0.05)
+
+
 def test_clip_refuses_bounds_out_of_order():
     for low, high in ((2, 1), (math.nan, 1)):
         with pytest.raises(ValueError, match=f"^clip: the bounds {low} and {high} are not in order"):
@@ -666,7 +699,7 @@ def test_where_lets_nothing_through_from_the_side_not_chosen(dtype):
     inf, nan = np.inf, np.nan
     a, b = [[nan, 1, 2, 3], [inf, 4, 5, 6]], [inf, nan, 7, -inf]
     condition = np.array([[False, True, True, False], [False, True, False, True]])
-    for given in (condition, condition.astype(int), condition.tolist(), Tensor(condition.astype(dtype))):
+    for given in (condition, condition.tolist(), Tensor(condition.astype(dtype))):
         value, da, db = gradients_of_two(lambda x, y, c=given: ops.where(c, x, y), a, b, dtype)
         np.testing.assert_array_equal(value, [[inf, 1, 2, -inf], [inf, 4, 7, 6]])
         np.testing.assert_array_equal(da, [[0, 2, 3, 0], [0, 6, 0, 8]])

@@ -188,7 +188,7 @@ def test_tensor_takes_arrays_of_any_memory_order():
         np.testing.assert_array_equal((tensor * 2.0).data, 2 * view)
 
 
-def test_tensor_is_immutable():
+def test_tensor_elements_cannot_be_assigned():
     tensor = leaf([1.0, 2.0])
     with pytest.raises(ValueError, match="read-only"):
         tensor.data[...] = 0

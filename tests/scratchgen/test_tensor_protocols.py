@@ -63,6 +63,13 @@ def test_grad_of_a_leaf_without_optimizer_is_added_to():
     assert np.array_equal(mine, np.ones(3))  # a copy is kept
 
 
+def test_grad_that_is_there_before_the_optimizer_is_taken():
+    p = Parameter(np.ones(3))
+    (p * p).sum().backward()
+    SGD([p], 0.1).step()
+    np.testing.assert_allclose(p.data, 0.8)
+
+
 def test_grad_scaled_in_place_is_scaled(rng):
     module = dense(rng)
     optimizer, before = SGD(module, 1.0), module.state_dict()
@@ -117,6 +124,13 @@ def test_array_of_a_tensor_that_needs_a_gradient_is_an_error(convert):
     assert convert(a.detach()) is not None
 
 
+def test_array_of_a_tensor_is_a_copy_and_says_so():
+    x = Tensor([1.0, 2.0])
+    assert not np.shares_memory(np.asarray(x), x.data)
+    with pytest.raises(ValueError, match=r"x\.data"):
+        np.asarray(x, copy=False)
+
+
 @pytest.mark.parametrize("function", [np.sum, np.mean, np.exp, np.max])
 def test_numpy_functions_of_a_tensor_that_needs_a_gradient_are_errors(function):
     with pytest.raises((RuntimeError, TypeError)):
@@ -162,6 +176,22 @@ def test_in_place_operators_are_errors_for_results():
     total = leaf() * 2
     with no_grad(), pytest.raises(RuntimeError, match="not the result of an operation"):
         total += 1
+
+
+@pytest.mark.parametrize("operation", [ops.exp, ops.relu, ops.softmax])
+def test_write_refuses_the_result_of_an_operation(operation):
+    y = operation(leaf())
+    with pytest.raises(RuntimeError, match=f"write: this is the result of {operation.__name__}"):
+        y.write(0)
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("value", [None, "3", True, 1j, [None, 1.0]])
+def test_write_takes_numbers_alone(value):
+    x = leaf()
+    with pytest.raises(TypeError, match="a tensor holds float32 or float64"):
+        x.write(value)
+    assert np.array_equal(x.data, leaf().data)
 
 
 def test_in_place_operators_refuse_to_broadcast_the_tensor():
@@ -347,6 +377,21 @@ def test_copies_keep_numbers_type_and_requires_grad(duplicate, kind, needed):
     assert np.array_equal(again.data, original.data)
     assert again.dtype == original.dtype
     assert not np.shares_memory(again.data, original.data)
+    assert again.grad is None
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES)
+def test_copies_keep_gradients(rng, duplicate):
+    module = dense(rng)
+    optimizer = SGD(module, 0.1)
+    module(Tensor(np.ones((4, 3)))).sum().backward()
+    again, its_optimizer = duplicate((module, optimizer))
+    for mine, other in zip(module.parameters(), again.parameters(), strict=True):
+        assert np.array_equal(mine.grad, other.grad)
+        assert not np.shares_memory(mine.grad, other.grad)
+    optimizer.step()
+    its_optimizer.step()
+    assert all(np.array_equal(a, b) for a, b in zip(*(m.state_dict().values() for m in (module, again)), strict=True))
 
 
 @pytest.mark.parametrize("duplicate", DUPLICATES)
