@@ -5,10 +5,12 @@ Checking a backward requires only its forward. Along a direction v, with f(t) = 
     <gradient, v> = D(h) + O(h^4),    D(h) = [8 (f(h) - f(-h)) - (f(2h) - f(-2h))] / 12h.
 
 How small h must be depends on the function. So h is halved until D stays the same, and the last changes of D say how
-far it can be trusted. Where rounding, which grows as 1 / h, takes over before, the check raises ``UndecidedError``.
+far it can be trusted. Where rounding, which grows as 1 / h, takes over before, the check raises ``UndecidedError``; so
+it does at a kink, where the slopes ahead and behind stay apart however small h is.
 
-One random direction per input reveals any error; only then are single elements examined. The cotangent, which reduces
-the output to a number, is random too: the plain sum of a softmax is always 1, so a wrong gradient of zero would pass.
+A random direction per input reveals any error that is not tiny beside the whole gradient of that input; only then are
+single elements examined. The cotangent, which reduces the output to a number, is random too: the plain sum of a softmax
+is always 1, so a wrong gradient of zero would pass.
 """
 
 import difflib
@@ -24,7 +26,7 @@ import kernels
 from scratchgen.errors import UserError
 from scratchgen.op import REGISTRY, Case, Op
 from scratchgen.signature import Shape, Signature
-from scratchgen.tensor import Tensor, apply, no_grad
+from scratchgen.tensor import Tensor, apply, graphs_are_built, no_grad
 
 RTOL, ATOL = 1e-7, 1e-9
 STEP = 0.04  # the first, times the size of x where that is above 1; exp needs three halvings
@@ -32,6 +34,8 @@ HALVINGS = 40
 EPS, TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 SAFETY = 10  # the uncertainty of a derivative, in units of its last changes
 DECIDABLE = 1e-4  # the largest relative uncertainty for a gradient to pass
+CONVERGED = 0.01  # the largest relative change between steps, rounding aside, for a derivative to count at all
+KINK_BEND = 0.75  # the bend falls to less than this share, in fact to about half, where a function is smooth
 KINK_DISTANCE = 0.005  # for kinks inside an operation
 LONG = (67, 1030)  # sizes past a vector, a tile and a block of any kernel, with a remainder
 TABLE_ELEMENTS, TABLE_ROWS = 200, 10  # elements of an input that a table examines, and rows that it shows
@@ -68,14 +72,15 @@ class UndecidedError(GradientError):
 def gradcheck(
     function: Callable[..., Tensor],
     *inputs: np.ndarray | Tensor,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | int = 0,
     rtol: float = RTOL,
     atol: float = ATOL,
 ) -> Check:
     """Compare the gradients of ``function(*inputs)`` with finite differences; return the check closest to failing.
 
     An input is a float64 array or a leaf tensor, which is perturbed in place and restored exactly; its ``grad`` is
-    None afterwards. So a function that closes over a model can be checked with respect to every parameter:
+    None afterwards. So a function that closes over a model can be checked with respect to every parameter (what else
+    it changes, such as moving averages, stays changed):
 
     >>> gradcheck(lambda *_: model.loss(x, noise), *model.parameters())  # doctest: +SKIP
 
@@ -84,7 +89,7 @@ def gradcheck(
     function
         From tensors to a tensor of any shape; smooth near the inputs, and deterministic.
     rng
-        Draws the directions and the cotangent; seeded with 0 unless given.
+        Draws the directions and the cotangent; a generator, or a seed.
     rtol
         The tolerance is rtol |derivative| and the uncertainty of the finite differences.
     atol
@@ -97,15 +102,21 @@ def gradcheck(
     UndecidedError
         The finite differences are too inaccurate, as near a kink, or beside a large constant.
     TypeError, ValueError
-        An input is not a float64 leaf, or the function is not deterministic.
+        An input is not a float64 leaf, the function is not deterministic or does not return a tensor, or no graphs are
+        built.
     """
+    if not graphs_are_built():
+        raise ValueError("gradcheck: inside no_grad() no graph is built; call it outside")
     leaves = [x if isinstance(x, Tensor) else Tensor(x, requires_grad=True) for x in inputs]
     if any(leaf.dtype != np.float64 for leaf in leaves):
-        raise TypeError(f"gradcheck takes float64, not {', '.join(str(leaf.dtype) for leaf in leaves)}")
+        found = ", ".join(str(leaf.dtype) for leaf in leaves)
+        raise TypeError(f"gradcheck takes float64 arrays or tensors, not {found}; Python numbers become float32")
     if not leaves or any(leaf.node is not None or not leaf.requires_grad for leaf in leaves):
         raise ValueError("gradcheck takes one or more leaves: tensors that require a gradient and were not computed")
-    rng = rng or np.random.default_rng(0)
+    rng = np.random.default_rng(rng)
     out = function(*leaves)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"gradcheck: the function returns a {type(out).__name__}; it has to return one tensor")
     cotangent = np.array(rng.standard_normal(out.shape))
 
     def weighted() -> np.ndarray:
@@ -121,7 +132,7 @@ def gradcheck(
     for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
         direction = np.array(rng.standard_normal(leaf.shape))
         direction /= np.linalg.norm(direction) or 1.0  # an empty one has norm 0
-        numeric, uncertainty = _derivative(weighted, leaf, direction, rtol)
+        numeric, uncertainty = _derivative(weighted, now, leaf, direction, rtol)
         analytic = float(np.vdot(gradient, direction))
         error = abs(analytic - numeric)
         checks.append(Check(error, rtol * abs(numeric) + uncertainty + TINY))
@@ -131,11 +142,14 @@ def gradcheck(
             undecided.append(
                 f"input {i}: cannot be decided, for the derivative along a random direction is {numeric:.3g} with an "
                 f"uncertainty of {uncertainty:.3g}; move the inputs away from kinks and poles, and leave out large "
-                "constants, beside which the result's changes are rounded off"
+                "constants, beside which the result's changes are rounded off; if the derivative should be about 0, "
+                "give an atol above that uncertainty"
             )
     worst = max(checks, key=lambda check: check.ratio)
     if wrong:
-        raise GradientError(_table(weighted, leaves, gradients, wrong, rng), max(wrong.values(), key=lambda c: c.ratio))
+        raise GradientError(
+            _table(weighted, now, leaves, gradients, wrong, rng), max(wrong.values(), key=lambda c: c.ratio)
+        )
     if undecided:
         raise UndecidedError("\n".join(undecided), worst)
     return worst
@@ -154,11 +168,13 @@ def _gradients(out: Tensor, leaves: list[Tensor], cotangent: np.ndarray) -> list
 
 
 def _derivative(
-    weighted: Callable[[], np.ndarray], leaf: Tensor, direction: np.ndarray, rtol: float
+    weighted: Callable[[], np.ndarray], now: np.ndarray, leaf: Tensor, direction: np.ndarray, rtol: float
 ) -> tuple[float, float]:
-    """The derivative of the sum of ``weighted()`` as the leaf moves in ``direction``, and its uncertainty.
+    """The derivative of the sum of ``weighted()``, which is ``now``, along ``direction``, and its uncertainty.
 
-    D(h) is (4 S(h) - S(2h)) / 3, with the 2nd-order differences S(h) = (f(h) - f(-h)) / 2h.
+    D(h) is (4 S(h) - S(2h)) / 3, with the 2nd-order differences S(h) = (f(h) - f(-h)) / 2h. The uncertainty is infinite
+    where D does not converge. The slopes ahead and behind differ by the bend (f(h) - 2 f(0) + f(-h)) / h, which falls
+    with h where f is smooth; at a kink it stays, and the derivative may be anything between the two slopes.
     """
     base = np.array(leaf._data)
 
@@ -167,28 +183,36 @@ def _derivative(
         return weighted()
 
     h = STEP * max(1.0, float(np.linalg.norm(base)) / math.sqrt(max(base.size, 1)))
-    best, uncertainty, share = math.nan, math.inf, math.inf
+    best, uncertainty, share, converges = math.nan, math.inf, math.inf, False
     slope = value = before = math.nan
+    bends: list[float] = []
     try:
         for _ in range(HALVINGS):
             ahead, behind = at(h), at(-h)
             rounding = EPS * (1 + float(np.abs(ahead).sum())) / h  # 1 for what was computed on the way
+            bends.append(abs(float(np.sum(ahead + behind - 2 * now))) / h)
             coarser, slope = slope, float(np.sum(ahead - behind)) / (2 * h)
             oldest, before, value = before, value, (4 * slope - coarser) / 3
             changes = abs(value - before) + abs(before - oldest)
             if changes / (abs(value) + TINY) < share:  # not where it is NaN
                 best, share = value, changes / (abs(value) + TINY)
                 uncertainty = SAFETY * (changes + rounding)
+                converges = changes <= CONVERGED * abs(value) + SAFETY * rounding
             if uncertainty <= rtol * abs(best) or SAFETY * rounding > uncertainty:
                 break
             h /= 2
     finally:
         leaf._data[...] = base
-    return best, uncertainty
+    if not converges:
+        return best, math.inf
+    *_, twice_before, before_that, last = 0.0, 0.0, *bends
+    at_a_kink = last > KINK_BEND * before_that and before_that > KINK_BEND * twice_before
+    return best, uncertainty + (last / 2 if at_a_kink else 0.0)
 
 
 def _table(
     weighted: Callable[[], np.ndarray],
+    now: np.ndarray,
     leaves: list[Tensor],
     gradients: list[np.ndarray],
     wrong: dict[int, Check],
@@ -205,7 +229,7 @@ def _table(
             index = tuple(map(int, np.unravel_index(place, leaf.shape)))
             direction = np.zeros(leaf.shape)
             direction[index] = 1.0
-            analytic, numeric = gradient[index], _derivative(weighted, leaf, direction, DECIDABLE)[0]
+            analytic, numeric = gradient[index], _derivative(weighted, now, leaf, direction, DECIDABLE)[0]
             elements.append((abs(analytic - numeric), f"{i:>5}  {index!s:<12}{analytic:>16.9g}{numeric:>16.9g}"))
     elements.sort(key=lambda element: -np.nan_to_num(element[0], nan=np.inf))
     lines.append(f"{'input':>5}  {'index':<12}{'analytic':>16}{'numeric':>16}{'difference':>12}")

@@ -31,7 +31,7 @@ from scratchgen.gradcheck import (
 )
 from scratchgen.op import REGISTRY, Case, Op
 from scratchgen.signature import NONZERO, POSITIVE, REAL, UNIT_CONSTANT, Shape
-from scratchgen.tensor import apply
+from scratchgen.tensor import apply, no_grad
 
 CASES = [
     pytest.param(op, case, id=f"{op.name}-{i}" if len(op.cases) > 1 else op.name)
@@ -288,6 +288,41 @@ def test_gradcheck_says_when_it_cannot_decide(function: Callable, value: float) 
         gradcheck(function, np.array([value]))
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("near", [0.0, 1e-10, -1e-12])
+def test_gradcheck_says_of_a_kink_that_it_cannot_decide(slope: float, near: float) -> None:
+    def relu(x: Tensor) -> Tensor:
+        """With this gradient below 0.1, be it that of one side or of none."""
+        right = ops.relu(x)
+        return ops.where(x > 0.1, right, right.detach() + slope * (x - x.detach()))
+
+    gradcheck(relu, np.array([0.5, 2.0]))
+    with pytest.raises(UndecidedError, match="input 0: cannot be decided"):
+        gradcheck(relu, np.array([0.5, near, 2.0]))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-100, 1e-150])
+@pytest.mark.parametrize("function", [lambda x: 1 / x, ops.log, ops.sqrt])
+def test_gradcheck_does_not_decide_where_no_step_is_small_enough(function: Callable, scale: float) -> None:
+    with pytest.raises(UndecidedError):
+        gradcheck(function, scale * np.array([1.0, 2.0]))
+
+
+def test_gradcheck_inside_no_grad_says_so() -> None:
+    with no_grad(), pytest.raises(ValueError, match=r"inside no_grad\(\) no graph is built"):
+        gradcheck(ops.exp, np.ones(2))
+
+
+@pytest.mark.parametrize("result", [lambda x: (x, x), lambda x: x.data, lambda x: 1.0])
+def test_gradcheck_takes_functions_that_return_a_tensor(result: Callable) -> None:
+    with pytest.raises(TypeError, match="it has to return one tensor"):
+        gradcheck(result, np.ones(2))
+
+
+def test_gradcheck_takes_a_seed() -> None:
+    assert gradcheck(ops.exp, np.ones(2), rng=3) == gradcheck(ops.exp, np.ones(2), rng=np.random.default_rng(3))
+
+
 def test_gradcheck_prefers_a_wrong_input_to_an_undecided_one() -> None:
     with pytest.raises(GradientError, match="input 1: off by") as caught:
         gradcheck(lambda x, y: x + (y + y.detach()) * 1e8 + 1e10, np.ones(2), np.ones(2))
@@ -320,7 +355,7 @@ def test_gradcheck_passes_for_a_view_of_the_input() -> None:
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        (np.ones(2, np.float32), TypeError, "float64, not float32"),
+        (np.ones(2, np.float32), TypeError, "float64 arrays or tensors, not float32"),
         (Tensor(np.ones(2)), ValueError, "leaves"),
         (Tensor(np.ones(2), requires_grad=True) * 2.0, ValueError, "leaves"),
     ],
