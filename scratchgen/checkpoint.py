@@ -69,7 +69,8 @@ def sweep(folder: Path) -> None:
     """Remove the temporary files that a kill left in a run's folder."""
     for name in FILES:
         for temporary in folder.glob(f"{name}.[0-9]*.tmp"):
-            temporary.unlink(missing_ok=True)
+            if temporary.is_file():
+                temporary.unlink(missing_ok=True)
     for scratch in folder.glob(".figure-*"):
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -131,10 +132,17 @@ def create_run(folder: Path, config: Mapping[str, Any]) -> None:
     Whoever may compete for the folder creates it (``create_folder``) and takes its lock (``locked``) first.
     """
     create_folder(folder)
-    if any((folder / name).exists() for name in FILES):
-        raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
+    require_no_run(folder)
     sweep(folder)  # a kill may have come before there was a config.json
     write_json(folder / "config.json", {"format": FORMAT, **config})
+
+
+def require_no_run(folder: Path) -> None:
+    """UserError if the folder holds a run, or pictures, which a run's could replace."""
+    if any((folder / name).exists() for name in FILES):
+        raise UserError(f"{folder} holds a run already; continue it with --resume {folder}, or give another --out")
+    if pictures := sorted(path.name for path in folder.glob("*.png")):
+        raise UserError(f"{folder} holds pictures ({pictures[0]}) that the run's could replace; give another --out")
 
 
 def create_folder(folder: Path) -> None:
@@ -204,6 +212,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
         found = config.pop("format", None)
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: there is no config.json in it") from None

@@ -66,7 +66,9 @@ def train(options: argparse.Namespace) -> int:
         if given(options, recipe).keys() - {"epochs", "data_dir"} or options.out or options.config:
             raise UserError("--resume reads all settings from the run; only --epochs and --data-dir may be given")
         if (model := runs.load_config(folder).model) != recipe.model:
-            raise UserError(f"{folder} is a run of model {model}; continue it with: scratchgen train {model} --resume")
+            raise UserError(
+                f"{folder} is a run of model {model}; continue it with: scratchgen train {model} --resume {folder}"
+            )
         with _saying_how_to_resume(folder, recipe.model):
             summary = runs.resume(folder, options.epochs, options.data_dir)
     else:

@@ -20,8 +20,9 @@ def problem() -> str | None:
 
         if numba.config.DISABLE_JIT:
             return "the kernels cannot run with Numba's compiler disabled; unset NUMBA_DISABLE_JIT"
-        if (blamed := "NUMBA_THREADING_LAYER") in os.environ:
-            numba.get_num_threads()  # loads the layer
+        for blamed in ("NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"):
+            if blamed in os.environ:
+                numba.get_num_threads()  # loads the layer
     except ValueError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         return f"Numba refuses {blamed}={os.environ.get(blamed)!r} ({reason}); unset {blamed}"

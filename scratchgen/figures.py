@@ -16,8 +16,13 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-import matplotlib
 import numpy as np
+
+try:
+    import matplotlib
+except ValueError:  # MPLBACKEND names a backend, of a notebook say, that is not here; none is needed
+    os.environ.pop("MPLBACKEND", None)
+    import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure

@@ -1,5 +1,6 @@
 """A run from its configuration to its summary: what the command line and the demos call."""
 
+import os
 import platform
 import reprlib
 import sys
@@ -35,6 +36,8 @@ def versions() -> dict[str, str]:
 
 def start(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Train a new run in ``folder``; returns its summary."""
+    if os.path.isdir(folder):  # before anything that takes time
+        checkpoint.require_no_run(folder)
     if config.data_dir is not None:
         config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)

@@ -159,6 +159,10 @@ def find_mnist(data_dir: Path | None = None) -> Path | None:
     else:
         cache = _cache()
         return None if missing_files(cache) else cache
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"{wish} {str(folder)!r} is not a folder; give one with MNIST's four files, or leave {wish} out"
+        )
     if missing := ", ".join(missing_files(folder)):
         raise UserError(f"{wish} {str(folder)!r} lacks {missing}; put them there (.gz or not) or leave {wish} out")
     return folder

@@ -297,6 +297,24 @@ def test_create_run_removes_what_a_kill_left_of_an_earlier_beginning(tmp_path):
     assert os.listdir(tmp_path) == ["config.json"]
 
 
+def test_create_run_refuses_a_folder_with_pictures(tmp_path):
+    (tmp_path / "samples.png").write_bytes(b"mine")
+    assert "pictures (samples.png)" in refused(lambda folder: create_run(folder, {}), tmp_path)
+    assert os.listdir(tmp_path) == ["samples.png"]
+
+
+def test_sweep_leaves_folders_alone(tmp_path):
+    (tmp_path / "config.json.9.tmp").mkdir()
+    checkpoint.sweep(tmp_path)
+    assert (tmp_path / "config.json.9.tmp").is_dir()
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "null", '"text"'])
+def test_read_config_says_that_it_holds_no_object(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert "cannot be read (it holds no object)" in refused(read_config, tmp_path)
+
+
 def test_create_run_refuses_a_folder_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("a file, no folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("n" * 300)):

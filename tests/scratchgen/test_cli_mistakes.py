@@ -298,7 +298,7 @@ def test_commands_name_the_missing_data_folder_of_a_run(mistake, monkeypatch):
         assert line.startswith("scratchgen: run/config.json names the data folder '/nowhere/digits'")
         assert "give its folder with --data-dir" in line
         line = mistake(*command.split(), "run", "--data-dir", "elsewhere")
-        assert line.startswith("scratchgen: --data-dir 'elsewhere' lacks train-images-idx3-ubyte")
+        assert line.startswith("scratchgen: --data-dir 'elsewhere' is not a folder")
 
 
 def test_data_show_uses_strokes_when_mnist_cannot_be_downloaded(capsys, real_data, monkeypatch, tmp_path):

@@ -34,6 +34,7 @@ def python(*arguments, cwd=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ("NUMBA_DISABLE_JIT", "1"),
         ("NUMBA_THREADING_LAYER", "nonsense"),
         ("NUMBA_THREADING_LAYER", "tbb"),
+        ("NUMBA_THREADING_LAYER_PRIORITY", "nonsense"),
     ],
 )
 def test_numba_settings_that_cannot_work(name, value):
@@ -52,6 +53,14 @@ def test_numba_settings_that_cannot_work(name, value):
 def test_numba_settings_that_work(layer):
     done = python("-m", "scratchgen", "--version", NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="1")
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_backend_of_a_notebook_that_is_not_installed(tmp_path):
+    imports = "import numpy as np; from pathlib import Path; from scratchgen.figures import save_samples"
+    draw = "save_samples(Path('a.png'), np.zeros((1, 784)))"
+    done = python("-c", f"{imports}; {draw}", cwd=tmp_path, MPLBACKEND="module://matplotlib_inline.no_such_backend")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "a.png").exists()
 
 
 @pytest.mark.parametrize("optimize", ["-O", "-OO"])
