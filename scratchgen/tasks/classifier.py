@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from tqdm import tqdm
 
 from scratchgen import ops
+from scratchgen.fitting import minimize
 from scratchgen.inference import in_batches
 from scratchgen.models.classifier import Classifier
 from scratchgen.optim import Adam, cosine
@@ -22,19 +22,14 @@ def train_classifier(
 
     It lowers the cross-entropy by Adam, whose rate falls from 2e-3 to 0.
     """
-    model, total = Classifier(images.shape[1], rng), epochs * math.ceil(len(images) / batch_size)
+    model, steps = Classifier(images.shape[1], rng), epochs * math.ceil(len(images) / batch_size)
     model.set_random(RandomStream(rng))
-    optimizer = Adam(model, lr=cosine(2e-3, total))
-    with tqdm(desc="classifier", total=total, leave=False, disable=None) as bar:
-        for _ in range(epochs):
-            order = rng.permutation(len(images))
-            for start in range(0, len(images), batch_size):
-                chosen = order[start : start + batch_size]
-                loss = ops.softmax_cross_entropy(model(Tensor.wrap(images[chosen])), labels[chosen]).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                bar.update()
+    optimizer = Adam(model, lr=cosine(2e-3, steps))
+
+    def loss(images: np.ndarray, labels: np.ndarray) -> Tensor:
+        return ops.softmax_cross_entropy(model(Tensor.wrap(images)), labels).mean()
+
+    minimize(loss, optimizer, images, labels, rng=rng, steps=steps, batch_size=batch_size, name="classifier")
     model.eval()
     return model
 
