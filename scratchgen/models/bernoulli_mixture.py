@@ -1,4 +1,4 @@
-"""A mixture of products of Bernoulli distributions: naive Bayes with labels, latent classes without (L05).
+"""A mixture of products of Bernoulli distributions: naive Bayes with labels (L02), latent classes without (L05).
 
     p(x, k) = w_k prod_d t_kd^x_d (1 - t_kd)^(1 - x_d)                p(x) = sum_k p(x, k)
 
@@ -9,6 +9,8 @@ template t_k. Bishop, Pattern Recognition and Machine Learning, section 9.3.3, d
 import math
 
 import numpy as np
+
+from scratchgen.errors import checked_labels
 
 
 class BernoulliMixture:
@@ -65,7 +67,7 @@ class BernoulliMixture:
             raise ValueError("there are no images to fit")
         self.objective = []
         if labels is not None:
-            self._maximize(x, np.eye(self.components)[self._check_labels(labels, len(x))])
+            self._maximize(x, np.eye(self.components)[checked_labels(labels, len(x), self.components)])
             return self
         if rng is None:
             raise ValueError("without labels, fit needs rng, which draws the images that EM starts from")
@@ -104,7 +106,7 @@ class BernoulliMixture:
         """n draws of p(x, k), or of p(x | k) with ``labels`` (n,): images (n, D) of 0 and 1, and their classes (n,)."""
         if labels is None:
             labels = rng.choice(self.components, n, p=np.exp(self.log_weights))
-        labels = self._check_labels(labels, n)
+        labels = checked_labels(labels, n, self.components)
         return (rng.random((n, self.templates.shape[1])) < self.templates[labels]).astype(np.float64), labels
 
     def complete(self, x: np.ndarray, known: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -148,15 +150,6 @@ class BernoulliMixture:
         if mask.dtype != bool or mask.shape != (pixels,):
             raise ValueError(f"a mask of pixels must be bool of shape ({pixels},), got {mask.dtype} {mask.shape}")
         return mask
-
-    def _check_labels(self, labels: np.ndarray, n: int) -> np.ndarray:
-        labels = np.asarray(labels)
-        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be integers of shape ({n},), got {labels.dtype} {labels.shape}")
-        if n and not (labels.min() >= 0 and labels.max() < self.components):
-            outside = labels.min() if labels.min() < 0 else labels.max()
-            raise ValueError(f"labels must be 0 to {self.components - 1}, got {outside}")
-        return labels.astype(np.int64)
 
 
 def _binarize(x: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from scratchgen import ops
+from scratchgen.errors import checked_labels
 from scratchgen.fitting import minimize
 from scratchgen.nn import Dense, Module
 from scratchgen.optim import Adam, cosine
@@ -63,7 +64,7 @@ class LinearClassifier(Module):
         ``steps`` minibatches, by Adam, whose rate falls from ``lr`` to 0. ValueError for other shapes or labels, or
         for x that is not finite.
         """
-        x, labels = self._check(x), self._check_labels(labels, len(x))
+        x, labels = self._check(x), checked_labels(labels, len(x), self.classes)
         if len(x) == 0:
             raise ValueError("there is nothing to fit")
         for parameter in self.parameters():
@@ -97,15 +98,6 @@ class LinearClassifier(Module):
         if not np.isfinite(x).all():
             raise ValueError("x must be finite")
         return x
-
-    def _check_labels(self, labels: np.ndarray, n: int) -> np.ndarray:
-        labels = np.asarray(labels)
-        if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be integers of shape ({n},), got {labels.dtype} {labels.shape}")
-        if n and not (labels.min() >= 0 and labels.max() < self.classes):
-            outside = labels.min() if labels.min() < 0 else labels.max()
-            raise ValueError(f"labels must be 0 to {self.classes - 1}, got {outside}")
-        return labels.astype(np.int64)
 
 
 class LogisticRegression(LinearClassifier):
