@@ -17,6 +17,7 @@ from tests.benchmarks.workloads import WORKLOADS, Disagreement, Workload
 TINY = Workload("tiny", "vae", VAEConfig(9, 3, (7,), (5,)), VAETraining(), 4)
 
 
+@pytest.mark.slow
 def test_step_by_hand_trains_to_the_engines_bits(rng):
     *_, agree = step_two_ways(TINY, rng.random((4, 9), np.float32))
     agree(list(rng.random((10, 4, 9), np.float32)))

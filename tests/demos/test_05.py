@@ -10,7 +10,7 @@ from lesson_helpers import load, needs_mnist, run
 from scratchgen.models.bernoulli_mixture import BernoulliMixture
 
 LESSON = "05_latent_digit"
-TABLES = [("strokes", ["--quick"]), pytest.param(("mnist", ["--quick"]), marks=needs_mnist)]
+TABLES = [("strokes", ["--quick"]), pytest.param(("mnist", ["--quick"]), marks=[needs_mnist, pytest.mark.slow])]
 
 
 @pytest.fixture(scope="module")

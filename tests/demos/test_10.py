@@ -163,6 +163,7 @@ def test_study_features_trains_on_the_labels_kept_and_reports_test_images(demo, 
 # ---- what the lesson prints ----
 
 
+@pytest.mark.slow
 def test_lesson_10_prints_a_linear_autoencoder_that_is_pca(table):
     got, _ = table
     assert got["PCA, |error on its data / Σ λ - 1|"] < 1e-10
@@ -174,11 +175,13 @@ def test_lesson_10_prints_a_linear_autoencoder_that_is_pca(table):
     assert got["|cosine| of an axis and PCA's nearest, mean"] < 0.9
 
 
+@pytest.mark.slow
 def test_lesson_10_prints_a_lower_error_of_the_nonlinear_autoencoder(table):
     for k, share in ((2, 0.95), (8, 0.85)):
         assert table[0][f"nonlinear, k = {k}, error"] < share * table[0][f"PCA, k = {k}, error"]
 
 
+@pytest.mark.slow
 def test_lesson_10_prints_better_features_of_the_denoising_autoencoder(table, demo):
     got, _ = table
     right = {kind: got[f"{kind}, right"] for kind in demo.KINDS}
@@ -195,6 +198,7 @@ def test_lesson_10_prints_better_features_of_the_denoising_autoencoder(table, de
         assert got[name] > least
 
 
+@pytest.mark.slow
 def test_lesson_10_ends_with_its_figures(table):
     assert [path.stem for path in table[1]] == ["1_errors", "2_reconstructions", "3_features"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in table[1])

@@ -11,7 +11,10 @@ import pytest
 LESSONS = Path(__file__).parents[2] / "demos" / "lecture"
 
 
-@pytest.mark.parametrize("lesson", ["15_vae_mnist", "23_gan_mnist", "25_aae_mnist"])
+SLOW = [pytest.param(lesson, marks=pytest.mark.slow) for lesson in ("23_gan_mnist", "25_aae_mnist")]
+
+
+@pytest.mark.parametrize("lesson", ["15_vae_mnist", *SLOW])
 def test_lessons_train_by_hand_along_the_engine_s_curve(lesson, tmp_path):
     command = [sys.executable, str(LESSONS / f"{lesson}.py"), "--by-hand", "--data", "strokes", "--out", "runs"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, env=os.environ)
