@@ -1,4 +1,4 @@
-"""The error that a user can fix, and checks of the values in a configuration.
+"""The error that a user can fix, and checks of values.
 
 The command line prints a UserError as one line and exits with status 2."""
 

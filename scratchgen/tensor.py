@@ -162,7 +162,7 @@ class Tensor(Protocols):
         Copy it to keep it. A step that looks at it cannot be captured.
         """
         if isinstance(self._grad, np.ndarray):
-            kernels.active().memory.to_host(self._grad)  # nothing but a sign for a capture
+            kernels.active().memory.to_host(self._grad)  # tells a capture that numbers are read
         return self._grad
 
     @grad.setter

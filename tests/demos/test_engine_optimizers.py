@@ -38,6 +38,7 @@ def table(lesson, *header):
     return {name: cells for name, *cells in found[1:]}
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_prints_the_rates_of_theory(lesson):
     rows = table(lesson, "method", "rate expected")
     kappa = 100
@@ -53,6 +54,7 @@ def test_optimizers_lesson_prints_the_rates_of_theory(lesson):
         assert got == pytest.approx(rate, rel=0.0015)  # two equal roots add a factor of 1 + 1 / k at step k, here 1,000
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_prints_the_step_counts_of_theory(lesson):
     rows = table(lesson, "method", "rate expected")
     for expected, got in (row[2:] for row in rows.values()):
@@ -60,6 +62,7 @@ def test_optimizers_lesson_prints_the_step_counts_of_theory(lesson):
     assert int(rows["gradient descent"][3]) == math.ceil(math.log(1e-6) / math.log(99 / 101))
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_shows_momentum_beat_gradient_descent(lesson):
     rows = table(lesson, "optimizer", "aligned valley", "turned valley")
     steps = {name: [int(cell.split()[0]) for cell in cells] for name, cells in rows.items()}
@@ -72,6 +75,7 @@ def test_optimizers_lesson_shows_momentum_beat_gradient_descent(lesson):
     assert steps["Adagrad"][1] > 10 * steps["Adagrad"][0]
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_shows_adaptive_paths_independent_of_kappa_when_aligned(lesson):
     rows = table(lesson, "optimizer", "aligned, expected")
     assert rows.keys() == {"Adagrad", "RMSProp", "Adam"}
@@ -80,6 +84,7 @@ def test_optimizers_lesson_shows_adaptive_paths_independent_of_kappa_when_aligne
         assert float(turned) > 0.1
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_shows_adam_overstep_without_bias_correction(lesson):
     for step, (_, corrected, _, uncorrected) in table(lesson, "step", "corrected, expected").items():
         factor = (1 - 0.9 ** int(step)) / math.sqrt(1 - 0.999 ** int(step))
@@ -87,6 +92,7 @@ def test_optimizers_lesson_shows_adam_overstep_without_bias_correction(lesson):
         assert float(uncorrected) == pytest.approx(factor, abs=0.001)
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_shows_only_the_unclipped_path_thrown_off(lesson):
     rows = table(lesson, "path", "first gradient")
     _, _, step, loss = map(float, rows["clipped to norm 0.2"])
@@ -97,6 +103,7 @@ def test_optimizers_lesson_shows_only_the_unclipped_path_thrown_off(lesson):
     assert longest > 5
 
 
+@pytest.mark.slow
 def test_optimizers_lesson_trains_the_vae_best_with_adam(lesson):
     bounds = next(rows for rows in lesson[0] if rows and rows[0][-1].startswith("best "))
     best = {name: float(cells[-1].removeprefix("best ")) for name, *cells in bounds}
@@ -106,5 +113,6 @@ def test_optimizers_lesson_trains_the_vae_best_with_adam(lesson):
 
 
 @pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.slow
 def test_optimizers_lesson_writes_its_figures(lesson, name):
     assert (lesson[1] / f"{name}.png").read_bytes().startswith(b"\x89PNG")
