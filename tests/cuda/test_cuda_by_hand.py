@@ -20,9 +20,12 @@ from scratchgen.models.gan import DISCRIMINATORS, GENERATOR_OBJECTIVES, GANConfi
 from scratchgen.models.vae import LIKELIHOODS, VAEConfig
 from scratchgen.tasks.gan import GANTraining
 
-pytestmark = pytest.mark.skipif(
-    not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
+    ),
+    pytest.mark.slow,
+]
 few = settings(max_examples=3 if SIMULATED else 25)
 BATCH, SEED = 9, 1
 

@@ -61,6 +61,7 @@ for name, *specs in CASES:
 """
 
 
+@pytest.mark.slow  # it compiles every kernel that has threads
 def test_kernel_cache_gives_the_bits_of_a_fresh_compilation(tmp_path):
     """Numba compiles the body of a ``prange`` again for the cache: sums in any order would come out in another one."""
     variables = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}

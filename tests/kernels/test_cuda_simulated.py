@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 
-def test_cuda_kernels_pass_their_tests_in_the_simulator():
+@pytest.mark.parametrize("chosen", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_cuda_kernels_pass_their_tests_in_the_simulator(chosen):
     pytest.importorskip("numba_cuda", reason="CUDA kernels are not simulated, for numba-cuda is not installed")
     pytest.importorskip("greenlet", reason="CUDA kernels are not simulated, for greenlet is not installed")
     command = [
@@ -20,6 +21,8 @@ def test_cuda_kernels_pass_their_tests_in_the_simulator():
         "-q",
         "-p",
         "no:cacheprovider",
+        "-m",
+        chosen,
         "tests/cuda",
     ]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
