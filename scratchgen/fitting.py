@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from tqdm import tqdm
 
+from scratchgen.errors import require
 from scratchgen.optim import Optimizer
 from scratchgen.tensor import Tensor
 
@@ -20,10 +21,18 @@ def minimize(
 ) -> None:
     """Take ``steps`` optimizer steps down the gradient of ``loss(*batch)``, a number.
 
-    A batch has ``batch_size`` rows of each of the arrays (n, ...), the last of a pass over the data the rest; each pass
-    has a new random order. ``name`` is what the progress bar says.
+    Each pass over the data has a new random order. A batch is ``batch_size`` rows of each array (n, ...); the last
+    batch of a pass is what is left. ``name`` is what the progress bar says. ValueError for no rows, arrays of different
+    lengths or a batch size below 1.
     """
-    n, taken = len(arrays[0]), 0
+    lengths = {len(array) for array in arrays}
+    require(
+        {
+            "arrays of one length, at least 1": len(lengths) == 1 and min(lengths) > 0,
+            "batch_size >= 1": batch_size >= 1,
+        }
+    )
+    n, taken = lengths.pop(), 0
     with tqdm(desc=name, total=steps, leave=False, disable=None) as bar:
         while taken < steps:
             order = rng.permutation(n)

@@ -1,9 +1,10 @@
-"""A mixture of products of Bernoulli distributions: naive Bayes with labels (L02), latent classes without (L05).
+"""A mixture of products of Bernoulli distributions: naive Bayes with labels (L02), EM without (L05).
 
     p(x, k) = w_k prod_d t_kd^x_d (1 - t_kd)^(1 - x_d)                p(x) = sum_k p(x, k)
 
-The D pixels of x are binary, and independent of each other given the class k = 0..K-1, which has the weight w_k and the
-template t_k. Bishop, Pattern Recognition and Machine Learning, section 9.3.3, derives EM for it.
+The D pixels of x are binary, and independent of each other given the component k = 0..K-1, which has the weight w_k
+and the template t_k. With labels, a component is a class. Bishop, Pattern Recognition and Machine Learning, section
+9.3.3, derives EM for it.
 """
 
 import math
@@ -14,7 +15,7 @@ from scratchgen.errors import checked_labels
 
 
 class BernoulliMixture:
-    """Binary images of K latent classes, in float64 NumPy.
+    """Binary images of K components, in float64 NumPy.
 
     Images x (n, D) hold pixels in [0, 1] and are binarised: a pixel is on above 0.5. All methods raise ValueError for
     other values, and for shapes that do not fit.
@@ -22,9 +23,9 @@ class BernoulliMixture:
     Parameters
     ----------
     components : int
-        K, the number of classes.
+        K, the number of components.
     smoothing : float
-        Pseudo-counts a >= 1e-9 (1 is Laplace's rule): a for each class, and a on and a off for each of its pixels.
+        Pseudo-counts a >= 1e-9 (1 is Laplace's rule): a for each component, and a on and a off for each of its pixels.
         Fitted parameters maximise the posterior under the priors Dirichlet(1 + a) for the weights and
         Beta(1 + a, 1 + a) for each t_kd.
 
@@ -33,7 +34,7 @@ class BernoulliMixture:
     log_weights : np.ndarray
         log w (K,).
     templates : np.ndarray
-        t (K, D): the probability that a pixel is on, given the class. D is 0 until ``fit``.
+        t (K, D): the probability that a pixel is on, given the component. D is 0 until ``fit``.
     objective : list of float
         What EM maximised, before each iteration: log p(all x) + a (sum log w + sum log t + sum log(1 - t)). Up to a
         constant it is the log posterior of the parameters, and it never falls.
@@ -58,9 +59,10 @@ class BernoulliMixture:
     ) -> "BernoulliMixture":
         """Fit to images x (n, D), by counting with ``labels`` (n,) in 0..K-1, else by EM; returns itself.
 
-        Counting gives w_k = (n_k + a) / (n + K a) and t_kd = (on_kd + a) / (n_k + 2 a), with n_k images of class k
+        Counting gives w_k = (n_k + a) / (n + K a) and t_kd = (on_kd + a) / (n_k + 2 a), with n_k images of label k
         and on_kd of them where pixel d is on. EM does the same with p(k | x) in place of the labels, ``iterations``
-        times, from templates made of K images that ``rng`` draws.
+        times, from templates made of K images that ``rng`` draws. EM never tells components apart that start from
+        equal images.
         """
         x = _binarize(x)
         if len(x) == 0:
@@ -72,7 +74,7 @@ class BernoulliMixture:
         if rng is None:
             raise ValueError("without labels, fit needs rng, which draws the images that EM starts from")
         if len(x) < self.components:
-            raise ValueError(f"EM starts from {self.components} different images, got {len(x)}")
+            raise ValueError(f"EM starts from {self.components} images, got {len(x)}")
         self.templates = (x[rng.choice(len(x), self.components, replace=False)] + 0.5) / 2  # 1/4 or 3/4
         self.log_weights = np.full(self.components, -math.log(self.components))
         for _ in range(iterations):
@@ -97,13 +99,15 @@ class BernoulliMixture:
         return np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
 
     def predict(self, x: np.ndarray, pixels: np.ndarray | None = None) -> np.ndarray:
-        """The most probable class (n,), int64; with ``pixels`` (D,), given these pixels alone."""
+        """The most probable component (n,), int64; with ``pixels`` (D,), given these pixels alone."""
         return self.log_joint(x, pixels).argmax(axis=1)
 
     def sample(
         self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """n draws of p(x, k), or of p(x | k) with ``labels`` (n,): images (n, D) of 0 and 1, and their classes (n,)."""
+        """n draws of p(x, k), or of p(x | k) with ``labels`` (n,): images (n, D) of 0 and 1, and their k (n,)."""
+        if self.templates.shape[1] == 0:
+            raise ValueError("the mixture has no templates yet; fit it first")
         if labels is None:
             labels = rng.choice(self.components, n, p=np.exp(self.log_weights))
         labels = checked_labels(labels, n, self.components)
@@ -114,11 +118,11 @@ class BernoulliMixture:
 
         They are E[x | known] = sum_k p(k | known) t_k; with ``rng``, a draw: of k from p(k | known), then of pixels.
         """
-        known, x = self._check_mask(known), _binarize(x)
+        x, known = self._check_width(_binarize(x)), self._check_mask(known)
         filled = self.posterior(x, known)
         if rng is None:
             return np.where(known, x, filled @ self.templates)
-        beyond = filled.cumsum(axis=1) <= rng.random((len(x), 1))  # the classes before the drawn one
+        beyond = filled.cumsum(axis=1) <= rng.random((len(x), 1))  # the components before the drawn one
         drawn, _ = self.sample(len(x), rng, np.minimum(beyond.sum(axis=1), self.components - 1))
         return np.where(known, x, drawn)
 

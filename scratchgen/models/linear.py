@@ -4,8 +4,9 @@ Both score class k by x W_k + b_k and choose the largest score. They lower, over
 
     1/n sum_i loss(scores_i, y_i) + l2/2 |W|^2,
 
-which is convex. The biases are not penalised. With l2 = 1 / (n C) it is the objective of LIBLINEAR and scikit-learn,
-divided by n C.
+which is convex. The biases are not penalised. With l2 = 1 / (n C) it is, divided by n C, that of scikit-learn's
+LogisticRegression(C=C) and, but for a bias that is penalised there, of LinearSVC(C=C, loss='hinge') one against the
+rest.
 """
 
 import math
@@ -122,6 +123,7 @@ class LinearSVM(LinearClassifier):
 
     def example_losses(self, scores: Tensor, labels: np.ndarray) -> Tensor:
         """The hinge losses (n,), summed over the classes, of scores (n, K) and labels (n,) in 0..K-1."""
+        labels = checked_labels(labels, scores.shape[0], self.classes)
         signs = 2 * np.eye(self.classes, dtype=scores.dtype)[labels] - 1
         return ops.relu(1 - Tensor.wrap(signs) * scores).sum(axis=1)
 

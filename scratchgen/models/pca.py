@@ -47,13 +47,14 @@ class PCA:
         x = _finite_rows(x, "x")
         if self.components > min(x.shape):
             raise ValueError(f"{len(x)} rows of {x.shape[1]} numbers have no {self.components} principal components")
-        mean = x.mean(axis=0)
-        centred = x - mean
+        centred = x - x[0]  # first, so that rows that are all the same have no variance, not that of rounding
+        offset = centred.mean(axis=0)
+        centred -= offset
         variances, vectors = np.linalg.eigh(centred.T @ centred / len(x))  # rising
         directions = vectors.T[::-1][: self.components]
         largest = np.abs(directions).argmax(axis=1)
         signs = np.sign(directions[np.arange(self.components), largest])
-        self.mean, self.directions = mean, directions * signs[:, None]
+        self.mean, self.directions = x[0] + offset, directions * signs[:, None]
         self.variances = np.maximum(variances[::-1], 0)  # rounding makes some that are 0 negative
         return self
 
@@ -102,11 +103,16 @@ def _finite_rows(array: np.ndarray, name: str) -> np.ndarray:
 def principal_angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The angles (k,) in degrees, rising, between the subspaces that the rows of a (k, D) and of b (k, D) span.
 
-    All are 0 if the subspaces are the same, whatever their bases. ValueError for other shapes. Source: Björck & Golub
-    1973: their cosines are the singular values of Q_a^T Q_b, with orthonormal bases Q.
+    All are 0 if the subspaces are the same, whatever their bases. ValueError for other shapes, for rows that are not
+    finite, and for linearly dependent ones. Source: Björck & Golub 1973: their cosines are the singular values of
+    Q_a^T Q_b, with orthonormal bases Q.
     """
-    if a.shape != b.shape or a.ndim != 2 or a.shape[0] > a.shape[1]:
+    a, b = _finite_rows(a, "a"), _finite_rows(b, "b")
+    if a.shape != b.shape or a.shape[0] > a.shape[1]:
         raise ValueError(f"two subspaces need bases of one shape (k, D), k <= D, got {a.shape} and {b.shape}")
-    bases = [np.linalg.qr(np.asarray(rows, np.float64).T)[0] for rows in (a, b)]
+    for name, rows in (("a", a), ("b", b)):
+        if np.linalg.matrix_rank(rows) < len(rows):
+            raise ValueError(f"{name}: its {len(rows)} rows span fewer dimensions")
+    bases = [np.linalg.qr(rows.T)[0] for rows in (a, b)]
     cosines = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     return np.degrees(np.arccos(np.clip(cosines, 0, 1)))

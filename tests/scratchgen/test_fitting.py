@@ -40,3 +40,22 @@ def test_minimize_shuffles_each_pass_anew_and_by_the_seed_alone():
     assert batches[0] != batches[1]
     assert descend(10, 2, 10)[0] == batches
     assert descend(10, 2, 10, seed=1)[0] != batches
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batch_size", "message"),
+    [
+        ((3, 3), 0, "batch_size >= 1 is needed"),
+        ((3, 3), -1, "batch_size >= 1 is needed"),
+        ((0, 0), 4, "arrays of one length, at least 1 is needed"),
+        ((3, 4), 4, "arrays of one length, at least 1 is needed"),
+        ((), 4, "arrays of one length, at least 1 is needed"),
+    ],
+)
+def test_minimize_refuses_what_it_could_not_end_with(lengths, batch_size, message):
+    def loss(*batch):
+        raise AssertionError("a step was taken")
+
+    arrays, optimizer = [np.ones((n, 2)) for n in lengths], SGD([Parameter([2.0])], lr=0.1)
+    with pytest.raises(ValueError, match=message):
+        minimize(loss, optimizer, *arrays, rng=np.random.default_rng(0), steps=2, batch_size=batch_size, name="")

@@ -207,7 +207,9 @@ def test_complete_equals_the_conditional_by_enumeration(rng):
         (lambda m: m.fit(IMAGES, np.zeros(3, int)), r"labels must be integers of shape \(32,\), got int64 \(3,\)"),
         (lambda m: m.fit(IMAGES), "without labels, fit needs rng"),
         (lambda m: m.fit(IMAGES[:0], np.zeros(0, int)), "there are no images to fit"),
-        (lambda m: m.fit(IMAGES[:2], rng=np.random.default_rng(0)), "EM starts from 3 different images, got 2"),
+        (lambda m: m.fit(IMAGES[:2], rng=np.random.default_rng(0)), "EM starts from 3 images, got 2"),
+        (lambda m: BernoulliMixture(2).sample(3, np.random.default_rng(0)), "no templates yet; fit it first"),
+        (lambda m: BernoulliMixture(2).complete(IMAGES, LEFT), "the mixture's templates 0; fit it first"),
         (lambda m: m.sample(2, np.random.default_rng(0), np.array([0, 3])), "labels must be 0 to 2, got 3"),
     ],
 )

@@ -178,7 +178,7 @@ def test_predict_takes_the_largest_score_and_probabilities_are_its_softmax(rng):
     np.testing.assert_allclose(model.probabilities(x), expected, rtol=1e-12)
 
 
-X, LABELS = np.zeros((5, D)), np.zeros(5, int)
+X, SCORES, LABELS = np.zeros((5, D)), Tensor(np.zeros((5, K))), np.zeros(5, int)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,15 @@ X, LABELS = np.zeros((5, D)), np.zeros(5, int)
         (
             lambda rng: LinearSVM(D, K).fit(X, LABELS[:3], rng),
             r"labels must be integers of shape \(5,\), got int64 \(3,\)",
+        ),
+        (lambda rng: LinearSVM(D, K).example_losses(SCORES, LABELS - 1), "labels must be 0 to 3, got -1"),
+        (
+            lambda rng: LinearSVM(D, K).example_losses(SCORES, LABELS[:, None]),
+            r"labels must be integers of shape \(5,\), got int64 \(5, 1\)",
+        ),
+        (
+            lambda rng: LinearSVM(D, K).example_losses(SCORES, LABELS[:1]),
+            r"labels must be integers of shape \(5,\), got int64 \(1,\)",
         ),
         (lambda rng: LogisticRegression(D, K).predict(X[0]), r"x must have the shape \(n, 3\), got \(3,\)"),
         (lambda rng: LinearClassifier(D, K).fit(X, LABELS, rng), "LinearClassifier has no loss"),

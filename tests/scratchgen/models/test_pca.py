@@ -81,12 +81,19 @@ def test_explained_variance_is_a_share_of_the_variance_of_the_data(x):
     np.testing.assert_allclose(PCA(2).fit(x).explained_variance(), model.explained_variance()[:2], rtol=1e-12)
 
 
-def test_fit_takes_fewer_rows_than_pixels_and_data_without_variance(x):
+def test_fit_takes_fewer_rows_than_pixels(x):
     few = x[:4]
     model = PCA(4).fit(few)  # three directions hold all of it, the fourth is any other
     assert model.reconstruction_error(few) == pytest.approx(0, abs=1e-10)
     assert (model.variances >= 0).all()
-    same = PCA(2).fit(np.ones((5, 3)))
+    assert (PCA(6).fit(1e-12 * x).variances > 0).all()  # small, but far above rounding
+
+
+@pytest.mark.parametrize("n", [5, 10, 1000])
+@pytest.mark.parametrize("value", [1.0, 0.1, -1e30])  # the computed mean of ten 0.1 is not 0.1
+def test_fit_gives_data_without_variance_none(n, value):
+    same = PCA(2).fit(np.full((n, 3), value))
+    np.testing.assert_array_equal(same.variances, 0)
     np.testing.assert_array_equal(same.explained_variance(), 0)
     np.testing.assert_allclose(same.directions @ same.directions.T, np.eye(2), atol=1e-12)
 
@@ -108,6 +115,7 @@ def test_principal_angles_are_those_of_rotated_lines_and_planes(rng):
     mixed = rng.standard_normal((2, 2)) @ b  # another basis of the same plane
     np.testing.assert_allclose(principal_angles(a, mixed), [0, 30], atol=1e-5)
     np.testing.assert_allclose(principal_angles(a[:1], np.array([[0.0, 0, -2]])), [90], atol=1e-5)
+    np.testing.assert_allclose(principal_angles([[1, 0, 0]], [[1e-9, 0, 0]]), [0], atol=1e-5)
 
 
 MISTAKES = {
@@ -123,6 +131,13 @@ MISTAKES = {
     "wrong width of x": (lambda x: PCA(2).fit(x).encode(x[:, :5]), r"x must have the shape \(n, 6\), got \(40, 5\)"),
     "wrong width of z": (lambda x: PCA(2).fit(x).decode(x), r"z must have the shape \(n, 2\), got \(40, 6\)"),
     "angles of two sizes": (lambda x: principal_angles(x[:2], x[:3]), r"got \(2, 6\) and \(3, 6\)"),
+    "angles of equal rows": (lambda x: principal_angles(x[[0, 0]], x[:2]), "a: its 2 rows span fewer dimensions"),
+    "angles of a zero row": (
+        lambda x: principal_angles(x[:2], [x[0], 0 * x[0]]),
+        "b: its 2 rows span fewer dimensions",
+    ),
+    "angles of NaN": (lambda x: principal_angles(x[:2] * np.nan, x[:2]), "a must be finite"),
+    "angles of numbers": (lambda x: principal_angles(x[0], x[0]), r"a must have the shape \(n, d\)"),
 }
 
 
