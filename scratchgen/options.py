@@ -1,4 +1,6 @@
-"""The options of ``scratchgen train`` and ``profile``: each replaces a field of a named configuration."""
+"""The options of ``scratchgen train`` and ``profile``: each replaces a field of a named configuration.
+
+Also those that the lessons share, and how they report a mistake in one: in one line."""
 
 import argparse
 import math
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kernels
-from scratchgen.data import SOURCES
+from scratchgen.data import SOURCES, Dataset, load_dataset
 from scratchgen.data.pixels import BINARIZE
 from scratchgen.errors import UserError
 from scratchgen.models.aae import LABELS_FOR, POSTERIORS
@@ -149,3 +151,25 @@ def configure(options: argparse.Namespace, recipe: Recipe) -> RunConfig:
         )
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add --data and --data-dir, which ``load_data`` reads."""
+    parser.add_argument("--data", choices=SOURCES, default="auto")
+    parser.add_argument("--data-dir", help="folder of the four MNIST files")
+
+
+def load_data(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Dataset:
+    """The data set that the options name. Where it cannot be had, the program ends with one line and status 2."""
+    try:
+        return load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def make_folder(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Make --out if there is none. Where that is impossible, the program ends with one line and status 2."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {folder} cannot be a folder: {error.strerror}")

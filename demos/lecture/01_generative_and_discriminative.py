@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from scratchgen import UserError
-from scratchgen.data import SOURCES, load_dataset
 from scratchgen.models.bernoulli_mixture import BernoulliMixture
 from scratchgen.models.linear import LinearSVM, LogisticRegression
+from scratchgen.options import add_data_options, load_data, make_folder, whole
 
 # %% [markdown]
 # ## Four points
@@ -277,26 +276,15 @@ def draw_curves(panel, title, sizes, curves):
 
 
 # %%
-def parse_options():
+def main():
     parser = argparse.ArgumentParser(description="Generative and discriminative models, on four points and on MNIST.")
-    parser.add_argument("--data", choices=SOURCES, default="auto")
-    parser.add_argument("--data-dir", help="folder of the four MNIST files")
+    add_data_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-01"), help="folder for the figures")
     parser.add_argument("--quick", action="store_true", help="fewer numbers of labels, fewer subsets")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    try:
-        return options, load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
-    except UserError as error:
-        parser.error(str(error))
-
-
-def main():
-    options, data = parse_options()
-    options.out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(options.seed)
+    make_folder(parser, options.out)
+    data, rng = load_data(parser, options), np.random.default_rng(options.seed)
     x, y = draw_points(joint, 100_000, rng)
     shares = np.array([[((x == i) & (y == k)).mean() for k in (0, 1)] for i in (0, 1)])
     exact = np.array(joint, float)

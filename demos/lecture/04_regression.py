@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from scratchgen import Tensor, no_grad, ops
 from scratchgen.nn import Dense, Module, Parameter, mlp
 from scratchgen.optim import SGD, Adam, cosine
+from scratchgen.options import make_folder, whole
 
 # %% [markdown]
 # ## The same line twice
@@ -353,11 +354,9 @@ def main():
     parser = argparse.ArgumentParser(description="Regression by least squares and by maximum likelihood.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-04"), help="folder for the figure")
     parser.add_argument("--quick", action="store_true", help="a third of the training steps")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
     streams = [np.random.default_rng([options.seed, part]) for part in range(4)]
 
     z, x = draw_line(20, streams[0])

@@ -21,10 +21,9 @@ from statistics import NormalDist
 import numpy as np
 from matplotlib.figure import Figure
 
-from scratchgen import UserError
-from scratchgen.data import SOURCES, load_dataset
 from scratchgen.judge import load_judge
 from scratchgen.models.bernoulli_mixture import BernoulliMixture
+from scratchgen.options import add_data_options, load_data, make_folder, whole
 
 # %% [markdown]
 # ## From R to R^10000
@@ -331,19 +330,13 @@ def draw_completions(figure, pictures, shares):
 # %%
 def main():
     parser = argparse.ArgumentParser(description="A latent digit: mixtures, Bayes' rule, and half a digit completed.")
-    parser.add_argument("--data", choices=SOURCES, default="auto")
-    parser.add_argument("--data-dir", help="folder of the four MNIST files")
+    add_data_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-05"), help="folder for the figures")
     parser.add_argument("--quick", action="store_true", help="10,000 digits, at most 20 templates each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    try:
-        data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
-    except UserError as error:
-        parser.error(str(error))
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
+    data = load_data(parser, options)
     judge, rng = load_judge(data), np.random.default_rng(options.seed)
     train, test = (10_000, 2_000) if options.quick else (None, None)
     x, labels = data.train.images[:train], data.train.labels[:train]

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from scratchgen import Tensor, no_grad, ops
 from scratchgen.nn import Parameter
 from scratchgen.optim import Adam, cosine
+from scratchgen.options import make_folder, whole
 
 # %% [markdown]
 # ## A target with two modes
@@ -462,11 +463,9 @@ def main():
     parser = argparse.ArgumentParser(description="Both KL divergences, and p(x) three ways, in one dimension.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-07"), help="folder for the figures")
     parser.add_argument("--quick", action="store_true", help="a third of the draws")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
     draws = 7_000_000 if options.quick else 20_000_000
 
     rows, starts, ends, forward = inference(np.random.default_rng([options.seed, 0]))

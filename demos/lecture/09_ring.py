@@ -23,6 +23,7 @@ from scratchgen import Adam, RandomStream, Tensor, no_grad, ops
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.nn import Dense, Sequential, mlp
 from scratchgen.optim import cosine
+from scratchgen.options import make_folder, positive, whole
 from scratchgen.tasks.gan import GANTask, GANTraining
 
 # %% [markdown]
@@ -319,16 +320,14 @@ def main():
         "--out", type=Path, default=Path("runs/demo-09"), help="folder for the figure and the animation"
     )
     parser.add_argument("--quick", action="store_true", help="400 steps of training, not 3,000")
-    parser.add_argument("--seed", type=int, default=0, help="the first of three")
-    parser.add_argument("--study", type=int, metavar="N", help="only train, seeds 0 to N - 1, this way and as a GAN")
+    parser.add_argument("--seed", type=whole, default=0, help="the first of three")
+    parser.add_argument(
+        "--study", type=positive, metavar="N", help="only train, seeds 0 to N - 1, this way and as a GAN"
+    )
     options = parser.parse_args()
-    if options.study is not None:
-        if options.study < 1:
-            parser.error(f"--study {options.study}: at least one seed")
+    if options.study:
         return study(options.study)
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
     steps, frames = (400, 8) if options.quick else (3_000, 18)
 
     rng = np.random.default_rng([options.seed, 1])

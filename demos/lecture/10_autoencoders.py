@@ -25,8 +25,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from scratchgen import Adam, RandomStream, Tensor, UserError, ops
-from scratchgen.data import SOURCES, load_dataset
+from scratchgen import Adam, RandomStream, Tensor, ops
 from scratchgen.data.dataset import CLASSES, UNLABELLED, Split, keep_labels
 from scratchgen.fitting import minimize
 from scratchgen.inference import in_batches
@@ -34,6 +33,7 @@ from scratchgen.models.linear import LogisticRegression
 from scratchgen.models.pca import PCA, principal_angles
 from scratchgen.nn import Dense, Dropout, Sequential, mlp
 from scratchgen.optim import cosine
+from scratchgen.options import add_data_options, load_data, make_folder, whole
 
 
 @dataclass(frozen=True)
@@ -335,19 +335,13 @@ def draw_features(figure, accuracies, count):
 # %%
 def main():
     parser = argparse.ArgumentParser(description="Autoencoders beside PCA, and their features for few labels.")
-    parser.add_argument("--data", choices=SOURCES, default="auto")
-    parser.add_argument("--data-dir", help="folder of the four MNIST files")
+    add_data_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-10"), help="folder for the figures")
     parser.add_argument("--quick", action="store_true", help="a tenth of the images and of the steps, one subset")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    try:
-        data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
-    except UserError as error_found:
-        parser.error(str(error_found))
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
+    data = load_data(parser, options)
     settings, rng = QUICK if options.quick else FULL, np.random.default_rng(options.seed)
     train = Split(data.train.images[: settings.images], data.train.labels[: settings.images])
     test, k = data.test, settings.codes[-1]

@@ -24,6 +24,7 @@ from matplotlib.patches import Ellipse
 from scratchgen import Tensor, no_grad
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.optim import Adam
+from scratchgen.options import make_folder, positive, whole
 
 # %% [markdown]
 # ## The data
@@ -284,16 +285,14 @@ def main():
     parser = argparse.ArgumentParser(description="A VAE with one latent number, checked against quadrature.")
     parser.add_argument("--out", type=Path, default=Path("runs/demo-12"), help="folder for the figure")
     parser.add_argument("--quick", action="store_true", help="half the steps, a quarter of the points and draws")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     parser.add_argument(
-        "--study", type=int, metavar="N", help="only train seeds 0 to N - 1 from both starts, and count"
+        "--study", type=positive, metavar="N", help="only train seeds 0 to N - 1 from both starts, and count"
     )
     options = parser.parse_args()
     if options.study:
         return study(options.study)
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
     steps, points, repeats = (1000, 100, 5) if options.quick else (2000, 400, 20)
 
     model = train(options.seed, steps)

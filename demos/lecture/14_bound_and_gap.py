@@ -33,6 +33,7 @@ from scratchgen import SGD, Adam, Tensor, no_grad, ops
 from scratchgen.models.bernoulli_mixture import BernoulliMixture
 from scratchgen.nn import Dense, Parameter
 from scratchgen.optim import cosine
+from scratchgen.options import make_folder, whole
 
 # %% [markdown]
 # ## A model as two tables
@@ -327,11 +328,9 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the random q, 300 of the encoders' 1,000 steps"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
     count, steps = (1_000, 300) if options.quick else (10_000, 1_000)
     rng = np.random.default_rng(options.seed)
 

@@ -23,23 +23,22 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import Tensor, UserError, runs
+from scratchgen import Tensor, runs
 from scratchgen.by_hand.tasks import ByHandVAETask, format_curves, learning_curves
-from scratchgen.data import SOURCES, load_dataset
 from scratchgen.models.vae import VAE
 from scratchgen.optim import Adam
+from scratchgen.options import add_data_options, load_data, make_folder
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes import RECIPES
 from scratchgen.tasks.vae import VAETask
 
 parser = argparse.ArgumentParser(description="A variational autoencoder on MNIST.")
-parser.add_argument("--data", choices=SOURCES, default="auto")
-parser.add_argument("--data-dir", help="folder of the four MNIST files")
+add_data_options(parser)
 parser.add_argument("--out", type=Path, default=Path("runs/demo-15"), help="folder for pictures and runs")
 parser.add_argument("--quick", action="store_true", help="one epoch of each network")
 parser.add_argument("--by-hand", action="store_true", help="only compare 40 steps by hand with the engine's")
 options = parser.parse_args()
-options.out.mkdir(parents=True, exist_ok=True)
+make_folder(parser, options.out)
 
 # %% [markdown]
 # ## One training step
@@ -49,10 +48,7 @@ options.out.mkdir(parents=True, exist_ok=True)
 # deviation; with the variance in its place everything still trains, only wrongly.
 
 # %%
-try:
-    data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
-except UserError as error:
-    parser.error(str(error))
+data = load_data(parser, options)
 config = replace(RECIPES["vae"].configs["pytorch-example"], data=data.name, data_dir=options.data_dir)
 model = VAE(config.network, stream(0, "parameters"))
 optimizer, random = Adam(model, lr=config.training.lr), RandomStream(0)

@@ -30,6 +30,7 @@ from scratchgen import Tensor, no_grad, ops
 from scratchgen.models.gan import GENERATOR_OBJECTIVES, discriminator_loss, generator_loss
 from scratchgen.nn import Module, Parameter, frozen
 from scratchgen.optim import SGD, Adam, constant, cosine, staircase
+from scratchgen.options import make_folder, positive, whole
 
 DATA_MEAN, DATA_SD = -1.0, 1.0
 
@@ -535,16 +536,12 @@ def main():
         "--out", type=Path, default=Path("runs/demo-22"), help="folder for the figure and the animation"
     )
     parser.add_argument("--quick", action="store_true", help="two seeds, 500 steps of the source and 1,000 of ours")
-    parser.add_argument("--seed", type=int, default=0, help="the first of five")
-    parser.add_argument("--study", type=int, metavar="N", help="only train every variant from seeds 0 to N - 1")
+    parser.add_argument("--seed", type=whole, default=0, help="the first of five")
+    parser.add_argument("--study", type=positive, metavar="N", help="only train every variant from seeds 0 to N - 1")
     options = parser.parse_args()
-    if options.study is not None:
-        if options.study < 1:
-            parser.error(f"--study {options.study}: at least one seed")
+    if options.study:
         return study(options.study)
-    if options.seed < 0:
-        parser.error(f"--seed {options.seed}: a seed is 0 or above")
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(parser, options.out)
     count, frames = (2, 12) if options.quick else (5, 24)
     source, improved = SOURCE, IMPROVED
     if options.quick:

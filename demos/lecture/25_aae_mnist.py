@@ -25,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import Tensor, UserError, runs
+from scratchgen import Tensor, runs
 from scratchgen.by_hand.tasks import ByHandAAETask, format_curves, learning_curves
-from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAE
+from scratchgen.options import add_data_options, load_data, make_folder
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes import RECIPES
 from scratchgen.recipes.aae import health
@@ -37,17 +37,13 @@ from scratchgen.tasks.aae import AAETask
 from scratchgen.training import Trainer
 
 parser = argparse.ArgumentParser(description="An adversarial autoencoder on MNIST.")
-parser.add_argument("--data", choices=SOURCES, default="auto")
-parser.add_argument("--data-dir", help="folder of the four MNIST files")
+add_data_options(parser)
 parser.add_argument("--out", type=Path, default=Path("runs/demo-25"), help="folder for pictures and runs")
 parser.add_argument("--quick", action="store_true", help="one epoch of each")
 parser.add_argument("--by-hand", action="store_true", help="only compare 40 steps by hand with the engine's")
 options = parser.parse_args()
-options.out.mkdir(parents=True, exist_ok=True)
-try:
-    data = load_dataset(options.data, Path(options.data_dir) if options.data_dir else None)
-except UserError as error:
-    parser.error(str(error))
+make_folder(parser, options.out)
+data = load_data(parser, options)
 recipe = RECIPES["aae"]
 config = replace(recipe.configs["gaussian"], data=data.name, data_dir=options.data_dir)
 unlabelled = Split(data.train.images[:0], data.train.labels[:0])  # no image has its label

@@ -25,11 +25,14 @@ from scratchgen.evaluation.likelihood import active_units, importance_nll
 from scratchgen.init import he_normal
 from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.nn import Dense, Sequential, mlp
+from scratchgen.options import make_folder
 
 parser = argparse.ArgumentParser(description="Where the lecture is loose: counterexamples in numbers.")
 parser.add_argument("--out", type=Path, default=Path("runs/demo-wrong"), help="folder for the figure")
 parser.add_argument("--quick", action="store_true", help="train the three faults for a shorter time")
 options = parser.parse_args(None if __name__ == "__main__" else ["--quick"])
+if __name__ == "__main__":
+    make_folder(parser, options.out)
 
 Row = tuple[str, float | str, float]  # what it is, its value as written, its value in the right form
 
@@ -595,7 +598,6 @@ def draw(path):
     figure = Figure(figsize=(12, 4), dpi=150, layout="constrained")
     for draw_one, panel in zip((draw_losses, draw_kl, draw_samples), figure.subplots(1, 3), strict=True):
         draw_one(panel)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     print(path)
 

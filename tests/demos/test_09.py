@@ -209,8 +209,8 @@ def test_train_ends_within_the_ledger_s_distance_from_three_seeds(demo, normal):
 
 def test_lesson_09_says_in_a_line_what_is_wrong_with_an_option(tmp_path):
     for option, line in (
-        (["--seed", "-1"], "error: --seed -1: a seed is 0 or above"),
-        (["--study", "0"], "error: --study 0: at least one seed"),
+        (["--seed", "-1"], "error: argument --seed: '-1' is not a non-negative integer below 2^63"),
+        (["--study", "0"], "error: argument --study: '0' is not a positive integer below 2^31"),
     ):
         command = [sys.executable, str(LECTURE / f"{LESSON}.py"), *option]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

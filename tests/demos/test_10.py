@@ -1,7 +1,6 @@
 """Autoencoders beside PCA, and their features (L10, L11): the lesson's parts, and what it prints."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,11 +201,6 @@ def test_lesson_10_prints_better_features_of_the_denoising_autoencoder(table, de
 def test_lesson_10_ends_with_its_figures(table):
     assert [path.stem for path in table[1]] == ["1_errors", "2_reconstructions", "3_features"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in table[1])
-
-
-def test_lesson_10_refuses_a_folder_without_mnist_in_one_line(tmp_path):
-    with pytest.raises(AssertionError, match=r"error: .*nothing here"):
-        run(LESSON, tmp_path, "--data", "mnist", "--data-dir", str(Path("nothing here")))
 
 
 # ---- the ledger's numbers, on MNIST ----

@@ -1,11 +1,8 @@
 """The bound and the gap of L14: its terms against sums written out, EM's half steps, and what the lesson prints."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from lesson_helpers import LECTURE, load, run
+from lesson_helpers import load, run
 
 from scratchgen.models.bernoulli_mixture import BernoulliMixture
 
@@ -219,10 +216,3 @@ def test_lesson_14_prints_the_gaps_of_encoders(table):
 def test_lesson_14_ends_with_its_figure(table):
     (picture,) = table[1]
     assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_lesson_14_says_in_a_line_what_is_wrong_with_an_option(tmp_path):
-    command = [sys.executable, str(LECTURE / f"{LESSON}.py"), "--seed", "-1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("error: --seed -1: a seed is 0 or above")

@@ -157,5 +157,5 @@ def test_gallery_has_a_test_for_each_entry(gallery):
 
 
 def test_gallery_draws_the_symptoms(gallery, tmp_path):
-    gallery.draw(tmp_path / "figures" / "symptoms.png")
-    assert (tmp_path / "figures" / "symptoms.png").read_bytes().startswith(b"\x89PNG")
+    gallery.draw(tmp_path / "symptoms.png")
+    assert (tmp_path / "symptoms.png").read_bytes().startswith(b"\x89PNG")
