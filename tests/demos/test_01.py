@@ -69,13 +69,15 @@ def test_linear_divides_the_penalty_by_the_number_of_labels(lesson, rng):
 
 def test_choose_smoothing_looks_at_the_last_5000_images_and_trains_on_the_others(lesson, rng, monkeypatch):
     x, labels = np.arange(12_000, dtype=np.float32)[:, None], np.arange(12_000) % 10
-    trained = []
-    monkeypatch.setattr(lesson, "naive_bayes", lambda x, labels, rng, smoothing: trained.append(x) or smoothing)
+    trained = {0.01: [], 0.1: [], 1.0: []}
+    monkeypatch.setattr(lesson, "naive_bayes", lambda x, labels, smoothing: trained[smoothing].append(x) or smoothing)
     monkeypatch.setattr(
         lesson, "accuracy", lambda model, x, labels: {0.01: 0.3, 0.1: 0.5, 1.0: 0.4}[model] * (x.min() == 7000)
     )
     assert lesson.choose_smoothing(x, labels, rng) == 0.1
-    assert max(x.max() for x in trained) < 7000
+    assert max(x.max() for x in trained[0.1]) < 7000
+    for subsets in zip(*trained.values(), strict=True):  # the same for each pseudo-count
+        assert all((x == subsets[0]).all() for x in subsets)
 
 
 def test_learning_curves_give_all_models_the_same_subsets(lesson, rng):
@@ -169,8 +171,7 @@ def test_lesson_01_prints_that_naive_bayes_leads_on_its_own_digits(table):
 @needs_mnist
 @pytest.mark.slow
 def test_lesson_01_prints_that_logistic_regression_overtakes(table):
-    lead, error = map(float, table[0]["lead at 100 labels, LR without penalty"].split(" ± "))
-    assert lead > -2 * error
+    assert float(table[0]["lead at 100 labels, LR without penalty"].split(" ± ")[0]) > 0
     assert 100 <= float(table[0]["labels where LR without penalty overtakes"]) <= 500
 
 
