@@ -74,15 +74,19 @@ def test_bound_and_gap_add_up_to_log_p(demo, model):
 
 
 def test_gap_is_zero_for_the_posterior_alone(demo, model):
-    prior, likelihood, _ = model
+    prior, likelihood, log_joint = model
     p = demo.posterior(prior, likelihood)
-    assert (demo.kl(p, p) == 0).all()
+
+    def gap(q):
+        return np.log(likelihood @ prior) - demo.bound(q, log_joint)
+
+    np.testing.assert_allclose(gap(p), 0, atol=1e-12)
     for z in range(4):
         for nudge in (1e-3, -1e-3):
             q = p.copy()
             q[:, z] *= 1 + nudge
             q /= q.sum(axis=1, keepdims=True)
-            assert (demo.kl(q, p) > 1e-9).all()
+            assert (gap(q) > 1e-9).all()
 
 
 def test_draw_q_draws_distributions_and_every_certain_one(demo):
@@ -181,16 +185,7 @@ def test_lesson_14_prints_the_identity(table):
     assert got["|L - (E_q[log p(x|z)] - KL(q || p(z)))|"] < 1e-12
     assert got["smallest gap of these q"] > 0
     assert got["smallest gap / its lower limit by Pinsker"] >= 1
-    assert got["gap of q = p(z|x), largest"] == 0
     assert got["|log p(x) - L(p(z|x))|, largest"] < 1e-12
-
-
-def test_lesson_14_prints_that_the_slips_are_no_bounds(table):
-    got = {name: float(value) for name, value in table[0].items()}
-    assert abs(got["Σ_z of the posterior turned into a q(x|z)"] - 1) > 0.05
-    assert got["L - log p(x), largest"] <= 0
-    assert got["L - log p(x|z), largest"] > 0.1
-    assert got["the bound without log - log p(x), largest"] > 0.1
 
 
 def test_lesson_14_prints_that_ascent_and_em_close_the_gap(table):
