@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Wrong on purpose
 #
-# Fourteen places where the lecture is wrong or loose, and the three faults that public code has most. Each entry says
+# Fourteen places where the lecture is wrong or loose, and the three commonest faults of public code. Each entry says
 # what is written and what is right, and computes a small case where the two differ, for you to change and run again.
 # Most are slips of notation, which cost a reader an hour; a program that follows them literally is wrong. For the three
 # faults there is also the symptom that they show in training, and the check that finds them.
@@ -236,7 +236,7 @@ def the_condition() -> list[Row]:
     conditional = joint / joint.sum(axis=1, keepdims=True)
     return [
         ("sum of the second table; of p(x, y)", conditional.sum(), joint.sum()),
-        ("P(z=1), where some x has P(z=1|x) = 1", 1.0, (EVIDENCE * POSTERIOR[0]).sum()),
+        ("P(z=1): read off a picture; the mean of P(z=1|x)", 1.0, (EVIDENCE * POSTERIOR[0]).sum()),
     ]
 
 
@@ -262,7 +262,7 @@ def the_intractable() -> list[Row]:
     few = log_likelihood[rng.choice(len(codes), 10)]
     return [
         ("codes to decode for p(x|z)", "too many", 1),
-        ("codes to decode for p(x), and for p(z|x)", 1, len(codes)),
+        ("codes to decode for p(x), and for p(z|x)", "not said", len(codes)),
         ("log p(x) from 10 codes; from all", ops.logsumexp(Tensor(few)).item() - math.log(len(few)), log_p),
     ]
 
@@ -270,10 +270,12 @@ def the_intractable() -> list[Row]:
 # %% [markdown]
 # ## 10. D maximises E log D(x) + E log(1 - D(G(z)))
 #
-# The lecture's product D(x) (1 - D(G(z))), in expectation over independent draws, is E_x D(x) times E_z (1 - D(G(z))).
-# In each D(x) it is linear, so its best D is 0 or 1 everywhere: a threshold that says nothing of how much more likely
-# an x is as data than as a sample. The best D of the logarithms is p / (p + p_g). Here x has five values, and D is
-# found by trying all 11⁵ tables in steps of 0.1, then, for the logarithms, each x by itself in finer steps.
+# The lecture's product D(x) (1 - D(G(z))), in expectation over independent draws, is A (1 - B), with A = E_x D(x) and
+# B = E_z D(G(z)). A little more D(x) changes it by p(x) (1 - B) - p_g(x) A. So the best D is 1 where p(x)/p_g(x) is
+# above A/(1 - B) and 0 where it is below: a threshold, which says nothing of how much more likely an x is as data than
+# as a sample. (An x exactly at the threshold may get a value in between; here none does.) The best D of the logarithms
+# is p / (p + p_g). Here x has five values, and D is found by trying all 11⁵ tables in steps of 0.1, then, for the
+# logarithms, each x by itself in finer steps.
 
 
 # %%
@@ -313,7 +315,7 @@ def the_generator() -> list[Row]:
 
 
 # %% [markdown]
-# ## 12. At the end of the game nobody is left over and nobody wins
+# ## 12. At the end of the game both are left, and neither wins
 #
 # "Only one survives": if D won, its value V would be 0. With the best D at every step, V = -log 4 + 2 JSD(p, p_g),
 # and following its gradient G arrives at p_g = p, V = -log 4, D = 1/2. Here G is a table of five probabilities,
@@ -547,9 +549,17 @@ def a_leaking_gradient() -> list[Row]:
     runs = [[train_gan(leak, seed) for seed in SEEDS] for leak in (True, False)]
     distances = [[np.abs(samples - QUANTILES).mean() for samples, _ in seeds] for seeds in runs]
     deviations = [[samples.std() for samples, _ in seeds] for seeds in runs]
+
+    def on_logit(leak):
+        logit = Tensor([[0.0]], requires_grad=True, dtype=np.float64)
+        if leak:
+            discriminator_loss(logit, 0.0).backward()
+        generator_loss(logit, "non-saturating").backward()
+        return logit.grad.item()
+
     return [
         ("|gradient of G| after D's step, largest of all seeds", *(max(left for _, left in seeds) for seeds in runs)),
-        ("gradient on the logit of a sample with D = 1/2", 0.0, -0.5),
+        ("gradient on the logit of a sample with D = 1/2", on_logit(leak=True), on_logit(leak=False)),
         ("Wasserstein-1 to the data, median of all seeds", *map(np.median, distances)),
         ("standard deviation of samples, median; of data: 1", *map(np.median, deviations)),
     ]
@@ -572,8 +582,9 @@ def draw_losses(panel):
         model, losses, _ = train_vae(power=power)
         nll = importance_nll(model, digits()[1], 200, np.random.default_rng(4))
         panel.plot(steps, losses, color=colour, label=f"reported with {name}")
-        panel.axhline(nll, color=colour, linestyle="--", linewidth=1)
-    panel.set(title="Variance as standard deviation", xlabel="step", ylabel="-ELBO, nats", ylim=(75, 160))
+        label = "−log p(x)" if colour == ORANGE else None  # once
+        panel.axhline(nll, color=colour, linestyle="--", linewidth=1, label=label)
+    panel.set(title="Variance as standard deviation", xlabel="step", ylabel="−ELBO, nats", ylim=(75, 160))
     panel.legend(frameon=False)
 
 
@@ -589,7 +600,7 @@ def draw_samples(panel):
     edges = np.linspace(-5, 3, 81)
     for colour, name, leak in ((ORANGE, "samples, leaking", True), (BLUE, "samples", False)):
         panel.hist(train_gan(leak, 0)[0], edges, density=True, color=colour, alpha=0.6, label=name)
-    panel.plot(edges, [NormalDist(-1, 1).pdf(x) for x in edges], color="black", label="data, N(-1, 1)")
+    panel.plot(edges, [NormalDist(-1, 1).pdf(x) for x in edges], color="black", label="data, N(−1, 1)")
     panel.set(title="A leaking gradient", xlabel="x", ylabel="density", ylim=(0, 1.2))
     panel.legend(frameon=False)
 

@@ -85,6 +85,7 @@ def test_the_condition_is_on_x(gallery):
 def test_the_intractable_is_the_evidence(gallery):
     written, right = (list(column.values()) for column in values(gallery.the_intractable))
     assert (right[0], right[1]) == (1, 4096)
+    assert (written[0], written[1]) == ("too many", "not said")
     assert right[2] - written[2] > 10
 
 
@@ -145,6 +146,7 @@ def test_a_leaking_gradient_makes_samples_narrow(gallery):
     written, right = (list(column.values()) for column in values(gallery.a_leaking_gradient))
     assert written[0] > 0.05
     assert right[0] == 0
+    assert (written[1], right[1]) == (0, -0.5)
     assert right[2] < 0.25 < 0.4 < written[2]
     assert written[3] < 0.8 < right[3]
 
