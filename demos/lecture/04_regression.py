@@ -220,8 +220,9 @@ def log_normal(distance, sd):
 #
 # How often do the criteria find degree 3? For large n, each further coefficient raises 2 log L by the square of a
 # standard normal number, and costs 2 in AIC, log n in BIC. A criterion is right if no number of further coefficients
-# pays. For AIC this stays at 73 % however many data there are (Shibata 1976), while BIC's price grows, so its errors
-# vanish. Fresh data do not always choose degree 3 either: in some data sets a fit of degree 4 is nearer to the truth.
+# pays. For AIC and six further coefficients this stays at 73 % however many data there are (Shibata 1976), while BIC's
+# price grows, so its errors vanish: 96 % are right at the price log 100, 99 % at log 1,000. Fresh data do not always
+# choose degree 3 either: in some data sets a fit of degree 4 is nearer to the truth.
 
 # %%
 DEGREES = range(10)
@@ -239,9 +240,8 @@ def polynomials(z, x, fresh_z, fresh_x):
     """Mean log p(x|z) of the training points and of fresh points, each (10,), for the best fit of every degree."""
     on_training, on_fresh = [], []
     for degree in DEGREES:
-        features = np.polynomial.legendre.legvander(
-            z, degree
-        )  # the same fits as with powers of z, but well conditioned
+        # Legendre polynomials: the same fits as with powers of z, but well conditioned
+        features = np.polynomial.legendre.legvander(z, degree)
         w = least_squares(features, x)
         sigma = math.sqrt(np.square(x - features @ w).mean())
         fresh_features = np.polynomial.legendre.legvander(fresh_z, degree)
@@ -387,7 +387,7 @@ def main():
         ("line: difference of both fits", "below 1e-10", f"{np.abs(w - [a, b]).max():.1e}"),
         ("line: ML sigma² - mean squared residual", "below 1e-10", f"{abs(variance - residual):.1e}"),
         ("n = 20: mean ML sigma² / true sigma²", "18/20 = 0.900", f"{ratio:.3f}"),
-        ("n = 20: band mean ± 1.96 sigma holds, %", "about 91, by Student's t", f"{100 * covered:.1f}"),
+        ("n = 20: band mean ± 1.96 sigma holds, %", "90.6, by Student's t", f"{100 * covered:.1f}"),
     ]
     names = [("sigma(z)", [95] * 3, 95.0), ("constant sigma", 100 * thirds_in_theory, 100 * thirds_in_theory.mean())]
     for (name, local, overall), part, third in zip(names, inside, thirds, strict=True):
@@ -407,7 +407,7 @@ def main():
         ("degree that BIC chooses", "3, the true one", f"{bic.argmin()}"),
         ("degree with the best likelihood of fresh data", "3 or 4", f"{on_fresh.argmax()}"),
         ("AIC chooses 3, of 100 data sets", f"{chances[0]:.0f} for large n", f"{right[0]}"),
-        ("BIC chooses 3, of 100 data sets", f"{chances[1]:.0f} for large n", f"{right[1]}"),
+        ("BIC chooses 3, of 100 data sets", f"about {chances[1]:.0f}, to 100", f"{right[1]}"),
         ("fresh data choose 3, of 100 data sets", "most", f"{right[2]}"),
         ("nats a point lost by AIC's choice, mean", "small", f"{lost[0]:.4f}"),
         ("nats a point lost by BIC's choice, mean", "small", f"{lost[1]:.4f}"),

@@ -290,9 +290,8 @@ def draw_templates(figure, counted, found, digits, n):
     below.set_xticks(30 * np.arange(10) + 15, [f"mostly {digit}" for digit in digits[order]])
     below.tick_params(length=0)
     below.spines[:].set_visible(False)
-    curve.plot(np.array(found.objective) / n, color=BLUE, marker=".")
+    curve.plot(range(1, len(found.objective)), np.array(found.objective[1:]) / n, color=BLUE, marker=".")
     curve.set(title="EM never goes down", xlabel="iteration", ylabel="log p(x) + log prior,\nnats an image")
-    curve.set_ylim(found.objective[1] / n - 1, found.objective[-1] / n + 1)
 
 
 def draw_completions(figure, pictures, shares):
@@ -360,7 +359,7 @@ def main():
         ("EM, largest fall of the objective", "0", f"{max(0.0, -np.diff(found.objective).min()):.1e}"),
         ("EM, log p(x) of test digits", "above counting's", f"{found.log_prob(new_x).mean():.1f}"),
         ("counting, log p(x) of test digits", "below EM's", f"{counted.log_prob(new_x).mean():.1f}"),
-        ("EM, test digits of their class's digit", "below counting's", f"{pure:.3f}"),
+        ("EM, test digits whose class is mostly of their digit", "below counting's", f"{pure:.3f}"),
         (
             "counting, test digits classified",
             "about 0.84 on MNIST",
@@ -376,7 +375,7 @@ def main():
     ]
     print()
     for what, expected, got in [("what", "expected", "got"), *rows]:
-        print(f"{what:<43} | {expected:<21} | {got}")
+        print(f"{what:<53} | {expected:<21} | {got}")
 
     shown = new_x[[int(np.flatnonzero(new_labels == digit)[0]) for digit in range(10)]]  # the first of each digit
     few, many = completions(counted, shown, rng), completions(mixture, shown, rng)

@@ -57,8 +57,8 @@ QUICK = Settings(6_000, (2, 8), 600, 400, 300, 500, 300, subsets=1)
 # ## Training
 #
 # Every network below is trained by the same few lines: random batches of 100 images, and Adam, whose rate falls from
-# `lr` to 0 as half a cosine. An autoencoder's target is its own input. (Of the input, pixels may be missing; why, comes
-# below.)
+# `lr` to 0 as half a cosine. An autoencoder's target is its own input. (Some pixels of the input may be missing;
+# the reason is given below.)
 
 
 # %%
@@ -337,7 +337,7 @@ def main():
     parser = argparse.ArgumentParser(description="Autoencoders beside PCA, and their features for few labels.")
     add_data_options(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-10"), help="folder for the figures")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the images and of the steps, one subset")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images, fewer steps, one subset")
     parser.add_argument("--seed", type=whole, default=0)
     options = parser.parse_args()
     make_folder(parser, options.out)

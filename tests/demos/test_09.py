@@ -188,7 +188,7 @@ def test_lesson_09_prints_learned_rings(table):
     assert float(got["learned: sliced W1 to fresh data, worst"]) < 0.03
     assert float(got["g: sliced W1 to fresh data"]) < 0.02
     assert float(got["learned: share of points in the hole, worst"]) < 0.1
-    assert set(map(int, got["learned: windings about the hole"].split())) <= {-1, 0, 1}
+    assert set(map(int, got["learned: winding numbers"].split())) <= {-1, 0, 1}
 
 
 def test_lesson_09_ends_with_its_figure_and_animation(table):

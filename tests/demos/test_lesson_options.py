@@ -24,7 +24,7 @@ def test_lessons_refuse_a_file_as_their_folder(lesson, tmp_path):
     assert mistake(lesson, tmp_path, "--out", "taken").endswith("error: --out taken cannot be a folder: File exists")
 
 
-@pytest.mark.parametrize("lesson", ["01_generative_and_discriminative", "15_vae_mnist"])
+@pytest.mark.parametrize("lesson", ["01_generative_and_discriminative", "10_autoencoders", "15_vae_mnist"])
 def test_lessons_refuse_a_folder_without_mnist(lesson, tmp_path):
     line = mistake(lesson, tmp_path, "--data", "mnist", "--data-dir", "nothing here")
     assert "error: " in line
