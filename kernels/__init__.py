@@ -1,8 +1,8 @@
 """The kernels: plain functions over arrays, and the choice of the kernel set in use.
 
-A kernel set is a package with the modules ``elementwise``, ``reductions``, ``dense``, ``normalization``, ``losses``,
-``optimizers``, ``random`` and ``memory`` (allocation and copies). All kernel sets have the same functions with the same
-arguments:
+A kernel set is a package with the modules ``elementwise``, ``reductions``, ``dense``, ``conv``, ``pooling``,
+``normalization``, ``losses``, ``optimizers``, ``random`` and ``memory`` (allocation and copies). All kernel sets have
+the same functions with the same arguments:
 
 ``reference``
     NumPy, one line where possible. It defines what a kernel computes.

@@ -336,13 +336,16 @@ def _check_float32(op: Op, case: Case, inputs: Sequence[np.ndarray], cotangent: 
     """Gradients in float32 are those in float64 of the same numbers, up to rounding.
 
     Every addition rounds by eps / 2 of its terms. There are tens of additions, or as many as the longest dimension has
-    elements, and the terms are not much larger than 1 or the largest gradient.
+    elements, for each of the numbers in a window or an image of fixed size; and the terms are not much larger than 1 or
+    the largest gradient.
     """
     single = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in inputs]
     double = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in single]
     cotangent = cotangent.astype(np.float32)
     (_, rounded, _), (_, exact, _) = (_run(op, case, arrays, cotangent) for arrays in (single, double))
-    additions = max(30, *(size for x in inputs for size in x.shape), 0)
+    signature = Signature(case.signature or op.signature)
+    fixed = max(math.prod(int(dim) for dim in dims if dim.isdigit()) for dims in signature.inputs)
+    additions = fixed * max(30, *(size for x in inputs for size in x.shape), 0)
     for i, leaf in exact.items():
         grad, where = rounded[i].grad, f"the float32 gradient of input {i}"
         expected = np.asarray(leaf.grad)

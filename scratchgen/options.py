@@ -14,10 +14,10 @@ from scratchgen.data import SOURCES, Dataset, load_dataset
 from scratchgen.data.pixels import BINARIZE
 from scratchgen.errors import UserError
 from scratchgen.models.aae import LABELS_FOR, POSTERIORS
-from scratchgen.models.gan import GENERATOR_OBJECTIVES
 from scratchgen.models.vae import LIKELIHOODS
 from scratchgen.priors import PRIORS
 from scratchgen.recipes import Recipe, RunConfig
+from scratchgen.tasks.gan import OBJECTIVES
 
 DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's cache)"
 
@@ -89,7 +89,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "gan": (
         replace(LATENT_DIM, help="dimensions of the noise"),
-        Option("objective", "training", GENERATOR_OBJECTIVES, "what the generator minimises"),
+        Option("objective", "training", OBJECTIVES, "what the generator minimises"),
         Option("real_label", "training", number, "the discriminator's target for data; below 1 smooths", "Y"),
         Option("discriminator_steps", "training", positive, "discriminator steps per generator step", "K"),
         Option("generator_lr", "training", number, "the generator's learning rate", "X"),

@@ -89,6 +89,15 @@ class Signature:
             raise ValueError(f"{name}: shapes {_join(shapes)} do not broadcast together") from None
 
 
+def pair(name: str, value: Any, least: int) -> tuple[int, int]:
+    """One number or two, as (rows, columns). ValueError, naming the argument, unless they are ``least`` or more."""
+    numbers = whole_numbers((value,))
+    both = numbers * 2 if len(numbers) == 1 else numbers
+    if len(both) != 2 or min(both) < least:
+        raise ValueError(f"{name} must be a whole number or two, {least} or more, not {value!r}")
+    return both[0], both[1]
+
+
 def whole_numbers(arguments: Sequence[Any]) -> Shape:
     """Sizes or axes, given one by one or as one tuple or list."""
     inside = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments

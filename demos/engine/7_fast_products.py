@@ -253,7 +253,7 @@ def intensities():
 def micro_kernel(tile, values, terms, packed, repeats):
     """tile (6, 2 lanes) = the sum of all terms of one micro-panel of a and one of b, ``repeats`` times."""
     for _ in range(repeats):
-        products._multiply_tile(tile, values, terms, terms.size, packed)
+        products.multiply_tile(tile, values, terms, terms.size, packed)
 
 
 SHAPES = ((120, 200, 200), (120, 1000, 1000))  # (m, k, n): b takes 160 kB, or 4 MB

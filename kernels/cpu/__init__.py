@@ -36,8 +36,30 @@ def _cache_folder() -> str:
 _before = config.CACHE_DIR
 config.CACHE_DIR = _cache_folder()  # read when a function is decorated, so it holds for this kernel set alone
 try:
-    from kernels.cpu import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
+    from kernels.cpu import (
+        conv,
+        dense,
+        elementwise,
+        losses,
+        memory,
+        normalization,
+        optimizers,
+        pooling,
+        random,
+        reductions,
+    )
 finally:
     config.CACHE_DIR = _before
 
-__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "random", "reductions"]
+__all__ = [
+    "conv",
+    "dense",
+    "elementwise",
+    "losses",
+    "memory",
+    "normalization",
+    "optimizers",
+    "pooling",
+    "random",
+    "reductions",
+]

@@ -40,6 +40,11 @@ def _multiply(out, a, b):
 def dense_forward(out, x, w, b, activation):
     """out (r,o) = activation(x w + b), with x (r,i), w (i,o), b (o)."""
     matmul(out, x, w)
+    bias_activation(out, b, activation)
+
+
+def bias_activation(out, b, activation):
+    """out (r,o) = activation(out + b), with b (o)."""
     _BIAS_THEN[activation](out, b)
 
 

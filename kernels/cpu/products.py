@@ -200,7 +200,7 @@ def _leave_out_zeros(values, terms, sixes):
 
 
 @njit(**JIT)
-def _pack_columns(packed, b, j):
+def pack_columns(packed, b, j):
     """Pack a micro-panel of ``b``, two vectors wide, from column j on, into ``packed``; columns past the last are 0."""
     k, width, start = b.shape[0], lanes(packed), 0
     columns = min(2 * width, b.shape[1] - j)
@@ -223,7 +223,7 @@ def _pack_columns(packed, b, j):
 
 
 @njit(**JIT)
-def _multiply_tile(tile, values, terms, count, packed):
+def multiply_tile(tile, values, terms, count, packed):
     """The micro-kernel: tile (six rows of two vectors) = the sum of ``count`` terms, in registers until it is done."""
     width = lanes(tile)
     c00, c01, c10, c11, c20, c21 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)
@@ -289,10 +289,10 @@ def product_tiled(out, a, b, skip_zeros=False):
         packed, tile = np.empty((block, width * k), b.dtype), np.empty(6 * width, b.dtype)
         start, end = block * first, min(block * (first + 1), panels)
         for panel in range(start, end):
-            _pack_columns(packed[panel - start], b, width * panel)
+            pack_columns(packed[panel - start], b, width * panel)
         for t in range(tiles):
             for panel in range(start, end):
-                _multiply_tile(tile, values[t], terms[t], counts[t], packed[panel - start])
+                multiply_tile(tile, values[t], terms[t], counts[t], packed[panel - start])
                 _unpack_tile(out, tile, 6 * t, width * panel)
 
 

@@ -1,5 +1,27 @@
 """The kernel set ``cuda``: kernels for an NVIDIA GPU, in Python compiled by numba-cuda. Arrays are ``DeviceArray``."""
 
-from kernels.cuda import dense, elementwise, losses, memory, normalization, optimizers, random, reductions
+from kernels.cuda import (
+    conv,
+    dense,
+    elementwise,
+    losses,
+    memory,
+    normalization,
+    optimizers,
+    pooling,
+    random,
+    reductions,
+)
 
-__all__ = ["dense", "elementwise", "losses", "memory", "normalization", "optimizers", "random", "reductions"]
+__all__ = [
+    "conv",
+    "dense",
+    "elementwise",
+    "losses",
+    "memory",
+    "normalization",
+    "optimizers",
+    "pooling",
+    "random",
+    "reductions",
+]

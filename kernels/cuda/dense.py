@@ -4,8 +4,8 @@ backward, one kernel multiplies by the activation's derivative and computes part
 import numpy as np
 
 from kernels.cuda import memory, products
-from kernels.cuda.device import cuda, launch, shares
-from kernels.cuda.functions import ACTIVATIONS, COLUMN_TILE, COLUMNS, ROWS, column_sum, slope
+from kernels.cuda.device import cuda, launch, launch_over, shares
+from kernels.cuda.functions import ACTIVATIONS, COLUMN_TILE, COLUMNS, ROWS, activate, column_sum, slope
 from kernels.cuda.reductions import sum_axis
 
 
@@ -35,6 +35,18 @@ def _each(product, out, a, b):
 def dense_forward(out, x, w, b, activation):
     """out (r,o) = activation(x w + b), with x (r,i), w (i,o), b (o)."""
     products.dense(out, x, w, b, ACTIVATIONS.index(activation))
+
+
+def bias_activation(out, b, activation):
+    """out (r,o) = activation(out + b), with b (o)."""
+    launch_over(out.size, _bias_activation, out, b, ACTIVATIONS.index(activation))
+
+
+@cuda.jit
+def _bias_activation(out, b, kind):
+    columns = out.shape[1]
+    for i in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+        out[i // columns, i % columns] = activate(kind, out[i // columns, i % columns] + b[i % columns])
 
 
 def dense_activation_backward(dpre, db, dout, out, activation):

@@ -74,10 +74,10 @@ def _tiles(m, n, tile):
     return -(-m // tile) * -(-n // tile)
 
 
-def _launch(kernel, m, n, tile, threads, *arguments, shares=1):
-    """Launch ``threads`` by ``threads`` blocks, one for each ``tile`` by ``tile`` part of (m, n), and each share."""
+def _launch(kernel, m, n, tile, threads, *arguments, groups=1, shares=1):
+    """Launch ``threads`` by ``threads`` blocks, one for each ``tile`` by ``tile`` part of (m, n), group and share."""
     if m and n:
-        launch(kernel, (-(-m // tile), -(-n // tile), shares), threads * threads, *arguments)
+        launch(kernel, (groups * -(-m // tile), -(-n // tile), shares), threads * threads, *arguments)
 
 
 # ---- one element per thread --------------------------------------------------------------------------------------
@@ -184,10 +184,13 @@ def _registers(out, a, b):
 # ---- four numbers per instruction: helpers -----------------------------------------------------------------------
 # ``along`` says that the terms lie along the rows of a matrix, as in a (m, k); in b (k, n) they lie down its columns.
 # The transposed operands of a backward pass are the other way round; only fetching them differs.
+# An operand is a tuple: what it is read from, the function that reads four consecutive numbers of one of its rows, and
+# whether that may use load4. conv.py has a function of its own, for matrices that are nowhere in memory. (Numba warns
+# of functions that come first in a tuple.)
 
 
 @cuda.jit(device=True, **INLINE)
-def _four(matrix, row, column, fours):
+def four_of_matrix(matrix, row, column, fours):
     """Four consecutive numbers of a row of the matrix; zeros past its edges."""
     zero = matrix.dtype.type(0)
     if row >= matrix.shape[0] or column >= matrix.shape[1]:
@@ -203,15 +206,16 @@ def _four(matrix, row, column, fours):
 
 
 @cuda.jit(device=True, **INLINE)
-def _fetch(share, matrix, fours, along, first, start, width, depth, threads):
+def _fetch(share, operand, along, first, start, width, depth, threads):
     """Read this thread's share of a tile: ``depth`` terms from ``start`` on, of ``width`` rows of a, or columns of b,
     from ``first`` on."""
+    matrix, four_of, fours = operand
     for v in range(share.shape[0]):
         place = 4 * (cuda.threadIdx.x + v * threads)
         if along:
-            four = _four(matrix, first + place // depth, start + place % depth, fours)
+            four = four_of(matrix, first + place // depth, start + place % depth, fours)
         else:
-            four = _four(matrix, start + place // width, first + place % width, fours)
+            four = four_of(matrix, start + place // width, first + place % width, fours)
         share[v, 0], share[v, 1], share[v, 2], share[v, 3] = four
 
 
@@ -249,21 +253,29 @@ def _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads):
 
 
 @cuda.jit(device=True, **INLINE)
-def _write(out, above, rows, sums, i0, j0, threads):
-    """Write the sums to the matrix of ``rows`` rows that begins at row ``above`` of out."""
+def _write(out, row_of, where, rows, sums, i0, j0, threads):
+    """Write row r of the sums, r < ``rows``, to row row_of(where, r) of out."""
     fours = in_fours(out)
     row, column = cuda.threadIdx.x // threads, cuda.threadIdx.x % threads
     for i in range(sums.shape[0]):
         r = i0 + 4 * row + (i - i % 4) * threads + i % 4
-        for j in range(0, sums.shape[1], 4):
-            c = j0 + 4 * column + j * threads
-            if r < rows and c < out.shape[1]:
-                if fours:
-                    store4(out, above + r, c, (sums[i, j], sums[i, j + 1], sums[i, j + 2], sums[i, j + 3]))
-                else:
-                    for q in range(4):
-                        if c + q < out.shape[1]:
-                            out[above + r, c + q] = sums[i, j + q]
+        if r < rows:
+            to = row_of(where, r)
+            for j in range(0, sums.shape[1], 4):
+                c = j0 + 4 * column + j * threads
+                if c < out.shape[1]:
+                    if fours:
+                        store4(out, to, c, (sums[i, j], sums[i, j + 1], sums[i, j + 2], sums[i, j + 3]))
+                    else:
+                        for q in range(4):
+                            if c + q < out.shape[1]:
+                                out[to, c + q] = sums[i, j + q]
+
+
+@cuda.jit(device=True, **INLINE)
+def below(above, row):
+    """A row of a matrix that is stacked below others with ``above`` rows."""
+    return above + row
 
 
 @cuda.jit(device=True, **INLINE)
@@ -312,17 +324,17 @@ def _vectors(out, a, b):
     left = cuda.local.array(8, a.dtype)
     right = cuda.local.array(8, a.dtype)
     i0, j0, threads = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE, LARGE_THREADS * LARGE_THREADS
-    fours_a, fours_b = in_fours(a), in_fours(b)
+    from_a, from_b = (a, four_of_matrix, in_fours(a)), (b, four_of_matrix, in_fours(b))
     sums[:] = out.dtype.type(0)
     for start in range(0, a.shape[1], LARGE_DEPTH):
-        _fetch(share, a, fours_a, True, i0, start, LARGE, LARGE_DEPTH, threads)
+        _fetch(share, from_a, True, i0, start, LARGE, LARGE_DEPTH, threads)
         _stash(tile_a, 0, share, True, LARGE, LARGE_DEPTH, threads)
-        _fetch(share, b, fours_b, False, j0, start, LARGE, LARGE_DEPTH, threads)
+        _fetch(share, from_b, False, j0, start, LARGE, LARGE_DEPTH, threads)
         _stash(tile_b, 0, share, False, LARGE, LARGE_DEPTH, threads)
         cuda.syncthreads()
         _add_terms(sums, left, right, tile_a, tile_b, 0, LARGE_DEPTH, LARGE_THREADS)
         cuda.syncthreads()
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+    _write(out, below, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
 
 
 def product_ahead(out, a, b):
@@ -346,9 +358,10 @@ def _ahead(out, a, b, a_along, b_along, bias, kind):
     left = cuda.local.array(8, a.dtype)
     right = cuda.local.array(8, a.dtype)
     i0, j0, k = cuda.blockIdx.x * LARGE, cuda.blockIdx.y * LARGE, a.shape[1] if a_along else a.shape[0]
+    from_a, from_b = (a, four_of_matrix, in_fours(a)), (b, four_of_matrix, in_fours(b))
     memories = tile_a, tile_b, share_a, share_b, sums, left, right
-    _sum_ahead(memories, a, b, a_along, b_along, i0, j0, 0, k, LARGE, LARGE_DEPTH, LARGE_THREADS)
-    _write(out, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
+    _sum_ahead(memories, from_a, from_b, a_along, b_along, i0, j0, 0, k, LARGE, LARGE_DEPTH, LARGE_THREADS)
+    _write(out, below, 0, out.shape[0], sums, i0, j0, LARGE_THREADS)
     if kind != PLAIN:
         _finish(out, sums.shape[0], i0, j0, LARGE_THREADS, bias, kind)
 
@@ -357,18 +370,18 @@ def _ahead(out, a, b, a_along, b_along, bias, kind):
 def _sum_ahead(memories, a, b, a_along, b_along, i0, j0, start, end, width, depth, threads):
     """sums = the sum of the terms from ``start`` to ``end``: whole tiles of ``depth``, or up to the last term."""
     tile_a, tile_b, share_a, share_b, sums, left, right = memories
-    fours_a, fours_b, block = in_fours(a), in_fours(b), threads * threads
-    sums[:] = a.dtype.type(0)
-    _fetch(share_a, a, fours_a, a_along, i0, start, width, depth, block)
-    _fetch(share_b, b, fours_b, b_along, j0, start, width, depth, block)
+    block = threads * threads
+    sums[:] = sums.dtype.type(0)
+    _fetch(share_a, a, a_along, i0, start, width, depth, block)
+    _fetch(share_b, b, b_along, j0, start, width, depth, block)
     _stash(tile_a, 0, share_a, a_along, width, depth, block)
     _stash(tile_b, 0, share_b, b_along, width, depth, block)
     cuda.syncthreads()
     stage = 0  # first row of the tile in use, 0 or depth; the next tile goes to the other
     for coming in range(start + depth, end + depth, depth):
         if coming < end:
-            _fetch(share_a, a, fours_a, a_along, i0, coming, width, depth, block)
-            _fetch(share_b, b, fours_b, b_along, j0, coming, width, depth, block)
+            _fetch(share_a, a, a_along, i0, coming, width, depth, block)
+            _fetch(share_b, b, b_along, j0, coming, width, depth, block)
         _add_terms(sums, left, right, tile_a, tile_b, stage, depth, threads)
         stage = depth - stage
         if coming < end:
@@ -419,14 +432,24 @@ def _multiply(out, a, b, a_along, b_along, bias=None, kind=PLAIN):
     if out.dtype == np.float32 and _tiles(m, n, LARGE) >= multiprocessors():
         _launch(_ahead, m, n, LARGE, LARGE_THREADS, out, a, b, a_along, b_along, bias, kind)
         return
-    terms = _terms_a_share(m, n, k)
+    in_small_tiles(_ahead_small, out, (m, n, k), a, b, a_along, b_along, finish=(bias, kind))
+
+
+def in_small_tiles(kernel, out, sizes, *operands, groups=1, finish=()):
+    """Launch kernel(out, *operands, terms, *finish) for small tiles of out, in ``groups`` of m rows each.
+
+    Share z of the terms goes to the z-th of the matrices that are then stacked in out, and added in order. ``finish``
+    are a bias and the index of an activation, if the kernel takes them.
+    """
+    (m, n, k), plain = sizes, (out.reshape(-1), PLAIN)
+    terms = _terms_a_share(groups * m, n, k)
     shares = -(-k // terms)
     if shares <= 1:
-        _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, out, a, b, a_along, b_along, terms, bias, kind)
+        _launch(kernel, m, n, SMALL, SMALL_THREADS, out, *operands, terms, *finish, groups=groups)
         return
-    parts = memory.empty((shares * m, n), out.dtype)
-    _launch(_ahead_small, m, n, SMALL, SMALL_THREADS, parts, a, b, a_along, b_along, terms, none, PLAIN, shares=shares)
-    _launch(_add_shares, m, n, BLOCK, BLOCK, out, parts, bias, kind)
+    parts, later = memory.empty((shares * out.shape[0], n), out.dtype), plain if finish else ()
+    _launch(kernel, m, n, SMALL, SMALL_THREADS, parts, *operands, terms, *later, groups=groups, shares=shares)
+    _launch(_add_shares, *out.shape, BLOCK, BLOCK, out, parts, *(finish or plain))
 
 
 def _terms_a_share(m, n, k):
@@ -439,22 +462,30 @@ def _terms_a_share(m, n, k):
 @cuda.jit(**SMALL_BLOCK)
 def _ahead_small(out, a, b, a_along, b_along, terms, bias, kind):
     """Sum share z of the terms, ``terms`` of them, into the z-th of the matrices stacked in out."""
-    tile_a = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
-    tile_b = cuda.shared.array(TWO_SMALL_TILES, a.dtype, alignment=16)
-    share_a = cuda.local.array(SMALL_SHARE, a.dtype)
-    share_b = cuda.local.array(SMALL_SHARE, a.dtype)
-    sums = cuda.local.array((4, 4), a.dtype)
-    left = cuda.local.array(4, a.dtype)
-    right = cuda.local.array(4, a.dtype)
-    i0, j0, start = cuda.blockIdx.x * SMALL, cuda.blockIdx.y * SMALL, cuda.blockIdx.z * terms
+    i0, start = cuda.blockIdx.x * SMALL, cuda.blockIdx.z * terms
     m, k = (a.shape[0], a.shape[1]) if a_along else (a.shape[1], a.shape[0])
-    memories = tile_a, tile_b, share_a, share_b, sums, left, right
-    _sum_ahead(
-        memories, a, b, a_along, b_along, i0, j0, start, min(k, start + terms), SMALL, SMALL_DEPTH, SMALL_THREADS
-    )
-    _write(out, cuda.blockIdx.z * m, m, sums, i0, j0, SMALL_THREADS)
+    from_a, from_b = (a, four_of_matrix, in_fours(a)), (b, four_of_matrix, in_fours(b))
+    small_tile(out, below, cuda.blockIdx.z * m, m, from_a, from_b, a_along, b_along, i0, start, min(k, start + terms))
     if kind != PLAIN:  # then there is one share
-        _finish(out, sums.shape[0], i0, j0, SMALL_THREADS, bias, kind)
+        _finish(out, 4, i0, cuda.blockIdx.y * SMALL, SMALL_THREADS, bias, kind)
+
+
+@cuda.jit(device=True, **INLINE)
+def small_tile(out, row_of, where, rows, a, b, a_along, b_along, i0, start, end):
+    """Sum the terms from ``start`` to ``end`` for a tile, rows from ``i0`` on and columns of block y, and write it.
+
+    Row r of the product goes to row row_of(where, r) of out, if r < ``rows``.
+    """
+    tile_a = cuda.shared.array(TWO_SMALL_TILES, out.dtype, alignment=16)
+    tile_b = cuda.shared.array(TWO_SMALL_TILES, out.dtype, alignment=16)
+    share_a = cuda.local.array(SMALL_SHARE, out.dtype)
+    share_b = cuda.local.array(SMALL_SHARE, out.dtype)
+    sums = cuda.local.array((4, 4), out.dtype)
+    left = cuda.local.array(4, out.dtype)
+    right = cuda.local.array(4, out.dtype)
+    j0, memories = cuda.blockIdx.y * SMALL, (tile_a, tile_b, share_a, share_b, sums, left, right)
+    _sum_ahead(memories, a, b, a_along, b_along, i0, j0, start, end, SMALL, SMALL_DEPTH, SMALL_THREADS)
+    _write(out, row_of, where, rows, sums, i0, j0, SMALL_THREADS)
 
 
 @cuda.jit

@@ -22,7 +22,13 @@ def matmul_nt(out, a, b):
 
 def dense_forward(out, x, w, b, activation):
     """out (r,o) = activation(x w + b), with x (r,i), w (i,o), b (o)."""
-    out[...] = x @ w + b
+    out[...] = x @ w
+    bias_activation(out, b, activation)
+
+
+def bias_activation(out, b, activation):
+    """out (r,o) = activation(out + b), with b (o)."""
+    out += b
     if activation != "identity":
         getattr(elementwise, activation)(out, out.copy())
 

@@ -48,7 +48,11 @@ def add_to(out: np.ndarray, values: np.ndarray) -> None:
 
 def add_at(out: np.ndarray, index: Any, values: np.ndarray) -> None:
     """out[index] += values, accumulated where the index repeats an element."""
-    np.add.at(out, index, values)
+    part = out[index]
+    if isinstance(part, np.ndarray) and np.may_share_memory(part, out):  # a view, as of a slice: no element twice
+        part += values
+    else:
+        np.add.at(out, index, values)
 
 
 def concatenate(out: np.ndarray, parts: Sequence[np.ndarray], axis: int) -> None:

@@ -120,7 +120,7 @@ def generate(parameters: Arrays, config: GANConfig, z: np.ndarray) -> tuple[np.n
     averages = {}
     for layer in range(len(config.generator_hidden) * config.batch_norm):
         for kind, now in zip(("mean", "variance"), batch_moments(a[layer]), strict=True):
-            name = f"generator.layers.{layer}.{kind}"
+            name = f"{_normalized(layer)}.{kind}"
             averages[name] = running_average(parameters[name], now)
     return h[-1], averages
 
@@ -152,12 +152,12 @@ def generator_gradients(
     x_dot[: config.pack * len(packed)] = packed.reshape(-1, config.input_dim)
 
     delta = x_dot * h[-1] * (1 - h[-1])  # (6)
-    h_dot = dense_backward(p, grad, f"generator.layers.{depth}", h[depth], delta)
+    h_dot = dense_backward(p, grad, _generator_linear(config, depth), h[depth], delta)
     for layer in reversed(range(depth)):  # (7)
-        name = f"generator.layers.{layer}"
+        name = _generator_linear(config, layer)
         o_dot = h_dot * relu_prime(o[layer])  # ȯ = ḣ⁺ ⊙ relu'(o)
         if config.batch_norm:
-            delta = batch_norm_backward(p, grad, name, a[layer], o_dot)
+            delta = batch_norm_backward(p, grad, _normalized(layer), a[layer], o_dot)
             grad[f"{name}.weight"] = h[layer].T @ delta  # Ẇ = hᵀ δ
             h_dot = delta @ p[f"{name}.weight"].T  # ḣ = δ Wᵀ
         else:
@@ -173,15 +173,15 @@ def _generate(p: Arrays, config: GANConfig, z: np.ndarray) -> tuple[list[np.ndar
     relu, depth = ACTIVATIONS["relu"][0], len(config.generator_hidden)
     h, a, o = [z], list[np.ndarray](), list[np.ndarray]()
     for layer in range(depth):
-        name = f"generator.layers.{layer}"
+        name = _generator_linear(config, layer)
         if config.batch_norm:
             a.append(h[-1] @ p[f"{name}.weight"])  # a = h W
-            o.append(batch_norm(p, name, a[-1]))
+            o.append(batch_norm(p, _normalized(layer), a[-1]))
         else:
             a.append(dense(p, name, h[-1]))
             o.append(a[-1])
         h.append(relu(o[-1]))  # h⁺ = relu(o)
-    h.append(sigmoid(dense(p, f"generator.layers.{depth}", h[-1])))  # x = sigmoid(u)
+    h.append(sigmoid(dense(p, _generator_linear(config, depth), h[-1])))  # x = sigmoid(u)
     return h, a, o
 
 
@@ -222,6 +222,16 @@ def _discriminate_backward(
             delta = h_dot * ACTIVATIONS["leaky_relu"][1](a[layer])  # layers (2)
         h_dot = dense_backward(p, grad, _linear(config, layer), h[layer], delta) * masks[layer]  # layers (1), (4)
     return h_dot
+
+
+def _generator_linear(config: GANConfig, layer: int) -> str:
+    """The name of G's dense layer number ``layer``; batch normalisation follows each hidden one."""
+    return f"generator.layers.{layer * (1 + config.batch_norm)}"
+
+
+def _normalized(layer: int) -> str:
+    """The name of the batch normalisation after G's hidden layer number ``layer``."""
+    return f"generator.layers.{2 * layer + 1}"
 
 
 def _linear(config: GANConfig, layer: int) -> str:

@@ -13,7 +13,7 @@ from scratchgen.by_hand import aae, gan
 from scratchgen.by_hand.layers import ACTIVATIONS, Arrays
 from scratchgen.by_hand.vae import vae_gradients
 from scratchgen.errors import require_one_of
-from scratchgen.nn import BatchNormDense, Module
+from scratchgen.nn import BatchNorm, Module
 from scratchgen.optim import Optimizer
 from scratchgen.random import stream
 from scratchgen.tasks.aae import AAETask
@@ -68,7 +68,7 @@ class ByHandGANTask(GANTask):
         z = model.draw_noise(len(x), self.random).data
         fake, averages = gan.generate(model.state_dict(), config, z)
         for number, layer in enumerate(model.generator.layers):
-            if isinstance(layer, BatchNormDense):
+            if isinstance(layer, BatchNorm):
                 layer.mean.write(averages[f"generator.layers.{number}.mean"])
                 layer.variance.write(averages[f"generator.layers.{number}.variance"])
 

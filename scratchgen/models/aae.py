@@ -27,6 +27,7 @@ import numpy as np
 from scratchgen import ops
 from scratchgen.data.dataset import CLASSES, UNLABELLED
 from scratchgen.errors import require_one_of
+from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.nn import Dense, Module, Sequential, mlp
 from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.random import RandomStream
@@ -46,9 +47,13 @@ class AAEConfig:
         D pixels, J dimensions of the code.
     encoder_hidden, decoder_hidden, discriminator_hidden : tuple of int
         Sizes of the hidden layers, each with relu.
+    encoder_channels, decoder_channels : tuple of int
+        Channels of the convolutions before the encoder's hidden layers, and of the images of which the decoder's
+        transposed convolutions make larger ones, after its hidden layers: see ``models.images``.
     posterior : str
         q(z|x): "deterministic", one code an image; "gaussian", with a mean and a variance for each image; "universal",
-        an encoder that takes ``noise_dim`` numbers of noise beside the pixels, so that q(z|x) may be any distribution.
+        an encoder whose hidden layers take ``noise_dim`` numbers of noise beside the pixels, or what convolutions make
+        of them, so that q(z|x) may be any distribution.
     prior : str
         p(z): a name in ``priors.PRIORS``.
     labels_for : str
@@ -65,6 +70,8 @@ class AAEConfig:
     noise_dim: int = 10
     prior: str = "gaussian"
     labels_for: str = "discriminator"
+    encoder_channels: tuple[int, ...] = ()
+    decoder_channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require_one_of("posterior", self.posterior, POSTERIORS)
@@ -73,6 +80,7 @@ class AAEConfig:
         hidden = (*self.encoder_hidden, *self.decoder_hidden, *self.discriminator_hidden)
         if min(self.input_dim, self.latent_dim, self.noise_dim, *hidden) < 1:
             raise ValueError("every layer, the latent code, the noise and the input must have at least one dimension")
+        check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
         make_prior(self.prior, self.latent_dim)
 
 
@@ -91,7 +99,9 @@ class Encoder(Module):
 
     def __init__(self, config: AAEConfig, rng: np.random.Generator, dtype: Any) -> None:
         universal = config.posterior == "universal"
-        sizes = (config.input_dim + universal * config.noise_dim, *config.encoder_hidden)
+        layers, width = encoder_layers(config.input_dim, config.encoder_channels, rng, "relu", dtype=dtype)
+        self.images = Sequential(*layers)
+        sizes = (width + universal * config.noise_dim, *config.encoder_hidden)
         self.body = mlp(sizes, "relu", rng, dtype)
         self.code = Dense(sizes[-1], config.latent_dim, rng, dtype=dtype)  # z, or its mean
         if config.posterior == "gaussian":
@@ -109,13 +119,15 @@ class AAE(Module):
         # With labels D also takes the class, one of eleven, the last of which is unlabelled.
         self.regional = config.labels_for == "discriminator" and config.prior in REGIONS
 
-        def network(inputs: int, hidden: tuple[int, ...], outputs: int) -> Sequential:
-            body = mlp((inputs, *hidden), "relu", rng, dtype)
-            return Sequential(*body.layers, Dense((inputs, *hidden)[-1], outputs, rng, dtype=dtype))
+        def network(inputs: int, hidden: tuple[int, ...], outputs: int, channels: tuple[int, ...] = ()) -> Sequential:
+            sizes = (inputs, *hidden)
+            body = mlp(sizes, "relu", rng, dtype).layers
+            images, width = decoder_layers(sizes[-1], outputs, channels, rng, "relu", dtype=dtype)
+            return Sequential(*body, *images, decoder_output(width, outputs, channels, rng, dtype=dtype))
 
         self.encoder = Encoder(config, rng, dtype)
         to_decoder = config.latent_dim + CLASSES * (config.labels_for != "discriminator")
-        self.decoder = network(to_decoder, config.decoder_hidden, config.input_dim)
+        self.decoder = network(to_decoder, config.decoder_hidden, config.input_dim, config.decoder_channels)
         self.discriminator = network(config.latent_dim + (CLASSES + 1) * self.regional, config.discriminator_hidden, 1)
         if config.labels_for == "encoder":
             self.class_discriminator = network(CLASSES, config.discriminator_hidden, 1)
@@ -130,7 +142,8 @@ class AAE(Module):
     def encode(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """A draw z (n, J) from q(z|x), and the logits (n, 10) of q(y|x) if the encoder classifies."""
         universal, gaussian = (self.config.posterior == kind for kind in ("universal", "gaussian"))
-        h = self.encoder.body(ops.concatenate([x, noise], axis=1) if universal and noise is not None else x)
+        h = self.encoder.images(x)
+        h = self.encoder.body(ops.concatenate([h, noise], axis=1) if universal and noise is not None else h)
         z = self.encoder.code(h)
         if gaussian:
             z = ops.reparameterize(z, self.encoder.logvar(h), noise)

@@ -19,8 +19,9 @@ import numpy as np
 
 from scratchgen import ops
 from scratchgen.errors import require, require_one_of
-from scratchgen.init import INITIALIZERS
-from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Sequential
+from scratchgen.init import INITIALIZERS, he_normal
+from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
+from scratchgen.nn import BatchNorm, Dense, Dropout, Maxout, Module, Sequential
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
 
@@ -47,8 +48,11 @@ GENERATOR_OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def generator_loss(logits: Tensor, objective: str) -> Tensor:
-    """G's loss, the mean over the batch: one of ``GENERATOR_OBJECTIVES``, of the logits (b, 1) of samples."""
-    return GENERATOR_OBJECTIVES[objective](logits)
+    """G's loss, the mean over the batch, of the logits (b, 1) of samples: one of ``GENERATOR_OBJECTIVES``.
+
+    Or "wasserstein", for a critic, whose outputs are no logits: G raises them (see ``models.wgan``).
+    """
+    return -logits.mean() if objective == "wasserstein" else GENERATOR_OBJECTIVES[objective](logits)
 
 
 # ---- the networks ----
@@ -69,8 +73,12 @@ class GANConfig:
         p(z): "normal" is N(0, I), "uniform" is uniform in [-sqrt 3, sqrt 3]^J, with the same variance.
     generator_hidden : tuple of int
         Sizes of the hidden layers, each with relu; the output is the sigmoid of a linear layer, so pixels in [0, 1].
-    batch_norm : bool
-        Whether the generator's hidden layers are batch-normalised.
+    generator_channels, discriminator_channels : tuple of int
+        Channels of the images of which G's transposed convolutions make larger ones, after its hidden layers, and of
+        D's convolutions, before its: see ``models.images``.
+    batch_norm, discriminator_batch_norm : bool
+        Whether the generator's hidden layers are batch-normalised, and the discriminator's convolutions, except for the
+        first.
     discriminator_hidden : tuple of int
         Sizes of the hidden layers, each followed by dropout.
     discriminator : str
@@ -97,6 +105,9 @@ class GANConfig:
     hidden_dropout: float = 0.0
     initializer: str = "by_activation"
     discriminator_initializer: str = "by_activation"
+    generator_channels: tuple[int, ...] = ()
+    discriminator_channels: tuple[int, ...] = ()
+    discriminator_batch_norm: bool = True
 
     def __post_init__(self) -> None:
         require_one_of("noise", self.noise, NOISES)
@@ -104,6 +115,7 @@ class GANConfig:
         for name in ("initializer", "discriminator_initializer"):
             require_one_of(name, getattr(self, name), ("by_activation", *INITIALIZERS))
         require({"pack >= 1": self.pack >= 1})
+        check_sides(self.input_dim, self.generator_channels, self.discriminator_channels)
         if min(self.input_dim, self.latent_dim, self.pieces, *self.generator_hidden, *self.discriminator_hidden) < 1:
             raise ValueError("every layer, the noise and the input must have at least one dimension")
 
@@ -113,24 +125,35 @@ class GAN(Module):
 
     def __init__(self, config: GANConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
-        weights = INITIALIZERS.get(config.initializer)
-        layer = BatchNormDense if config.batch_norm else Dense
-        sizes = (config.latent_dim, *config.generator_hidden)
-        self.generator = Sequential(
-            *(layer(i, o, rng, "relu", weights, dtype) for i, o in pairwise(sizes)),
-            Dense(sizes[-1], config.input_dim, rng, "sigmoid", weights, dtype),
+        kind: dict[str, Any] = {"initializer": INITIALIZERS.get(config.initializer), "dtype": dtype}
+        pixels, channels = config.input_dim, config.generator_channels
+        sizes, layers = (config.latent_dim, *config.generator_hidden), list[Module]()
+        for i, o in pairwise(sizes):
+            if config.batch_norm:
+                weights = kind["initializer"] or he_normal
+                layers += [Dense(i, o, rng, "identity", weights, dtype, bias=False), BatchNorm(o, "relu", dtype=dtype)]
+            else:
+                layers.append(Dense(i, o, rng, "relu", **kind))
+        images, width = decoder_layers(sizes[-1], pixels, channels, rng, "relu", batch_norm=config.batch_norm, **kind)
+        output = decoder_output(width, pixels, channels, rng, "sigmoid", **kind)
+        self.generator = Sequential(*layers, *images, output)
+
+        kind["initializer"], channels = (
+            INITIALIZERS.get(config.discriminator_initializer),
+            config.discriminator_channels,
         )
-        weights = INITIALIZERS.get(config.discriminator_initializer)
-        sizes = (config.pack * config.input_dim, *config.discriminator_hidden)
-        layers: list[Module] = [Dropout(config.input_dropout)]
+        images, width = encoder_layers(
+            pixels, channels, rng, "leaky_relu", batch_norm=config.discriminator_batch_norm, images=config.pack, **kind
+        )
+        layers, sizes = [Dropout(config.input_dropout), *images], (width, *config.discriminator_hidden)
         for i, o in pairwise(sizes):
             hidden = (
-                Maxout(i, o, config.pieces, rng, weights, dtype)
+                Maxout(i, o, config.pieces, rng, **kind)
                 if config.discriminator == "maxout"
-                else Dense(i, o, rng, "leaky_relu", weights, dtype)
+                else Dense(i, o, rng, "leaky_relu", **kind)
             )
             layers += [hidden, Dropout(config.hidden_dropout)]
-        self.discriminator = Sequential(*layers, Dense(sizes[-1], 1, rng, "identity", weights, dtype))
+        self.discriminator = Sequential(*layers, Dense(sizes[-1], 1, rng, "identity", **kind))
 
     def draw_noise(self, n: int, random: RandomStream) -> Tensor:
         """n draws z (n, J) from p(z)."""
@@ -145,6 +168,8 @@ class GAN(Module):
 
     def discriminate(self, x: Tensor) -> Tensor:
         """The logits (n / pack, 1) of D(x), the probability that x (n, D) is real, without an incomplete last pack."""
-        packs = len(x) // self.config.pack
-        whole = x if packs * self.config.pack == len(x) else x[: packs * self.config.pack]
-        return self.discriminator(whole if self.config.pack == 1 else whole.reshape(packs, -1))
+        pack, (n, pixels) = self.config.pack, x.shape
+        whole = x if n % pack == 0 else x[: n - n % pack]
+        if pack > 1 and self.config.discriminator_channels:  # pixel by pixel
+            whole = whole.reshape(n // pack, pack, pixels).transpose(0, 2, 1)
+        return self.discriminator(whole if pack == 1 else whole.reshape(n // pack, pack * pixels))

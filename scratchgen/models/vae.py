@@ -18,7 +18,8 @@ import kernels
 from scratchgen import ops
 from scratchgen.errors import require_one_of
 from scratchgen.init import INITIALIZERS
-from scratchgen.nn import Dense, Module, mlp
+from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
+from scratchgen.nn import Dense, Module, Sequential, mlp
 from scratchgen.tensor import Tensor
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
@@ -34,6 +35,9 @@ class VAEConfig:
         D pixels, J latent dimensions.
     encoder_hidden, decoder_hidden : tuple of int
         Sizes of the hidden layers, each followed by ``activation``.
+    encoder_channels, decoder_channels : tuple of int
+        Channels of the convolutions before the encoder's hidden layers, and of the images of which the decoder's
+        transposed convolutions make larger ones, after its hidden layers: see ``models.images``.
     likelihood : str
         p(x|z): "bernoulli" of logits; "gaussian" with its own mean and variance for every pixel, its standard deviation
         at least ``sigma_floor``; "gaussian-fixed" with standard deviation ``sigma`` throughout (L13).
@@ -50,12 +54,15 @@ class VAEConfig:
     sigma: float = 0.2
     sigma_floor: float = 0.01
     initializer: str = "glorot_uniform"
+    encoder_channels: tuple[int, ...] = ()
+    decoder_channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         require_one_of("likelihood", self.likelihood, LIKELIHOODS)
         require_one_of("initializer", self.initializer, INITIALIZERS)
         if min(self.input_dim, self.latent_dim, *self.encoder_hidden, *self.decoder_hidden) < 1:
             raise ValueError("every layer, the latent code and the input must have at least one dimension")
+        check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
         if not (self.sigma > 0 and self.sigma_floor > 0):
             raise ValueError("sigma and sigma_floor must be above 0")
 
@@ -65,20 +72,21 @@ class VAE(Module):
 
     def __init__(self, config: VAEConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
-        encoder_sizes = (config.input_dim, *config.encoder_hidden)
-        decoder_sizes = (config.latent_dim, *config.decoder_hidden)
-        weights = INITIALIZERS[config.initializer]
+        kind: dict[str, Any] = {"initializer": INITIALIZERS[config.initializer], "dtype": dtype}
+        pixels, channels, phi = config.input_dim, config.encoder_channels, config.activation
+        layers, width = encoder_layers(pixels, channels, rng, phi, **kind)
+        sizes = (width, *config.encoder_hidden)
+        self.encoder = Sequential(*layers, *mlp(sizes, phi, rng, **kind).layers)
+        self.encoder_mu = Dense(sizes[-1], config.latent_dim, rng, **kind)
+        self.encoder_logvar = Dense(sizes[-1], config.latent_dim, rng, **kind)
 
-        def head(inputs: int, outputs: int) -> Dense:
-            return Dense(inputs, outputs, rng, "identity", weights, dtype)
-
-        self.encoder = mlp(encoder_sizes, config.activation, rng, dtype, weights)
-        self.encoder_mu = head(encoder_sizes[-1], config.latent_dim)
-        self.encoder_logvar = head(encoder_sizes[-1], config.latent_dim)
-        self.decoder = mlp(decoder_sizes, config.activation, rng, dtype, weights)
-        self.decoder_out = head(decoder_sizes[-1], config.input_dim)  # logits, or the mean
+        sizes, channels = (config.latent_dim, *config.decoder_hidden), config.decoder_channels
+        hidden = mlp(sizes, phi, rng, **kind).layers
+        layers, width = decoder_layers(sizes[-1], pixels, channels, rng, phi, **kind)
+        self.decoder = Sequential(*hidden, *layers)
+        self.decoder_out = decoder_output(width, pixels, channels, rng, **kind)  # logits, or the mean
         if config.likelihood == "gaussian":
-            self.decoder_logvar = head(decoder_sizes[-1], config.input_dim)
+            self.decoder_logvar = decoder_output(width, pixels, channels, rng, **kind)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar of q(z|x), each (..., J), of x (..., D)."""
@@ -87,6 +95,9 @@ class VAE(Module):
 
     def decode(self, z: Tensor) -> tuple[Tensor, ...]:
         """The parameters of p(x|z), each (..., D), of z (..., J): logits, or the mean, or mean and logvar."""
+        if z.ndim > 2 and self.config.decoder_channels:  # convolutions take one image after the other
+            lead = z.shape[:-1]
+            return tuple(part.reshape(*lead, -1) for part in self.decode(z.reshape(-1, z.shape[-1])))
         h = self.decoder(z)
         if self.config.likelihood != "gaussian":
             return (self.decoder_out(h),)
@@ -145,10 +156,16 @@ class VAE(Module):
         return ops.logsumexp(self.log_weights(x, noise), axis=0) - math.log(noise.shape[0])
 
     def set_output_bias(self, pixel_means: np.ndarray) -> None:
-        """Initialise the output bias to the mean picture (D,), or to its logit for the Bernoulli likelihood."""
-        means = np.clip(pixel_means, 0.001, 0.999)
-        bias = np.log(means / (1 - means)) if self.config.likelihood == "bernoulli" else pixel_means
-        self.decoder_out.bias.write(bias.astype(self.dtype))
+        """Initialise the output bias to the mean picture (D,), or to its logit for the Bernoulli likelihood.
+
+        A convolution has one bias for all pixels, which takes the mean of the picture.
+        """
+        *_, bias = self.decoder_out.parameters()
+        means = pixel_means if bias.size == len(pixel_means) else pixel_means.mean(keepdims=True)
+        if self.config.likelihood == "bernoulli":
+            means = np.clip(means, 0.001, 0.999)
+            means = np.log(means / (1 - means))
+        bias.write(means.astype(self.dtype))
 
 
 def _each_sample(x: Tensor, samples: int) -> np.ndarray:

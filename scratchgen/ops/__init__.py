@@ -1,5 +1,6 @@
 """The operations, by family. Importing this package fills the registry."""
 
+from scratchgen.ops.conv import conv2d, conv_transpose2d
 from scratchgen.ops.dense import FUSED_ACTIVATIONS, dense, matmul
 from scratchgen.ops.elementwise import (
     dropout,
@@ -24,6 +25,7 @@ from scratchgen.ops.losses import (
     squared_error,
 )
 from scratchgen.ops.normalization import batch_norm
+from scratchgen.ops.pooling import avg_pool2d, max_pool2d, pad2d, upsample2d
 from scratchgen.ops.reductions import log_softmax, logsumexp, max, min, softmax
 from scratchgen.ops.sampling import reparameterize
 from scratchgen.ops.selection import abs, clip, maximum, minimum, where
@@ -32,10 +34,13 @@ from scratchgen.ops.shapes import concatenate, stack
 __all__ = [
     "FUSED_ACTIVATIONS",
     "abs",
+    "avg_pool2d",
     "batch_norm",
     "bce_with_logits",
     "clip",
     "concatenate",
+    "conv2d",
+    "conv_transpose2d",
     "dense",
     "dropout",
     "elu",
@@ -50,9 +55,11 @@ __all__ = [
     "logsumexp",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "min",
     "minimum",
+    "pad2d",
     "relu",
     "reparameterize",
     "sigmoid",
@@ -64,5 +71,6 @@ __all__ = [
     "squared_error",
     "stack",
     "tanh",
+    "upsample2d",
     "where",
 ]

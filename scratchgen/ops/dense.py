@@ -34,13 +34,7 @@ def _dense(kernels, x, w, b, activation):
 
 def _dense_backward(kernels, needs_grad, dout, saved, activation):
     x, w, out = saved
-    dpre, db = dout, empty_gradient(kernels, needs_grad[2], w.shape[1:], w.dtype)
-    if activation == "identity":
-        if needs_grad[2]:
-            kernels.reductions.sum_axis(db.reshape(1, -1), rows(dout).reshape(1, *rows(dout).shape))
-    else:
-        dpre = kernels.memory.empty_like(out)
-        kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
+    dpre, db = activation_backward(kernels, needs_grad[2], dout, out, activation)
     dx = dw = None
     if needs_grad[0]:
         dx = kernels.memory.empty_like(x)
@@ -49,6 +43,25 @@ def _dense_backward(kernels, needs_grad, dout, saved, activation):
         dw = empty_gradient(kernels, needs_grad[1], w.shape, w.dtype)
         kernels.dense.matmul_tn(dw, rows(x), rows(dpre))  # dw = x^T dpre
     return dx, dw, db
+
+
+def activation_backward(kernels, needs_db, dout, out, activation):
+    """The gradients before out (..., o) = activation(product + bias): of the product, and of the bias (o)."""
+    db = empty_gradient(kernels, needs_db, out.shape[-1:], out.dtype)
+    if activation != "identity":
+        dpre = kernels.memory.empty_like(out)
+        kernels.dense.dense_activation_backward(rows(dpre), db, rows(dout), rows(out), activation)
+        return dpre, db
+    if needs_db:
+        kernels.reductions.sum_axis(db.reshape(1, -1), rows(dout).reshape(1, *rows(dout).shape))
+    return dout, db
+
+
+def checked_activation(name: str, activation: str) -> str:
+    """The activation, if an operation of that name can fuse it; else ValueError."""
+    if activation not in FUSED_ACTIVATIONS:
+        raise ValueError(f"{name}: activation {activation!r} is not one of {', '.join(FUSED_ACTIVATIONS)}")
+    return activation
 
 
 def _preactivation(x, w, b):
@@ -78,6 +91,4 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor, activation: str = "identity")
 
     ``activation`` is one of ``FUSED_ACTIVATIONS``: those whose derivative is a function of their output.
     """
-    if activation not in FUSED_ACTIVATIONS:
-        raise ValueError(f"dense: activation {activation!r} is not one of {', '.join(FUSED_ACTIVATIONS)}")
-    return apply("dense", x, weight, bias, activation=activation)
+    return apply("dense", x, weight, bias, activation=checked_activation("dense", activation))

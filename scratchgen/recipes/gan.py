@@ -21,6 +21,7 @@ from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
 from scratchgen.tasks.gan import GANTask, GANTraining, load_averaged
 from scratchgen.tasks.task import Metrics
+from scratchgen.tasks.wgan import WGANTask
 from scratchgen.tensor import Tensor
 
 SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after each epoch
@@ -70,6 +71,43 @@ class GANRecipe(Recipe):
             epochs=50,
             batch_size=100,
         ),
+        # The deep convolutional GAN of Radford et al. 2015, scaled to images of 28 by 28 pixels.
+        RunConfig(
+            "gan",
+            "dcgan",
+            GANConfig(
+                latent_dim=100,
+                generator_hidden=(),
+                generator_channels=(128, 64),
+                discriminator_hidden=(),
+                discriminator_channels=(64, 128),
+                pack=1,
+                initializer="normal",
+                discriminator_initializer="normal",
+            ),
+            GANTraining(generator_lr=2e-4, discriminator_lr=2e-4),
+            epochs=20,
+            batch_size=64,
+        ),
+        # The same with the distance and the gradient penalty of Gulrajani et al. 2017, and their five steps of f.
+        RunConfig(
+            "gan",
+            "wgan-gp",
+            GANConfig(
+                latent_dim=100,
+                generator_hidden=(),
+                generator_channels=(128, 64),
+                discriminator_hidden=(),
+                discriminator_channels=(64, 128),
+                discriminator_batch_norm=False,
+                pack=1,
+            ),
+            GANTraining(
+                objective="wasserstein", discriminator_steps=5, generator_lr=2e-4, discriminator_lr=2e-4, momentum=0.0
+            ),
+            epochs=20,
+            batch_size=64,
+        ),
     )
     # Of 10,000 samples, over three seeds.
     expected: ClassVar = {
@@ -94,7 +132,13 @@ class GANRecipe(Recipe):
                 )
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
-        return GANTask(model, config.training, random, steps_per_epoch, config.epochs, Health(load_judge(data)))
+        wasserstein = config.training.objective == "wasserstein"
+        kind = WGANTask if wasserstein else GANTask
+        try:
+            health = Health(load_judge(data), wasserstein)
+            return kind(model, config.training, random, steps_per_epoch, config.epochs, health)
+        except TypeError as error:
+            raise UserError(f"the objective wasserstein does not fit this network: {error}") from None
 
     def load(self, model: GAN, arrays: Mapping[str, np.ndarray]) -> None:
         """Load a checkpoint's parameters into the model, with the averaged generator."""
@@ -112,9 +156,10 @@ class GANRecipe(Recipe):
         judge, rng = load_judge(data), stream(config.seed, "final evaluation")
         samples = draw_samples(model, limit or SAMPLES, rng)
         probabilities = judge.probabilities(samples)
+        statistics = critic_statistics if config.training.objective == "wasserstein" else discriminator_statistics
         return {
             **class_statistics(probabilities),
-            **discriminator_statistics(model, data.test.images[:limit], samples),
+            **statistics(model, data.test.images[:limit], samples),
             "samples": len(samples),
             "judge_accuracy": judge.accuracy,
             "class_histogram": class_histogram(probabilities).tolist(),
@@ -122,11 +167,14 @@ class GANRecipe(Recipe):
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """Class coverage, the judge's confidence, and D's outputs."""
+        if "wasserstein" in test:
+            critic = f"f(x) - f(G(z)) {test['wasserstein']:.2f}"
+        else:
+            critic = f"D(x) {test['d_real']:.2f}, D(G(z)) {test['d_fake']:.2f}"
         return (
             f"{test['samples']:,} samples: {test['classes_covered']} of 10 classes, the smallest "
             f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(10):.3f} nats; "
-            f"judge's confidence {test['judge_confidence']:.3f};  D(x) {test['d_real']:.2f}, "
-            f"D(G(z)) {test['d_fake']:.2f}, overlap of their logits {test['overlap']:.2f}"
+            f"judge's confidence {test['judge_confidence']:.3f};  {critic}, overlap {test['overlap']:.2f}"
         )
 
     def sample(self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -152,13 +200,14 @@ class GANRecipe(Recipe):
 class Health:
     """The metrics of a GAN at the end of an epoch, with a warning if classes are missing."""
 
-    def __init__(self, judge: Judge) -> None:
-        self.judge, self.missing = judge, list[int]()
+    def __init__(self, judge: Judge, wasserstein: bool = False) -> None:
+        self.judge, self.missing, self.wasserstein = judge, list[int](), wasserstein
 
     def __call__(self, model: GAN, data: Dataset, rng: np.random.Generator) -> Metrics:
         samples = draw_samples(model, SAMPLES_AN_EPOCH, rng)
         probabilities = self.judge.probabilities(samples)
-        table = class_statistics(probabilities) | discriminator_statistics(model, data.test.images, samples)
+        statistics = critic_statistics if self.wasserstein else discriminator_statistics
+        table = class_statistics(probabilities) | statistics(model, data.test.images, samples)
         missing = missing_classes(probabilities)
         if missing and missing != self.missing and np.isfinite(list(table.values())).all():
             classes = ", ".join(map(str, missing))
@@ -191,3 +240,10 @@ def discriminator_statistics(model: GAN, real: np.ndarray, fake: np.ndarray) -> 
     real_logits, fake_logits = logits(model, real), logits(model, fake)
     certainty = [float(ops.sigmoid(Tensor(found)).data.mean()) for found in (real_logits, fake_logits)]
     return {"d_real": certainty[0], "d_fake": certainty[1], "overlap": overlap(real_logits, fake_logits)}
+
+
+def critic_statistics(model: GAN, real: np.ndarray, fake: np.ndarray) -> Metrics:
+    """``wasserstein``, the difference of the critic's means over images (n, D) and samples (m, D), and ``overlap``."""
+    on_real, on_fake = logits(model, real), logits(model, fake)
+    difference = float(on_real.mean(dtype=np.float64) - on_fake.mean(dtype=np.float64))
+    return {"wasserstein": difference, "overlap": overlap(on_real, on_fake)}

@@ -54,6 +54,22 @@ class VAERecipe(Recipe):
             epochs=150,
             batch_size=100,
         ),
+        # The same, with convolutions.
+        RunConfig(
+            "vae",
+            "conv",
+            VAEConfig(
+                latent_dim=40,
+                encoder_hidden=(256,),
+                decoder_hidden=(256,),
+                encoder_channels=(32, 64),
+                decoder_channels=(64, 32),
+                initializer="he_normal",
+            ),
+            VAETraining(lr=1e-3, schedule="cosine", binarize="dynamic", output_bias=True),
+            epochs=100,
+            batch_size=100,
+        ),
     )
     # Nats per test image.
     expected: ClassVar = {

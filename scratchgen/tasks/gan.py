@@ -17,6 +17,7 @@ from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task, under
 from scratchgen.tensor import Tensor
 
+OBJECTIVES = (*GENERATOR_OBJECTIVES, "wasserstein")
 OPTIMIZERS = ("adam", "momentum")
 
 
@@ -27,9 +28,11 @@ class GANTraining:
     Attributes
     ----------
     objective : str
-        What G minimises: a name in ``GENERATOR_OBJECTIVES`` (L22).
+        What G minimises: a name in ``GENERATOR_OBJECTIVES`` (L22); or "wasserstein", for ``tasks.wgan``.
     real_label : float
         D's target for data: 1, or less for one-sided label smoothing.
+    penalty : float
+        lambda, the weight of the gradient penalty of "wasserstein".
     discriminator_steps : int
         k, steps of D for each one of G.
     optimizer : str
@@ -53,9 +56,10 @@ class GANTraining:
     final_momentum: float = 0.5
     momentum_epochs: float = 0.0
     average: float = 0.999
+    penalty: float = 10.0
 
     def __post_init__(self) -> None:
-        require_one_of("objective", self.objective, GENERATOR_OBJECTIVES)
+        require_one_of("objective", self.objective, OBJECTIVES)
         require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("schedule", self.schedule, SCHEDULES)
         require(
@@ -68,6 +72,7 @@ class GANTraining:
                 "0 <= final_momentum < 1": 0 <= self.final_momentum < 1,
                 "momentum_epochs >= 0": self.momentum_epochs >= 0,
                 "0 <= average < 1": 0 <= self.average < 1,
+                "penalty >= 0": self.penalty >= 0,
             }
         )
 

@@ -14,8 +14,13 @@ from scratchgen.gradcheck import check_operation
 pytestmark = pytest.mark.skipif(
     not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
 )
-# In the simulator, which takes a second for a gradient check, each operation in its first case.
-CHECKED = [p for p in DIFFERENTIABLE if not SIMULATED or p.values[1] is p.values[0].cases[0]]
+# In the simulator, which takes a second for a gradient check, each operation in its first case; and ten for one of a
+# convolution, which takes a whole product for each number.
+CHECKED = [
+    pytest.param(*p.values, id=p.id, marks=pytest.mark.slow if SIMULATED and "conv" in p.values[0].name else ())
+    for p in DIFFERENTIABLE
+    if not SIMULATED or p.values[1] is p.values[0].cases[0]
+]
 GRADCHECK = sys.modules[check_operation.__module__]  # in the package, a function bears the file's name
 
 

@@ -38,7 +38,7 @@ EMPTY = [(0, 3, 4), (4, 3, 0), (3, 0, 4)]
 
 def fenced(values, post):
     """Values on the device, between rows of ``post``: all the rows, and the view. Rows of 4k + 2 begin anywhere."""
-    field = np.full((len(values) + 2 * FENCE, values.shape[1]), post, values.dtype)
+    field = np.full((len(values) + 2 * FENCE, *values.shape[1:]), post, values.dtype)
     field[FENCE : FENCE + len(values)] = values
     field = to_device(field)
     return field, field[FENCE : FENCE + len(values)]

@@ -71,3 +71,26 @@ def test_kernel_cache_gives_the_bits_of_a_fresh_compilation(tmp_path):
     assert len(compiled) == sum(name.partition(".")[0] in PARALLEL for name, *_ in CASES) > 20
     assert kept == set(tmp_path.rglob("*.nbc")) != set()  # the second run compiled nothing
     assert compiled == cached
+
+
+PRODUCT_OR_LADDER = """
+import numpy as np
+from kernels.cpu.convolutions import LADDER
+from kernels.cpu.products import product_tiled
+x, w = np.ones((1, 4, 4, 1), np.float32), np.ones((2, 2, 1, 3), np.float32)
+if WHAT == "product":
+    product_tiled(np.empty((9, 3), np.float32), np.ones((9, 4), np.float32), w.reshape(4, 3))
+else:
+    for rung in LADDER:
+        rung(out := np.empty((1, 3, 3, 3), np.float32), x, w, (1, 1), (0, 0))
+        print(out.sum())
+"""
+
+
+@pytest.mark.slow  # it compiles the ladder
+def test_kernel_cache_holds_the_ladder_of_convolutions_when_its_product_came_from_there(tmp_path):
+    """A compiled function that calls one with threads, loaded from the cache, would crash when it is loaded itself."""
+    for what in ("product", "ladder", "ladder"):
+        done = run(None, f"WHAT = {what!r}{PRODUCT_OR_LADDER}", NUMBA_CACHE_DIR=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == 4 * "108.0\n"

@@ -23,6 +23,7 @@ NOT_KERNELS = {
     "vector_math",
     "simd",
     "products",
+    "convolutions",
     "vectors",
     "device",
     "functions",
@@ -82,6 +83,14 @@ OUT_RN, R, RN = out("rN"), Array("r"), Array("rN")
 LABELS = Array("r", labels_of="N")
 STATE, POSITIVE_STATE = Array("n", role="state"), Array("n", 0.5, role="state")
 ACTIVATIONS = ("identity", "relu", "elu", "sigmoid", "tanh", "softplus")
+# Shapes of images, weights and their convolution, with stride and padding: a remainder, steps past the window, ...
+CONVOLUTIONS = (
+    ("b54i", "23io", "b42o", (1, 1), (0, 0)),
+    ("b54i", "33io", "b32o", (2, 2), (1, 1)),
+    ("b34i", "32io", "b13o", (2, 3), (0, 2)),
+    ("b23i", "11io", "b23o", (1, 1), (0, 0)),
+)
+POOLS = (("b54n", "b22n", (2, 3), (2, 1)), ("b44n", "b22n", (2, 2), (2, 2)), ("b35n", "b22n", (1, 2), (2, 3)))
 
 CASES: list[tuple[Any, ...]] = [
     *((f"elementwise.{name}", OUT, X, X) for name in ("add", "subtract", "multiply")),
@@ -131,6 +140,14 @@ CASES: list[tuple[Any, ...]] = [
         ("dense.dense_activation_backward", out("ro"), out("o"), Array("ro"), Array("ro", -1.0, 1.0), name)
         for name in ACTIVATIONS
     ),
+    *(("dense.bias_activation", Array("ro", role="state"), Array("o"), name) for name in ACTIVATIONS),
+    *(("conv.conv2d", out(y), Array(x), Array(w), *window) for x, w, y, *window in CONVOLUTIONS),
+    *(("conv.conv2d_input", out(x), Array(y), Array(w), *window) for x, w, y, *window in CONVOLUTIONS),
+    *(("conv.conv2d_weight", out(w), Array(x), Array(y), *window) for x, w, y, *window in CONVOLUTIONS),
+    *(("pooling.sum_pool2d", out(y), Array(x), *window, 0.3) for x, y, *window in POOLS),
+    *(("pooling.sum_pool2d_backward", out(x), Array(y), *window, 0.3) for x, y, *window in POOLS),
+    *(("pooling.max_pool2d", out(y), Array(x), *window) for x, y, *window in POOLS),
+    *(("pooling.max_pool2d_backward", out(x), Array(y), Array(x), *window) for x, y, *window in POOLS),
     ("normalization.batch_moments", out("n"), out("n"), Array("Nn")),
     ("normalization.batch_norm", out("bn"), out("bn"), Array("bn"), X, POSITIVE, X, X, 0.1),
     ("normalization.batch_norm_backward", out("Nn"), OUT, OUT, Array("Nn"), Array("Nn"), POSITIVE, X, 0.1),
@@ -324,6 +341,9 @@ EDGES = [-INF, -2, -1, 0, 2, 3, INF, NAN]
 TIED = [[1, 3, 3], [NAN, 5, 1], [5, NAN, NAN], [-INF, -INF, -INF]]
 UNBOUNDED = [[-INF, -INF], [0, INF], [-INF, 3], [0, NAN]]
 CLOSE = [[1e4, 1e4 - 1, 1e4 - 9]]
+# An image (1,2,8,1) of four windows, and the gradients of their maxima.
+IMAGE = [[[[n] for n in row] for row in ([1, 3, NAN, 5, -INF, -INF, 5, NAN], [3, 2, 5, NAN, -INF, -INF, NAN, 1])]]
+FIRST = [[[[n] for n in row] for row in ([0, 4, 5, 0, 6, 0, 0, 7], [0, 0, 0, 0, 0, 0, 0, 0])]]
 PINNED: list[tuple[Any, ...]] = [
     ("elementwise.where", [[5, INF, 7]], [1, 0, 1], [5, NAN, 7], [NAN, INF, -INF]),
     ("elementwise.where_backward", [[INF, 0, 2], [0, NAN, 0]], [INF, NAN, 2], [1, 0, 1]),
@@ -334,6 +354,8 @@ PINNED: list[tuple[Any, ...]] = [
     ("elementwise.relu_backward", [[0, 0, 0, 0, 4, 4, 4, 0]], [4] * 8, EDGES),
     ("reductions.max", [[3, NAN, NAN, -INF]], TIED),
     ("reductions.max_backward", [[[0, 4, 0], [5, 0, 0], [0, 6, 0], [7, 0, 0]]], [4, 5, 6, 7], TIED),
+    ("pooling.max_pool2d", [[[[[3], [NAN], [-INF], [NAN]]]]], IMAGE, (2, 2), (2, 2)),
+    ("pooling.max_pool2d_backward", [FIRST], [[[[4], [5], [6], [7]]]], IMAGE, (2, 2), (2, 2)),
     ("reductions.logsumexp", [[-INF, INF, 3, NAN]], UNBOUNDED),
     ("reductions.logsumexp_backward", [[[0, 0], [0, NAN], [0, 4], [NAN, NAN]]], [4] * 4, UNBOUNDED),
     ("reductions.logsumexp_backward", [[[0.730992629, 0.268917160, 9.02116571e-5]]], [1], CLOSE),

@@ -16,7 +16,7 @@ from scratchgen.data.dataset import Split
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.vae import VAE, VAEConfig
-from scratchgen.nn import BatchNormDense, Buffer, Dense, Module, Parameter, Sequential, flatten
+from scratchgen.nn import BatchNorm, Buffer, Dense, Module, Parameter, Sequential, flatten
 from scratchgen.optim import SGD, Adam
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining
@@ -314,7 +314,7 @@ def test_capture_knows_the_training_flag(kernel_set, rng):
     """A module that is switched to evaluation is not replayed as in training."""
 
     def make():
-        net = Sequential(BatchNormDense(4, 3, np.random.default_rng(0), "tanh"))
+        net = Sequential(Dense(4, 3, np.random.default_rng(0), bias=False), BatchNorm(3, "tanh"))
         return net, Capture(lambda x: {"sum": net(x).sum()}, net)
 
     (net, capture), (other, _) = make(), make()
@@ -447,7 +447,7 @@ class Pair(Layer):
 
     def __init__(self, known=2):
         super().__init__()
-        self.second = BatchNormDense(3, 2, np.random.default_rng(1), "tanh")
+        self.second = Sequential(Dense(3, 2, np.random.default_rng(1), bias=False), BatchNorm(2, "tanh"))
         self.optimizers, self.names = (Adam(self.dense, 0.1), SGD(self.second, 0.1, 0.9)), ("first", "second")
         self.capture = Capture(self.step, *(self.dense, self.second)[:known])
 

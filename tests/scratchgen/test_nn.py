@@ -9,7 +9,24 @@ import pytest
 
 from scratchgen import init, nn, ops
 from scratchgen.gradcheck import gradcheck
-from scratchgen.nn import BatchNormDense, Dense, Dropout, Maxout, Module, Parameter, Sequential, flatten, mlp
+from scratchgen.nn import (
+    ACTIVATIONS,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Dropout,
+    Maxout,
+    MaxPool2d,
+    Module,
+    Parameter,
+    Reshape,
+    Sequential,
+    Upsample2d,
+    flatten,
+    mlp,
+)
 from scratchgen.optim import SGD, Adam
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, apply
@@ -282,29 +299,31 @@ def test_maxout_is_the_largest_of_its_linear_pieces(rng, dtype):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_batch_norm_dense_outputs_have_mean_beta_and_deviation_gamma(rng):
-    layer = BatchNormDense(4, 3, rng, epsilon=0.0, dtype=np.float64)
+@pytest.mark.parametrize("shape", [(40, 3), (5, 2, 4, 3)], ids=["vectors", "images"])
+def test_batch_norm_outputs_have_mean_beta_and_deviation_gamma(rng, shape):
+    layer = BatchNorm(3, epsilon=0.0, dtype=np.float64)
     layer.gamma.write(np.array([1.0, 2.0, 0.5]))
     layer.beta.write(np.array([0.0, -1.0, 3.0]))
-    out = layer(Tensor(5 + 3 * rng.standard_normal((40, 4)))).data
+    out = layer(Tensor(5 + 3 * rng.standard_normal(shape))).data.reshape(40, 3)
     np.testing.assert_allclose(out.mean(axis=0), layer.beta.data, atol=1e-12)
     np.testing.assert_allclose(out.std(axis=0), layer.gamma.data, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_batch_norm_dense_evaluates_by_its_running_averages(rng):
-    layer = BatchNormDense(4, 3, rng, "relu", momentum=0.6, dtype=np.float64)
-    batches = [rng.standard_normal((7, 4)) for _ in range(3)]
+@pytest.mark.parametrize("shape", [(7, 3), (2, 3, 2, 3)], ids=["vectors", "images"])
+def test_batch_norm_evaluates_by_its_running_averages(rng, shape):
+    layer = BatchNorm(3, "relu", momentum=0.6, dtype=np.float64)
+    batches = [rng.standard_normal(shape) for _ in range(3)]
     mean, variance = np.zeros(3), np.ones(3)
     for x in batches:
         layer(Tensor(x))
-        a = x @ layer.weight.data
-        mean, variance = 0.6 * mean + 0.4 * a.mean(axis=0), 0.6 * variance + 0.4 * a.var(axis=0)
+        rows = x.reshape(-1, 3)
+        mean, variance = 0.6 * mean + 0.4 * rows.mean(axis=0), 0.6 * variance + 0.4 * rows.var(axis=0)
     np.testing.assert_allclose(layer.mean.data, mean, rtol=1e-12)
     np.testing.assert_allclose(layer.variance.data, variance, rtol=1e-12)
     layer.eval()
     before = layer.state_dict()
-    expected = np.maximum((batches[0] @ layer.weight.data - mean) / np.sqrt(variance + 1e-5), 0)
+    expected = np.maximum((batches[0] - mean) / np.sqrt(variance + 1e-5), 0)
     np.testing.assert_allclose(layer(Tensor(batches[0])).data, expected, rtol=1e-12)
     np.testing.assert_allclose(layer(Tensor(batches[0][:1])).data, expected[:1], rtol=1e-12)
     assert all(np.array_equal(array, before[name]) for name, array in layer.state_dict().items())
@@ -312,8 +331,8 @@ def test_batch_norm_dense_evaluates_by_its_running_averages(rng):
 
 @pytest.mark.usefixtures("kernel_set")
 @pytest.mark.parametrize(("rows", "says"), [(1, "has one example"), (0, "has no examples")])
-def test_batch_norm_of_less_than_two_rows_is_an_error_in_training_only(rng, rows, says):
-    layer, x = BatchNormDense(4, 3, rng), Tensor(np.ones((rows, 4), np.float32))
+def test_batch_norm_of_less_than_two_rows_is_an_error_in_training_only(rows, says):
+    layer, x = BatchNorm(3), Tensor(np.ones((rows, 3), np.float32))
     before = layer.state_dict()
     with pytest.raises(ValueError, match=rf"^batch_norm: a batch of shape \({rows}, 3\) {says}"):
         layer(x)
@@ -324,23 +343,77 @@ def test_batch_norm_of_less_than_two_rows_is_an_error_in_training_only(rng, rows
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.usefixtures("kernel_set")
-def test_batch_norm_dense_gradients(rng, training):
-    layer = BatchNormDense(4, 3, rng, "tanh", momentum=1.0, dtype=np.float64)  # averages that stay as they are
+def test_batch_norm_gradients(rng, training):
+    layer = BatchNorm(3, "tanh", momentum=1.0, dtype=np.float64)  # averages that stay as they are
     for tensor, low in ((layer.gamma, -2), (layer.beta, -2), (layer.mean, -2), (layer.variance, 0.5)):
         tensor._data[...] = rng.uniform(low, 2, 3)
     layer.train() if training else layer.eval()
-    x = Tensor(rng.standard_normal((7, 4)), requires_grad=True)
+    x = Tensor(rng.standard_normal((7, 3)), requires_grad=True)
     gradcheck(lambda *_: layer(x), x, *layer.parameters())
 
 
-def test_batch_norm_dense_saves_running_averages_that_are_no_parameters(rng):
-    layer, other = BatchNormDense(4, 3, rng), BatchNormDense(4, 3, rng)
-    layer(Tensor(rng.standard_normal((7, 4)), dtype=np.float32))
-    assert list(layer.named_parameters()) == ["weight", "gamma", "beta"]
-    assert list(layer.state_dict()) == ["weight", "gamma", "beta", "mean", "variance"]
+def test_batch_norm_saves_running_averages_that_are_no_parameters(rng):
+    layer, other = BatchNorm(3), BatchNorm(3)
+    layer(Tensor(rng.standard_normal((7, 3)), dtype=np.float32))
+    assert list(layer.named_parameters()) == ["gamma", "beta"]
+    assert list(layer.state_dict()) == ["gamma", "beta", "mean", "variance"]
     other.load_state_dict(layer.state_dict())
     np.testing.assert_array_equal(other.mean.data, layer.mean.data)
     assert layer.mean.data.any()
+
+
+def test_dense_without_bias_is_a_product(rng):
+    layer, x = Dense(4, 3, rng, "tanh", bias=False), rng.standard_normal((5, 4)).astype(np.float32)
+    assert list(layer.named_parameters()) == ["weight"]
+    np.testing.assert_allclose(layer(Tensor(x)).data, np.tanh(x @ layer.weight.data), rtol=1e-6)
+
+
+# ---- images ----
+
+
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ["identity", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_convolutional_layers_give_what_their_operations_do(rng, kind, activation, bias):
+    layer = kind(2, 3, (3, 2), rng, activation, (2, 1), (1, 0), dtype=np.float64, bias=bias)
+    assert list(layer.named_parameters()) == ["weight", "bias"][: 1 + bias]
+    x = Tensor(rng.standard_normal((2, 5, 4, 2)))
+    compute = ops.conv2d if kind is Conv2d else ops.conv_transpose2d
+    expected = compute(x, layer.weight, stride=(2, 1), padding=(1, 0))
+    if bias:
+        layer.bias.write(rng.standard_normal(3))
+        expected = expected + layer.bias
+    if activation != "identity":
+        expected = ACTIVATIONS[activation](expected)
+    np.testing.assert_allclose(layer(x).data, expected.data, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_keep_the_variance_of_signals(rng, stride):
+    """He's initialisation before relu, by the numbers that an output pixel adds up: a pixel far from the edge."""
+    x = Tensor(rng.standard_normal((40, 12, 12, 16)))
+    for layer in (
+        Conv2d(16, 64, 4, rng, "relu", stride, dtype=np.float64),
+        ConvTranspose2d(16, 64, 4, rng, "relu", stride, dtype=np.float64),
+    ):
+        out = layer(x).data[:, 4:-4, 4:-4] if isinstance(layer, ConvTranspose2d) else layer(x).data
+        assert np.mean(out**2) == pytest.approx(1, rel=0.1)  # half of 2, which the weights make of 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (AvgPool2d(2), (2, 3, 2, 5)),
+        (MaxPool2d((2, 3), 1), (2, 5, 2, 5)),
+        (Upsample2d((2, 3)), (2, 12, 12, 5)),
+        (Reshape(-1), (2, 120)),
+        (Reshape(4, 6, 5), (2, 4, 6, 5)),
+    ],
+)
+def test_layers_of_images_give_the_shapes_that_they_say(rng, layer, shape):
+    assert layer(Tensor(rng.standard_normal((2, 6, 4, 5)))).shape == shape
+    assert layer.parameters() == []
 
 
 # ---- how weights begin ----

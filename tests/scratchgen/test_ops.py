@@ -81,7 +81,34 @@ def dense_of(activation):
     return lambda x, w, b: activation(np.einsum("bi,io->bo", x, w) + b)
 
 
+def conv2d(x, w, bias=0.0):
+    """One window after the other, with steps of 2 rows and 1 column, and a row of zeros on either side."""
+    framed = np.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    windows = [[framed[:, 2 * p : 2 * p + 3, q : q + 2] for q in range(3)] for p in range(3)]
+    return np.array([[np.tensordot(window, w, 3) for window in row] for row in windows]).transpose(2, 0, 1, 3) + bias
+
+
+def conv_transpose2d(x, w, bias=0.0):
+    """Each pixel of x is spread over its window; the result of 4 columns and 5 rows is in a frame of a row of zeros."""
+    framed = np.zeros((len(x), 7, 4, w.shape[2]))
+    for p, q in np.ndindex(3, 3):
+        framed[:, 2 * p : 2 * p + 3, q : q + 2] += np.tensordot(x[:, p, q], w, (1, 3))
+    return framed[:, 1:-1] + bias
+
+
+def blocks(x, reduced):
+    """Of each block of two by two pixels."""
+    rows, columns = x.shape[1] // 2, x.shape[2] // 2
+    return reduced(x[:, : 2 * rows, : 2 * columns].reshape(len(x), rows, 2, columns, 2, x.shape[3]), (2, 4))
+
+
 RNG = np.random.default_rng(0)
+IMAGES, SMALL = RNG.uniform(-1, 1, (2, 5, 4, 2)), RNG.uniform(-1, 1, (2, 3, 3, 4))
+WINDOW, BIASES, STEPS = (
+    RNG.uniform(-1, 1, (3, 2, 2, 4)),
+    RNG.uniform(-1, 1, (4,)),
+    {"stride": (2, 1), "padding": (1, 0)},
+)
 A, B, C = RNG.uniform(-3, 3, (3, 4, 5))
 POSITIVE, UNIT = RNG.uniform(0.5, 3, (4, 5)), RNG.random((4, 5))
 W, BIAS, MASK = RNG.uniform(-1, 1, (5, 3)), RNG.uniform(-1, 1, 3), RNG.integers(0, 2, (4, 5)) / 0.6
@@ -123,6 +150,22 @@ CASES = {
     "min": (lambda x: ops.min(x, axis=0), lambda x: -np.sort(-x, axis=0)[-1], A),
     "softmax": (ops.softmax, softmax, A),
     "batch_norm": (lambda *xgb: ops.batch_norm(*xgb, 0.1), batch_norm, A, W[:, 0], W[:, 1]),
+    "conv2d": (lambda x, w: ops.conv2d(x, w, **STEPS), conv2d, IMAGES, WINDOW),
+    "conv2d_bias": (
+        lambda x, w, b: ops.conv2d(x, w, b, "tanh", **STEPS),
+        lambda x, w, b: np.tanh(conv2d(x, w, b)),
+        *(IMAGES, WINDOW, BIASES),
+    ),
+    "conv_transpose2d": (lambda x, w: ops.conv_transpose2d(x, w, **STEPS), conv_transpose2d, SMALL, WINDOW),
+    "conv_transpose2d_bias": (
+        lambda x, w, b: ops.conv_transpose2d(x, w, b, "sigmoid", **STEPS),
+        lambda x, w, b: sigmoid(conv_transpose2d(x, w, b)),
+        *(SMALL, WINDOW, BIASES[:2]),
+    ),
+    "avg_pool2d": (lambda x: ops.avg_pool2d(x, 2), lambda x: blocks(x, np.sum) / 4, IMAGES),
+    "max_pool2d": (lambda x: ops.max_pool2d(x, 2), lambda x: blocks(x, np.max), IMAGES),
+    "upsample2d": (lambda x: ops.upsample2d(x, (3, 2)), lambda x: np.kron(x, np.ones((1, 3, 2, 1))), IMAGES),
+    "pad2d": (lambda x: ops.pad2d(x, (1, 2)), lambda x: np.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0))), IMAGES),
     "log_softmax": (ops.log_softmax, lambda x: np.log(softmax(x)), A),
     "matmul": (lambda a, b: a @ b, lambda a, b: np.einsum("ij,jk->ik", a, b), A, W),
     "matmul-batched": (

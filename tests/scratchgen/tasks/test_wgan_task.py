@@ -1,0 +1,62 @@
+"""The Wasserstein GAN in training: its estimate of the distance, its steps, what it refuses."""
+
+import numpy as np
+import pytest
+
+from scratchgen.capture import Capture, Captured
+from scratchgen.models.gan import GAN, GANConfig
+from scratchgen.random import RandomStream
+from scratchgen.tasks.gan import GANTraining
+from scratchgen.tasks.wgan import WGANTask
+from scratchgen.tensor import Tensor
+
+TRAINING = GANTraining(objective="wasserstein", momentum=0.0, discriminator_lr=2e-3, schedule="constant")
+CONV = {"generator_hidden": (), "discriminator_hidden": (), "generator_channels": (4, 3)}
+CRITIC = {"discriminator_channels": (2, 3), "discriminator_batch_norm": False}
+
+
+def wgan(dtype=np.float32, **options):
+    config = GANConfig(64, 3, **({"pack": 1} | CONV | CRITIC | options))
+    return WGANTask(GAN(config, 0, dtype), TRAINING, RandomStream(1), 10, 1, lambda *_: {})
+
+
+def test_critic_estimates_the_distance_between_two_clouds(rng):
+    """Moved by a vector of length 2, every point of a cloud has to go 2 far, and no plan of transport is shorter."""
+    task = wgan(generator_channels=(), discriminator_channels=(), discriminator_hidden=(32, 32))
+    cloud, move = rng.random((256, 64)), np.zeros(64)
+    move[:4] = 1
+    real, fake = Tensor(cloud, dtype=np.float32), Tensor(cloud + move, dtype=np.float32)
+    found = [task.update_discriminator(real, fake)["wasserstein"].item() for _ in range(300)]
+    assert np.mean(found[-20:]) == pytest.approx(2, rel=0.1)
+    assert found[0] < 1
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_steps_move_both_networks_and_replay_to_the_same_bits(rng):
+    images, tasks = rng.random((8, 10, 64)).astype(np.float32), [wgan(), wgan()]
+    before = {name: array.copy() for name, array in tasks[0].model.state_dict().items()}
+    capture = Capture(tasks[1].train_step, *tasks[1].modules())
+    for x in images:
+        plain, replayed = tasks[0].train_step(Tensor(x)), capture(Tensor(x))
+    *_, state = capture.states.values()
+    assert isinstance(state, Captured)
+    assert {name: value.item() for name, value in plain.items()} == replayed.read()
+    assert plain.keys() == {"wasserstein", "penalty", "d_gradient", "g_loss", "g_gradient"}
+    for name, array in tasks[0].state_dict().items():
+        np.testing.assert_array_equal(array, tasks[1].state_dict()[name])
+    weights = [name for name in before if name.endswith("weight")]
+    assert all((tasks[0].model.state_dict()[name] != before[name]).any() for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pack": 2}, "pack must be 1, not 2"),
+        ({"discriminator_batch_norm": True}, "BatchNorm has no fixed linear map"),
+        ({"discriminator": "maxout", "discriminator_hidden": (4,)}, "Maxout has no fixed linear map"),
+        ({"input_dropout": 0.5}, "Dropout has no fixed linear map"),
+    ],
+)
+def test_critics_that_are_not_piecewise_linear_are_refused(options, says):
+    with pytest.raises(TypeError, match=says):
+        wgan(**options)
