@@ -4,6 +4,7 @@ The steps are those of training: the same task on the same batches. In each roun
 of a step, then as many with a kernel set that has a timer around each kernel.
 """
 
+import math
 import os
 import platform
 import statistics
@@ -35,10 +36,12 @@ HELD_UP = 1.25  # times the median: a slower round shared its core and is left o
 SIDE, LARGE = 1024, 1 << 25  # of the square matrices, and size of the float32 arrays, for measuring the ceilings
 # The kernels that are matrix products, and the axis of their second argument that is summed over.
 PRODUCTS = {"dense.matmul": -1, "dense.matmul_nt": -1, "dense.matmul_tn": -2, "dense.dense_forward": -1}
+# The kernels that are convolutions, in either direction: which arguments are its output images and its weights.
+CONVOLUTIONS = {"conv.conv2d": (0, 2), "conv.conv2d_input": (1, 2), "conv.conv2d_weight": (2, 0)}
 
 
 class Call(NamedTuple):
-    """A kernel call. ``flops`` are counted for matrix products only."""
+    """A kernel call. ``flops`` are counted for matrix products and convolutions only."""
 
     kernel: str
     nanoseconds: int
@@ -59,7 +62,8 @@ def timed(kernel_set: ModuleType, calls: list[Call]) -> ModuleType:
     """The same kernels, which append each call to ``calls``, under a name such as ``dense.matmul``.
 
     ``nbytes`` is the size of all array arguments, each counted once whether it is read, written or both. ``flops`` is
-    2 m k n for a product of (m, k) and (k, n), including terms that are zero. Nested calls count for the outer kernel.
+    2 m k n for a product of (m, k) and (k, n), and 2 b p q k l i o for a convolution with weights (k, l, i, o) to
+    images (b, p, q, o) and for its gradients, including terms that are zero. Nested calls count for the outer kernel.
     """
     return kernels.wrapped(kernel_set, lambda name, kernel: _timed(name, kernel, calls))
 
@@ -70,10 +74,18 @@ def _timed(name: str, kernel: Callable[..., None], calls: list[Call]) -> Callabl
         kernel(*arguments)
         nanoseconds = time.perf_counter_ns() - start
         arrays = [x for x in arguments if isinstance(x, np.ndarray)]
-        flops = 2 * arrays[0].size * arrays[1].shape[PRODUCTS[name]] if name in PRODUCTS else 0
-        calls.append(Call(name, nanoseconds, flops, sum([x.nbytes for x in arrays])))
+        calls.append(Call(name, nanoseconds, _flops(name, arrays), sum([x.nbytes for x in arrays])))
 
     return call
+
+
+def _flops(name: str, arrays: list[np.ndarray]) -> int:
+    if name in PRODUCTS:
+        return 2 * arrays[0].size * arrays[1].shape[PRODUCTS[name]]
+    if name in CONVOLUTIONS:
+        images, weights = (arrays[place] for place in CONVOLUTIONS[name])
+        return 2 * images.size * math.prod(weights.shape[:3])
+    return 0
 
 
 def measure(config: RunConfig, task: Task, data: Dataset, steps: int) -> dict[str, Any]:
@@ -136,7 +148,7 @@ def summarize(rounds: list[Round]) -> dict[str, Any]:
     for kernel, calls in by_kernel.items():
         nanoseconds, flops, nbytes = (sum(column) for column in list(zip(*calls, strict=True))[1:])
         ms = nanoseconds / steps / 1e6
-        gflops = flops / nanoseconds if kernel in PRODUCTS else None
+        gflops = flops / nanoseconds if kernel in PRODUCTS or kernel in CONVOLUTIONS else None
         row = {"kernel": kernel, "calls": len(calls) / steps, "ms": ms, "share": ms / plain}
         rows.append({**row, "gflops": gflops, "gbytes": nbytes / nanoseconds})
     in_kernels = sum(row["ms"] for row in rows)
@@ -220,7 +232,8 @@ def table(report: dict[str, Any]) -> str:
         f"{'the timers around the kernels, not included above':<62}{report['step_with_clocks_ms'] - step:9.3f} ms",
         "",
         "The last two lines are differences of step times: on a busy machine only their sum is reliable.",
-        "GFLOP/s: 2 m k n operations per product. GB/s: each array argument counted once;",
+        "GFLOP/s: 2 m k n operations per product, 2 b p q k l i o per convolution, the zeros of its padding included.",
+        "GB/s: each array argument counted once;",
         "arrays in a cache may exceed the ceiling, which is that of main memory.",
     ]
     if report["kernels"] == "cpu":

@@ -1,9 +1,12 @@
 """JAX's training steps: each one a jitted function of a state, whose buffers are donated, and of the images.
 
-Parameters are a dict under the engine's names; a layer is the part of a name that its parameters share.
+Parameters are a dict under the engine's names; a layer is the part of a name that its parameters share. Between layers
+images are vectors, (b, height width channels).
 """
 
+import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -47,15 +50,54 @@ def _part(parameters: Parameters, *prefixes: str) -> Parameters:
     return {name: parameters[name] for name in under(parameters, *prefixes)}
 
 
-def _dense(p: Parameters, layer: str, x: Array) -> Array:
-    return x @ p[f"{layer}.weight"] + p[f"{layer}.bias"]
+def _linear(p: Parameters, layer: str, x: Array) -> Array:
+    """A dense layer, or a convolution with stride 2 and padding 1; with its bias if it has one."""
+    w = p[f"{layer}.weight"]
+    if w.ndim == 2:
+        out = x @ w
+    elif layer.startswith(("generator", "decoder")):  # transposed: zeros between the pixels, windows turned around
+        out = _convolve(x, w[::-1, ::-1].swapaxes(2, 3), padding=len(w) - 2, lhs_dilation=(2, 2))
+    else:
+        out = _convolve(x, w, padding=1, window_strides=(2, 2))
+    out = out + p[f"{layer}.bias"] if f"{layer}.bias" in p else out
+    return out.reshape(len(x), -1)
 
 
-def _mlp(p: Parameters, layers: list[str], activation: Callable[[Array], Array], x: Array) -> Array:
-    """Dense layers with activations between them."""
-    for layer in layers[:-1]:
-        x = activation(_dense(p, layer, x))
-    return _dense(p, layers[-1], x)
+def _convolve(x: Array, w: Array, padding: int, **window: Any) -> Array:
+    """Images (b, p, q, o) of vectors x (b, h w i), the images being square, and weights w (k, l, i, o)."""
+    side, pads = math.isqrt(x.shape[1] // w.shape[2]), [(padding, padding)] * 2
+    steps = {"window_strides": (1, 1), "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    return jax.lax.conv_general_dilated(x.reshape(len(x), side, side, -1), w, padding=pads, **steps | window)
+
+
+def _leaky_relu(x: Array) -> Array:
+    """With the slope 0.2 at 0, where the blank parts of images lie; ``jax.nn.leaky_relu`` has the slope 1 there."""
+    return jnp.where(x > 0, x, 0.2 * x)
+
+
+Moments = dict[str, tuple[Array, Array]]  # mean and variance of the batch, by batch normalisation
+
+
+def _batch_norm(p: Parameters, layer: str, x: Array, moments: Moments) -> Array:
+    """Of each feature, or of each channel of images."""
+    gamma, beta = p[f"{layer}.gamma"], p[f"{layer}.beta"]
+    rows = x.reshape(-1, len(gamma))
+    mean, variance = moments[layer] = rows.mean(axis=0), rows.var(axis=0)
+    return ((rows - mean) * (gamma * jax.lax.rsqrt(variance + 1e-5)) + beta).reshape(x.shape)
+
+
+def _network(
+    p: Parameters, layers: list[str], activation: Callable[[Array], Array], x: Array, moments: Moments | None = None
+) -> Array:
+    """Layers with activations between them, which come after batch normalisation. Its moments go into ``moments``."""
+    for layer, following in pairwise([*layers, ""]):
+        if f"{layer}.gamma" in p:
+            x = _batch_norm(p, layer, x, {} if moments is None else moments)
+        else:
+            x = _linear(p, layer, x)
+        if following and f"{following}.gamma" not in p:
+            x = activation(x)
+    return x
 
 
 def _bce(logits: Array, targets: Array | float) -> Array:
@@ -92,9 +134,9 @@ def _vae(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callab
     def loss_of(p: Parameters, x: Array, noise: Array) -> Array:
         h = x
         for layer in body:
-            h = activation(_dense(p, layer, h))
-        mu, logvar = _dense(p, "encoder_mu", h), _dense(p, "encoder_logvar", h)
-        logits = _mlp(p, decoder, activation, mu + jnp.exp(logvar / 2) * noise)
+            h = activation(_linear(p, layer, h))
+        mu, logvar = _linear(p, "encoder_mu", h), _linear(p, "encoder_logvar", h)
+        logits = _network(p, decoder, activation, mu + jnp.exp(logvar / 2) * noise)
         return (_bce(logits, x).sum() - 0.5 * (1 + logvar - mu**2 - jnp.exp(logvar)).sum()) / len(x)
 
     def step(state: State, images: Array) -> State:
@@ -112,55 +154,61 @@ def _vae(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callab
 
 def _gan(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callable, Callable]:
     network, training, packs = workload.network, workload.training, workload.batch // workload.network.pack
-    *hidden, last = _layers(names, "generator.")
-    d_layers = _layers(names, "discriminator.")
+    g_layers, d_layers = _layers(names, "generator."), _layers(names, "discriminator.")
+    normalized = [layer for layer in (*g_layers, *d_layers) if f"{layer}.gamma" in names]
 
-    def generate(p: Parameters, z: Array) -> tuple[Array, dict[str, tuple[Array, Array]]]:
-        """Samples, and the mean and variance before each hidden layer's normalisation."""
-        moments = {}
-        for layer in hidden:
-            a = z @ p[f"{layer}.weight"]
-            mean, variance = moments[layer] = a.mean(axis=0), a.var(axis=0)
-            scale = p[f"{layer}.gamma"] * jax.lax.rsqrt(variance + 1e-5)
-            z = jax.nn.relu((a - mean) * scale + p[f"{layer}.beta"])
-        return jax.nn.sigmoid(_dense(p, last, z)), moments
+    def generate(p: Parameters, z: Array) -> tuple[Array, Moments]:
+        """Samples, and the moments of the batch normalisations."""
+        moments: Moments = {}
+        return jax.nn.sigmoid(_network(p, g_layers, jax.nn.relu, z, moments)), moments
 
-    def discriminate(d: Parameters, x: Array) -> Array:
-        return _mlp(d, d_layers, lambda a: jax.nn.leaky_relu(a, 0.2), x.reshape(-1, network.pack * network.input_dim))
+    def discriminate(d: Parameters, x: Array) -> tuple[Array, Moments]:
+        moments: Moments = {}
+        x = x.reshape(-1, network.pack * network.input_dim)
+        return _network(d, d_layers, _leaky_relu, x, moments), moments
 
-    def d_loss_of(d: Parameters, real: Array, fake: Array) -> Array:
-        logits = discriminate(d, jnp.concatenate([real, fake]))
-        return _bce(logits[:packs], training.real_label).mean() + _bce(logits[packs:], 0.0).mean()
+    def d_loss_of(d: Parameters, real: Array, fake: Array) -> tuple[Array, list[Moments]]:
+        if set(normalized) & set(d_layers):  # each batch by its own moments
+            (on_real, *first), (on_fake, *second) = discriminate(d, real), discriminate(d, fake)
+        else:
+            logits, *first = discriminate(d, jnp.concatenate([real, fake]))
+            (on_real, on_fake), second = (logits[:packs], logits[packs:]), []
+        return _bce(on_real, training.real_label).mean() + _bce(on_fake, 0.0).mean(), first + second
 
-    def g_loss_of(fake: Array, d: Parameters) -> Array:
-        return jax.nn.softplus(-discriminate(d, fake)).mean()
+    def g_loss_of(fake: Array, d: Parameters) -> tuple[Array, Moments]:
+        logits, moments = discriminate(d, fake)
+        return jax.nn.softplus(-logits).mean(), moments
 
     def init(p: Parameters) -> State:
         g, d = _part(p, "generator."), _part(p, "discriminator.")
-        sizes = {layer: g[f"{layer}.gamma"].shape for layer in hidden}
+        sizes = {layer: p[f"{layer}.gamma"].shape for layer in normalized}
         running = {layer: (jnp.zeros(size), jnp.ones(size)) for layer, size in sizes.items()}
-        averaged = jax.tree.map(jnp.copy, (g, running))
+        averaged = jax.tree.map(jnp.copy, (g, _part(running, "generator.")))
         return {"g": g, "d": d, "g_adam": _adam_state(g), "d_adam": _adam_state(d), "running": running, "avg": averaged}
 
     def step(state: State, images: Array) -> State:
         key, chosen, drawn = jax.random.split(state["key"], 3)
         z = jax.random.normal(drawn, (workload.batch, network.latent_dim))
         fake, back, moments = jax.vjp(lambda g: generate(g, z), state["g"], has_aux=True)
-        d_gradient = jax.grad(d_loss_of)(state["d"], _batch(workload, chosen, images), fake)
+        d_gradient, on_both = jax.grad(d_loss_of, has_aux=True)(state["d"], _batch(workload, chosen, images), fake)
         d, d_adam = _adam(state["d"], d_gradient, state["d_adam"], training.discriminator_lr, training.momentum)
-        (g_gradient,) = back(jax.grad(g_loss_of)(fake, d))
-        g, g_adam = _adam(state["g"], g_gradient, state["g_adam"], training.generator_lr, training.momentum)
-        running = jax.tree.map(lambda old, now: 0.9 * old + 0.1 * now, state["running"], moments)
+        gradient, on_fake = jax.grad(g_loss_of, has_aux=True)(fake, d)
+        g, g_adam = _adam(state["g"], back(gradient)[0], state["g_adam"], training.generator_lr, training.momentum)
+        running = dict(state["running"])
+        for layer, now in (item for passed in (moments, *on_both, on_fake) for item in passed.items()):
+            running[layer] = jax.tree.map(lambda old, now: 0.9 * old + 0.1 * now, running[layer], now)
         n = g_adam["t"]
         decay = jnp.minimum(training.average, (1 + n) / (10 + n))
-        averaged = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state["avg"], (g, running))
+        current = g, _part(running, "generator.")
+        averaged = jax.tree.map(lambda old, now: decay * old + (1 - decay) * now, state["avg"], current)
         return {"key": key, "g": g, "d": d, "g_adam": g_adam, "d_adam": d_adam, "running": running, "avg": averaged}
 
     def losses(p: Parameters, x: Array, noise: Array) -> dict[str, Any]:
         g, d = _part(p, "generator."), _part(p, "discriminator.")
         fake, back, _ = jax.vjp(lambda g: generate(g, noise), g, has_aux=True)
-        g_loss, gradient = jax.value_and_grad(g_loss_of)(fake, d)
-        return {"d_loss": jax.value_and_grad(d_loss_of)(d, x, fake), "g_loss": (g_loss, back(gradient)[0])}
+        (d_loss, _), d_gradient = jax.value_and_grad(d_loss_of, has_aux=True)(d, x, fake)
+        (g_loss, _), gradient = jax.value_and_grad(g_loss_of, has_aux=True)(fake, d)
+        return {"d_loss": (d_loss, d_gradient), "g_loss": (g_loss, back(gradient)[0])}
 
     return init, step, losses
 
@@ -170,17 +218,17 @@ def _aae(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callab
     encoder, decoder, d_layers = (_layers(names, part) for part in ("encoder.", "decoder.", "discriminator."))
 
     def encode(e: Parameters, x: Array) -> Array:
-        return _mlp(e, encoder, jax.nn.relu, x)
+        return _network(e, encoder, jax.nn.relu, x)
 
     def reconstruction_of(p: Parameters, x: Array) -> Array:
-        return _bce(_mlp(p, decoder, jax.nn.relu, encode(p, x)), x).sum() / b
+        return _bce(_network(p, decoder, jax.nn.relu, encode(p, x)), x).sum() / b
 
     def d_loss_of(d: Parameters, prior: Array, codes: Array) -> Array:
-        logits = _mlp(d, d_layers, jax.nn.relu, jnp.concatenate([prior, codes]))
+        logits = _network(d, d_layers, jax.nn.relu, jnp.concatenate([prior, codes]))
         return _bce(logits[:b], 1.0).mean() + _bce(logits[b:], 0.0).mean()
 
     def e_loss_of(codes: Array, d: Parameters) -> Array:
-        return jax.nn.softplus(-_mlp(d, d_layers, jax.nn.relu, codes)).mean()
+        return jax.nn.softplus(-_network(d, d_layers, jax.nn.relu, codes)).mean()
 
     def init(p: Parameters) -> State:
         auto, d = _part(p, "encoder.", "decoder."), _part(p, "discriminator.")

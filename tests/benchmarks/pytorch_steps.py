@@ -3,8 +3,12 @@
 Compiled are the networks with their losses, and so the gradients of these; a fused optimizer is one kernel already.
 All stand on the device that SCRATCHGEN_BENCHMARK_DEVICE names, on a GPU without TF32. Modules are defined in the
 engine's order, so that parameters pair up by place; weights are the engine's transposed.
+
+Images are in memory format channels_last, which is the faster one here: with the other, gradients of the two
+convolutional workloads took 1.1 to 1.2 times as long, eager and compiled (roughly timed, on one thread).
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,18 +64,67 @@ def _mlp(sizes: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.M
     return layers
 
 
+class _ToImages(nn.Module):
+    """Vectors (b, side side channels), in the engine's order, as images (b, channels, side, side); a view."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(len(x), self.side, self.side, -1).permute(0, 3, 1, 2)
+
+
+class _ToVectors(nn.Module):
+    """The inverse of ``_ToImages``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _encoder(
+    pixels: int, channels: tuple[int, ...], activation: Callable[[], nn.Module], batch_norm: bool = False
+) -> tuple[list[nn.Module], int]:
+    """The layers of the engine's ``models.images.encoder_layers``, and the size of their result."""
+    layers: list[nn.Module] = [_ToImages(math.isqrt(pixels))]
+    for number, (i, o) in enumerate(pairwise((1, *channels))):
+        layers += _convolution(nn.Conv2d, i, o, activation, batch_norm and number > 0)
+    return ([*layers, _ToVectors()], (pixels >> 2 * len(channels)) * channels[-1]) if channels else ([], pixels)
+
+
+def _decoder(
+    inputs: int, pixels: int, channels: tuple[int, ...], activation: Callable[[], nn.Module], batch_norm: bool = False
+) -> list[nn.Module]:
+    """The layers of the engine's ``models.images.decoder_layers`` and ``decoder_output``."""
+    if not channels:
+        return [nn.Linear(inputs, pixels)]
+    side = math.isqrt(pixels) >> len(channels)
+    norm: list[nn.Module] = [nn.BatchNorm2d(channels[0])] if batch_norm else []
+    layers = [nn.Linear(inputs, side**2 * channels[0], not batch_norm), _ToImages(side), *norm, activation()]
+    for i, o in pairwise(channels):
+        layers += _convolution(nn.ConvTranspose2d, i, o, activation, batch_norm)
+    return [*layers, nn.ConvTranspose2d(channels[-1], 1, 4, 2, 1), _ToVectors()]
+
+
+def _convolution(kind: Any, i: int, o: int, activation: Callable[[], nn.Module], batch_norm: bool) -> list[nn.Module]:
+    norm = [nn.BatchNorm2d(o)] if batch_norm else []
+    return [kind(i, o, 4, 2, 1, bias=not batch_norm), *norm, activation()]
+
+
 def _load(model: nn.Module, shared: Shared) -> None:
-    model.to(DEVICE)
+    model.to(DEVICE, memory_format=torch.channels_last)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), shared.parameters.values(), strict=True):
-            mine.copy_(torch.from_numpy(theirs.T))
+            # (k, l, i, o) becomes (o, i, k, l), and that of a transposed convolution (k, l, o, i) becomes (i, o, k, l)
+            mine.copy_(torch.from_numpy(theirs.transpose(3, 2, 0, 1) if theirs.ndim == 4 else theirs.T))
 
 
 def _checked(loss: str, value: Tensor, shared: Shared, trained: Sequence[str], *modules: nn.Module) -> dict[str, Any]:
     """The loss and its gradients in the shape of the engine's."""
     gradients = torch.autograd.grad(value, [p for module in modules for p in module.parameters()])
-    names = under(shared.parameters, *trained)
-    return quantities(loss, value.detach().cpu(), {n: g.cpu().numpy().T for n, g in zip(names, gradients, strict=True)})
+    arrays = [g.cpu().numpy() for g in gradients]
+    found = [g.transpose(2, 3, 1, 0) if g.ndim == 4 else g.T for g in arrays]
+    return quantities(loss, value.detach().cpu(), dict(zip(under(shared.parameters, *trained), found, strict=True)))
 
 
 @contextmanager
@@ -84,9 +137,12 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 def _vae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, compiled: Any) -> Contestant:
     network, activation = workload.network, ACTIVATIONS[workload.network.activation]
-    body = nn.Sequential(*_mlp((network.input_dim, *network.encoder_hidden), activation))
+    layers, width = _encoder(network.input_dim, network.encoder_channels, activation)
+    body = nn.Sequential(*layers, *_mlp((width, *network.encoder_hidden), activation))
     mu, logvar = (nn.Linear(network.encoder_hidden[-1], network.latent_dim) for _ in range(2))
-    decoder = nn.Sequential(*_mlp((network.latent_dim, *network.decoder_hidden, network.input_dim), activation)[:-1])
+    sizes = (network.latent_dim, *network.decoder_hidden)
+    images = _decoder(sizes[-1], network.input_dim, network.decoder_channels, activation)
+    decoder = nn.Sequential(*_mlp(sizes, activation), *images)
     model = nn.ModuleList([body, mu, logvar, decoder])
     _load(model, shared)
     optimizer = torch.optim.Adam(model.parameters(), workload.training.lr, fused=fused)
@@ -116,9 +172,12 @@ def _gan(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
     sizes = (network.latent_dim, *network.generator_hidden)
     for inputs, outputs in pairwise(sizes):  # PyTorch's running variance is the unbiased one
         layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
-    generator = nn.Sequential(*layers, nn.Linear(sizes[-1], network.input_dim), nn.Sigmoid())
-    sizes = (network.pack * network.input_dim, *network.discriminator_hidden, 1)
-    discriminator = nn.Sequential(*_mlp(sizes, lambda: nn.LeakyReLU(0.2))[:-1])
+    images = _decoder(sizes[-1], network.input_dim, network.generator_channels, nn.ReLU, batch_norm=True)
+    generator = nn.Sequential(*layers, *images, nn.Sigmoid())
+    leaky_relu, channels = partial(nn.LeakyReLU, 0.2), network.discriminator_channels
+    layers, width = _encoder(network.pack * network.input_dim, channels, leaky_relu, batch_norm=True)
+    sizes = (width, *network.discriminator_hidden, 1)
+    discriminator = nn.Sequential(*layers, *_mlp(sizes, leaky_relu)[:-1])
     _load(nn.ModuleList([generator, discriminator]), shared)
     averaged = [t for t in deepcopy(generator).state_dict().values() if t.is_floating_point()]
     current = [t for t in generator.state_dict().values() if t.is_floating_point()]
@@ -126,11 +185,15 @@ def _gan(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
     g_optimizer = torch.optim.Adam(generator.parameters(), training.generator_lr, betas, fused=fused)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), training.discriminator_lr, betas, fused=fused)
     labels = torch.tensor([training.real_label] * packs + [0.0] * packs, device=DEVICE)[:, None]
+    normalized = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     generate = compiled(lambda z: generator(z))
     steps = 0
 
     @compiled
     def d_loss_of(real: Tensor, fake: Tensor) -> Tensor:
+        if normalized:  # each batch by its own moments
+            on_real, on_fake = discriminator(real.view(packs, -1)), discriminator(fake.view(packs, -1))
+            return bce(on_real, labels[:packs]) + bce(on_fake, labels[packs:])
         return 2 * bce(discriminator(torch.cat([real, fake]).view(2 * packs, -1)), labels)  # the sum of two means
 
     @compiled

@@ -27,7 +27,10 @@ TINY = Workload("tiny", "vae", VAEConfig(6, 2, (5,), (5,)), VAETraining(), 4)
 
 
 def images(workload, rng):
-    return rng.random((2 * workload.batch, workload.network.input_dim), np.float32)
+    """Of noise, but for a part that is blank, as the edges of digits are: activations may be at their kinks there."""
+    pixels = rng.random((2 * workload.batch, workload.network.input_dim), np.float32)
+    pixels[:, : workload.network.input_dim // 4] = 0
+    return pixels
 
 
 @pytest.fixture
@@ -100,11 +103,20 @@ def test_engine_quantities_hold_every_gradient_of_every_loss_that_trains_it(rng)
         assert all(np.any(value) for value in found.values())
 
 
+def test_shared_repeats_a_few_images_where_there_are_convolutions(rng):
+    for name, different in (("vae-400", 100), ("vae-conv", 4), ("dcgan", 4)):
+        workload = WORKLOADS[name]
+        shared = Shared.draw(workload, images(workload, rng))
+        for array, width in ((shared.x, 784), (shared.noise, workload.network.latent_dim)):
+            assert array.shape == (workload.batch, width)
+            assert len(np.unique(array, axis=0)) == different
+
+
 def weights(*sizes):
     return sum(i * o for i, o in pairwise(sizes))
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name not in ("vae-conv", "dcgan")])
 def test_products_multiply_what_the_algorithm_does_and_no_more(name):
     # A layer of w weights costs w multiply-adds an example forwards, w for its weights' gradient, w for its input's.
     workload = WORKLOADS[name]
@@ -127,6 +139,37 @@ def test_products_multiply_what_the_algorithm_does_and_no_more(name):
         decoding = 3 * weights(n.latent_dim, *n.decoder_hidden, n.input_dim)
         expected = b * (2 * encoding + decoding + d_step + 2 * discriminator)
     assert multiply_adds(products(workload)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [  # of an example; 14 14 and 7 7 pixels of a convolution's result, each from a window of 4 4 pixels
+        (
+            "vae-conv",
+            100
+            * (
+                2 * 14 * 14 * 4 * 4 * 1 * 32  # the gradient with respect to the images is not needed
+                + 3 * (7 * 7 * 4 * 4 * 32 * 64 + 7 * 7 * 64 * 256 + 2 * 256 * 40)
+                + 3 * (40 * 256 + 256 * 7 * 7 * 64)
+                # Of the 4 4 weights, 2 2 meet a pixel of the larger images, for every second one is a zero between.
+                + 3 * (14 * 14 * 2 * 2 * 64 * 32 + 28 * 28 * 2 * 2 * 32 * 1)
+            ),
+        ),
+        (
+            "dcgan",
+            64
+            * (
+                2 * 100 * 7 * 7 * 128
+                + 3 * (14 * 14 * 2 * 2 * 128 * 64 + 28 * 28 * 2 * 2 * 64 * 1)
+                # D: forwards and both gradients for data and samples, then forwards and back to the samples
+                + 2 * (2 * 14 * 14 * 4 * 4 * 1 * 64 + 3 * (7 * 7 * 4 * 4 * 64 * 128 + 7 * 7 * 128))
+                + 2 * (14 * 14 * 4 * 4 * 1 * 64 + 7 * 7 * 4 * 4 * 64 * 128 + 7 * 7 * 128)
+            ),
+        ),
+    ],
+)
+def test_products_multiply_what_convolutions_do_and_no_more(name, expected):
+    assert multiply_adds(products(WORKLOADS[name])) == expected
 
 
 def test_table_compares_with_the_fastest_rival_and_with_the_floor():

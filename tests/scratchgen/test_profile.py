@@ -50,6 +50,14 @@ def profiled(config, steps=STEPS):
         ("dense.matmul_nt", [(5, 7), (5, 3), (7, 3)], [], 2 * 5 * 3 * 7),
         ("dense.dense_forward", [(5, 7), (5, 3), (3, 7), (7,)], ["relu"], 2 * 5 * 3 * 7),
         ("dense.dense_activation_backward", [(5, 7), (7,), (5, 7), (5, 7)], ["relu"], 0),
+        (
+            "conv.conv2d",
+            [(2, 3, 4, 5), (2, 6, 8, 3), (4, 4, 3, 5)],
+            [(2, 2), (1, 1)],
+            2 * (2 * 3 * 4) * (4 * 4 * 3 * 5),
+        ),
+        ("conv.conv2d_input", [(2, 6, 8, 3), (2, 3, 4, 5), (4, 4, 3, 5)], [(2, 2), (1, 1)], 2 * 24 * 240),
+        ("conv.conv2d_weight", [(4, 4, 3, 5), (2, 6, 8, 3), (2, 3, 4, 5)], [(2, 2), (1, 1)], 2 * 24 * 240),
         ("elementwise.scale", [(9,), (9,)], [2.0], 0),
         ("optimizers.average_step", [(9,), (9,), (1,)], [], 0),
     ],
@@ -127,6 +135,23 @@ def test_measure_reports_every_kernel_and_times_that_add_up(model, kernel_set):
     for row in rows:
         assert row["share"] == pytest.approx(row["ms"] / report["step_ms"])
         assert (row["gflops"] is None) == (row["kernel"] not in profile.PRODUCTS)
+
+
+def test_measure_counts_the_operations_of_convolutions():
+    """28 28 1 to 14 14 3 to 7 7 4 in the encoder, and in the decoder the same convolutions the other way round; each of
+    them once forwards, once for its weights, and once for its input unless that is data."""
+    network = replace(TINY.network, encoder_channels=(3, 4), decoder_channels=(4, 3))
+    training = replace(TINY.training, samples=1)
+    report, _ = profiled(replace(TINY, network=network, training=training, batch_size=100), steps=2)
+    rows = {row["kernel"]: row for row in report["timings"]}
+    large, small = 100 * 14 * 14 * 4 * 4 * 1 * 3, 100 * 7 * 7 * 4 * 4 * 3 * 4
+    assert {name: 1e6 * rows[name]["gflops"] * rows[name]["ms"] for name in profile.CONVOLUTIONS} == pytest.approx(
+        {
+            "conv.conv2d": 2 * 2 * (large + small),  # forwards in the encoder, backwards in the decoder
+            "conv.conv2d_input": 2 * (large + small + small),
+            "conv.conv2d_weight": 2 * 2 * (large + small),
+        }
+    )
 
 
 def test_measure_counts_the_operations_of_a_whole_step():
