@@ -25,6 +25,17 @@ def kernel_set(request):
         yield kernels.SETS[request.param]
 
 
+# Lessons that `make test` runs from end to end; of the others it tests the functions, and `make test-all` runs them.
+SHORT_LESSONS = ("test_04", "test_12", "test_14", "test_engine_one_operation")
+
+
 def pytest_collection_modifyitems(items):
-    """The simulated run of the CUDA kernels comes first: it takes a core for minutes, and the others the rest."""
+    """The simulated run of the CUDA kernels comes first: it takes a core for minutes, and the others the rest.
+
+    Tests of what a lesson prints, by the fixtures ``table`` or ``run``, are slow but for a few short lessons.
+    """
     items.sort(key=lambda item: item.path.name != "test_cuda_simulated.py")
+    for item in items:
+        of_a_lesson = item.path.parent.name == "demos" and {"table", "run"} & set(item.fixturenames)
+        if of_a_lesson and item.path.stem not in SHORT_LESSONS:
+            item.add_marker(pytest.mark.slow)

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.skipif(
     not (SIMULATED or cuda.is_available()), reason="there is no GPU; the simulated run has these tests"
 )
 # In the simulator, which takes a second for a gradient check, each operation in its first case; and ten for one of a
-# convolution, which takes a whole product for each number.
+# product, of which a convolution takes one for each number.
+PRODUCTS = ("conv2d", "conv2d_bias", "conv_transpose2d", "conv_transpose2d_bias", "dense", "matmul")
 CHECKED = [
-    pytest.param(*p.values, id=p.id, marks=pytest.mark.slow if SIMULATED and "conv" in p.values[0].name else ())
+    pytest.param(*p.values, id=p.id, marks=pytest.mark.slow if SIMULATED and p.values[0].name in PRODUCTS else ())
     for p in DIFFERENTIABLE
     if not SIMULATED or p.values[1] is p.values[0].cases[0]
 ]

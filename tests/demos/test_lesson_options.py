@@ -6,7 +6,10 @@ import sys
 import pytest
 from lesson_helpers import LECTURE
 
-LESSONS = sorted(path.stem for path in LECTURE.glob("*.py"))
+LESSONS = [
+    pytest.param(path.stem, marks=pytest.mark.slow if number % 5 else ())
+    for number, path in enumerate(sorted(LECTURE.glob("*.py")))
+]
 
 
 def mistake(lesson, folder, *options):

@@ -104,7 +104,9 @@ def test_conv_to_one_channel_equals_the_definition(stride, padding):
 
 
 @pytest.mark.parametrize("rung", convolutions.LADDER)
-@both_dtypes
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)], ids=["float32", "float64"]
+)
 @given(problem=problems(st.sampled_from([1, 2, 17, 33])))
 def test_every_rung_is_a_sum_over_each_window(rung, problem, dtype):
     x, w, *window = problem
