@@ -148,6 +148,7 @@ def test_resume_after_an_interrupt_at_every_step_gives_the_same_bits(whole, tmp_
     assert outcome(tmp_path) == outcome(whole[model])
 
 
+@pytest.mark.slow  # test_kills.py has a few of each model
 @both_models
 def test_resume_after_a_kill_at_any_moment_gives_the_same_bits(whole, tmp_path, model):
     for moment in ("before step 3", "amid checkpoint.safetensors 1", "after checkpoint.safetensors 1", "after step 4"):

@@ -63,7 +63,7 @@ def test_backend_of_a_notebook_that_is_not_installed(tmp_path):
     assert (tmp_path / "a.png").exists()
 
 
-@pytest.mark.parametrize("optimize", ["-O", "-OO"])
+@pytest.mark.parametrize("optimize", [pytest.param("-O", marks=pytest.mark.slow), "-OO"])
 def test_python_without_docstrings(optimize):
     done = python(optimize, "-m", "scratchgen", "gradcheck", "exp", "--kernels", "reference")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -74,7 +74,7 @@ def test_python_without_docstrings(optimize):
 NAMES = ["größe ζ", "\udcff\udc80"]  # the second is no UTF-8
 
 
-@pytest.mark.parametrize("name", NAMES, ids=["greek", "bytes"])
+@pytest.mark.parametrize("name", [pytest.param(NAMES[0], marks=pytest.mark.slow), NAMES[1]], ids=["greek", "bytes"])
 def test_names_that_the_terminal_cannot_show(tmp_path, name):
     folder = tmp_path / name
     train = ("tests/scratchgen/helpers.py", "train", "vae", "--config", "tiny", "--epochs", "1", "--out", folder)

@@ -85,7 +85,7 @@ def test_timed_leaves_memory_without_a_clock(kernel_set):
 
 
 @every_model
-@pytest.mark.parametrize("kernel_set", kernels.SETS)
+@pytest.mark.parametrize("kernel_set", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
 def test_measure_trains_to_the_same_bits_as_a_run(model, kernel_set):
     config = replace(TINIES[model], kernels=kernel_set, epochs=18)
     runs.start(config, Path("run"))
