@@ -107,11 +107,8 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         self.activation, initializer = _known(activation), initializer or _default(activation)
-        (k, j), self.stride, self.padding = (
-            pair("size", size, 1),
-            pair("stride", stride, 1),
-            pair("padding", padding, 0),
-        )
+        self.stride, self.padding = pair("stride", stride, 1), pair("padding", padding, 0)
+        k, j = pair("size", size, 1)
         self.weight = Parameter(initializer(rng, k * j * inputs, k * j * outputs, (k, j, inputs, outputs)), dtype)
         self.bias = Parameter(np.zeros(outputs), dtype) if bias else None
 
@@ -143,11 +140,8 @@ class ConvTranspose2d(Module):
         bias: bool = True,
     ) -> None:
         self.activation, initializer = _known(activation), initializer or _default(activation)
-        (k, j), self.stride, self.padding = (
-            pair("size", size, 1),
-            pair("stride", stride, 1),
-            pair("padding", padding, 0),
-        )
+        self.stride, self.padding = pair("stride", stride, 1), pair("padding", padding, 0)
+        k, j = pair("size", size, 1)
         self.output_padding = pair("output_padding", output_padding, 0)
         met = -(-k // self.stride[0]) * -(-j // self.stride[1])  # windows that a pixel of the result is in
         self.weight = Parameter(initializer(rng, met * inputs, met * outputs, (k, j, outputs, inputs)), dtype)

@@ -1,10 +1,10 @@
 """Convolutions of images: all three directions are products of windows that are never copied (``convolutions.py``).
 
 - `conv2d` is the last rung of the ladder there.
-- `conv2d_input`: with a stride of 2, the even rows of dx meet other weights than the odd ones. So there are as many
-  phases as a step of the window has pixels, and each is a convolution of dout with stride 1 and its share of the
-  weights. Where dx has few channels, which would leave most of a vector empty, the products are computed for all
-  weights side by side, and added to their pixels afterwards (`_fold`).
+- `conv2d_input`: with a stride of 2, the even rows of dx meet other weights than the odd ones, and so do the columns.
+  That makes four phases, each a convolution of dout with stride 1 and its own quarter of the weights; with strides s
+  and t there are s·t. Where dx has few channels, which would leave most of a vector empty, the products are computed
+  for all weights side by side, and added to their pixels afterwards (`_fold`).
 - `conv2d_weight`: the same product with the windows transposed. A term is an output pixel, a row is a weight.
 """
 
@@ -61,7 +61,7 @@ def _few(images):
 def _plan_of_phases(dx_shape, dout_shape, w_shape, stride, padding):
     """The plan of `conv2d_input`, and its taps (n,2): the k, l of the weights of each phase in turn."""
     (_, h, w, _), (_, p, q, o), (k, j, _, _) = dx_shape, dout_shape, w_shape
-    top, left = max(0, (k - 1 - padding[0] + stride[0] - 1) // stride[0]), 0
+    top = max(0, (k - 1 - padding[0] + stride[0] - 1) // stride[0])  # the frame of dout, as far as windows reach out
     left = max(0, (j - 1 - padding[1] + stride[1] - 1) // stride[1])
     bottom = max(0, (h - 1 + padding[0]) // stride[0] - (p - 1))
     right = max(0, (w - 1 + padding[1]) // stride[1] - (q - 1))

@@ -1,8 +1,8 @@
 """How to make a convolution fast: a ladder of four versions, each with one idea more than the one before.
 
 A convolution is a matrix product. A row of the left matrix is the window of an output pixel, spread out: its
-k·l·i numbers. The right matrix is the weights (k l i, o). What changes is how the rows reach the micro-kernel of
-``products.py``, which multiplies six of them at a time by two vectors of output channels:
+k·l·i numbers. The right matrix is the weights (k l i, o). What changes is how the rows reach the micro-kernel, which
+multiplies six of them at a time by two vectors of output channels, as in ``products.py``:
 
     conv_naive      there are no rows: seven loops, as on paper
     conv_im2col     all rows are copied to a matrix, in which a pixel of x appears once for each window that holds it
@@ -165,12 +165,8 @@ def sum_at_offsets(tile, add, x, corners, first, terms, panel):
     if add:
         c00, c01, c10, c11 = load(tile, 0), load(tile, width), load(tile, 2 * width), load(tile, 3 * width)
         c20, c21, c30, c31 = load(tile, 4 * width), load(tile, 5 * width), load(tile, 6 * width), load(tile, 7 * width)
-        c40, c41, c50, c51 = (
-            load(tile, 8 * width),
-            load(tile, 9 * width),
-            load(tile, 10 * width),
-            load(tile, 11 * width),
-        )
+        c40, c41, c50 = load(tile, 8 * width), load(tile, 9 * width), load(tile, 10 * width)
+        c51 = load(tile, 11 * width)
     else:
         c00, c01, c10, c11, c20, c21 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)
         c30, c31, c40, c41, c50, c51 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)

@@ -1,5 +1,7 @@
 """Convolutions of images (b, height, width, channels): `conv2d`, and its adjoint, `conv_transpose2d`."""
 
+from functools import partial
+
 import numpy as np
 
 from kernels import reference
@@ -34,18 +36,6 @@ def _conv2d_backward(kernels, needs_grad, dout, saved, stride, padding):
     return dx, dw
 
 
-def _conv2d_bias(kernels, x, w, b, activation, stride, padding):
-    out, saved = _conv2d(kernels, x, w, stride, padding)
-    kernels.dense.bias_activation(rows(out), b, activation)
-    return out, (*saved, out)
-
-
-def _conv2d_bias_backward(kernels, needs_grad, dout, saved, activation, stride, padding):
-    *inputs, out = saved
-    dpre, db = activation_backward(kernels, needs_grad[2], dout, out, activation)
-    return *_conv2d_backward(kernels, needs_grad, dpre, inputs, stride, padding), db
-
-
 def _conv_transpose2d(kernels, x, w, stride, padding, output_padding):
     h, width = ((x.shape[a + 1] - 1) * stride[a] - 2 * padding[a] + w.shape[a] + output_padding[a] for a in (0, 1))
     if h < 1 or width < 1 or 0 in x.shape[1:3]:
@@ -70,16 +60,17 @@ def _conv_transpose2d_backward(kernels, needs_grad, dout, saved, stride, padding
     return dx, dw
 
 
-def _conv_transpose2d_bias(kernels, x, w, b, activation, stride, padding, output_padding):
-    out, saved = _conv_transpose2d(kernels, x, w, stride, padding, output_padding)
+def _biased(convolve, kernels, x, w, b, activation, **window):
+    """Either of the two, then bias and activation."""
+    out, saved = convolve(kernels, x, w, **window)
     kernels.dense.bias_activation(rows(out), b, activation)
-    return out, (*saved, out)
+    return out, (saved, out)
 
 
-def _conv_transpose2d_bias_backward(kernels, needs_grad, dout, saved, activation, stride, padding, output_padding):
-    *inputs, out = saved
+def _biased_backward(backward, kernels, needs_grad, dout, saved, activation, **window):
+    inputs, out = saved
     dpre, db = activation_backward(kernels, needs_grad[2], dout, out, activation)
-    return *_conv_transpose2d_backward(kernels, needs_grad, dpre, inputs, stride, padding, output_padding), db
+    return *backward(kernels, needs_grad, dpre, inputs, **window), db
 
 
 def _kink(convolve, **window):
@@ -124,8 +115,8 @@ register(
         "conv2d_bias",
         "(b,h,w,i),(k,l,i,o),(o)->(b,p,q,o)",
         (REAL, REAL, REAL),
-        _conv2d_bias,
-        _conv2d_bias_backward,
+        partial(_biased, _conv2d),
+        partial(_biased_backward, _conv2d_backward),
         (
             Case({"activation": "identity", **_SMALL}, "(b,3,2,i),(2,2,i,o),(o)->(b,p,q,o)"),
             Case({"activation": "tanh", **_SMALL}, "(b,3,2,i),(2,2,i,o),(o)->(b,p,q,o)"),
@@ -154,8 +145,8 @@ register(
         "conv_transpose2d_bias",
         "(b,h,w,i),(k,l,o,i),(o)->(b,p,q,o)",
         (REAL, REAL, REAL),
-        _conv_transpose2d_bias,
-        _conv_transpose2d_bias_backward,
+        partial(_biased, _conv_transpose2d),
+        partial(_biased_backward, _conv_transpose2d_backward),
         (
             Case({"activation": "identity", **_SMALL, "output_padding": (1, 0)}, "(b,2,1,i),(2,2,o,i),(o)->(b,p,q,o)"),
             Case({"activation": "tanh", **_SMALL, "output_padding": (0, 0)}, "(b,2,1,i),(2,2,o,i),(o)->(b,p,q,o)"),

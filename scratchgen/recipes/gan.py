@@ -16,6 +16,7 @@ from scratchgen.evaluation.samples import class_histogram, class_statistics, mis
 from scratchgen.inference import in_batches
 from scratchgen.judge import Judge, load_judge
 from scratchgen.models.gan import GAN, GANConfig
+from scratchgen.models.wgan import check_critic
 from scratchgen.nn import evaluating
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, named
@@ -133,12 +134,13 @@ class GANRecipe(Recipe):
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
         wasserstein = config.training.objective == "wasserstein"
-        kind = WGANTask if wasserstein else GANTask
-        try:
-            health = Health(load_judge(data), wasserstein)
-            return kind(model, config.training, random, steps_per_epoch, config.epochs, health)
-        except TypeError as error:
-            raise UserError(f"the objective wasserstein does not fit this network: {error}") from None
+        if wasserstein:
+            try:
+                check_critic(model)
+            except TypeError as error:
+                raise UserError(f"the objective wasserstein does not fit this network: {error}") from None
+        health, kind = Health(load_judge(data), wasserstein), WGANTask if wasserstein else GANTask
+        return kind(model, config.training, random, steps_per_epoch, config.epochs, health)
 
     def load(self, model: GAN, arrays: Mapping[str, np.ndarray]) -> None:
         """Load a checkpoint's parameters into the model, with the averaged generator."""

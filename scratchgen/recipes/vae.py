@@ -54,7 +54,7 @@ class VAERecipe(Recipe):
             epochs=150,
             batch_size=100,
         ),
-        # The same, with convolutions.
+        # Two convolutions on the way to the code and two on the way back, on pixels binarised anew for each batch.
         RunConfig(
             "vae",
             "conv",

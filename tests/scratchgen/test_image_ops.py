@@ -32,11 +32,6 @@ def test_conv_transpose2d_with_stride_two_draws_each_number_as_a_block():
     np.testing.assert_array_equal(ops.upsample2d(x, 2).data[0, :, :, 0], out)
 
 
-def test_pad2d_adds_zeros_on_either_side():
-    out = ops.pad2d(IMAGES, (1, 2)).data
-    np.testing.assert_array_equal(out, np.pad(IMAGES.data, ((0, 0), (1, 1), (2, 2), (0, 0))))
-
-
 def test_pools_lie_side_by_side_without_a_stride():
     x = Tensor(np.arange(20.0).reshape(1, 4, 5, 1))
     np.testing.assert_array_equal(ops.avg_pool2d(x, 2).data[0, :, :, 0], [[3, 5], [13, 15]])
