@@ -21,10 +21,10 @@ from kernels.cpu.convolutions import (
     write_row,
 )
 from kernels.cpu.products import pack_columns
-from kernels.cpu.simd import BITS, lanes
+from kernels.cpu.simd import BITS, ROWS, lanes, load_tile, store_tile
 from kernels.cpu.vector_math import JIT
 
-TERMS = 192  # output pixels, at most, that weights are summed over at a time: their windows stay in the nearest cache
+TERMS = 128  # output pixels, at most, that weights are summed over at a time: their windows stay in the nearest cache
 GROUPS = 8  # of weights, which threads share; a constant, so that the bits do not depend on the number of threads
 
 
@@ -104,40 +104,40 @@ def _pack_taps(w, taps):
 def _fold_products(dx, dout, w, stride, padding):
     """`conv2d_input` for few channels i: the products of dout and w (k,l,i,o), (b,p,q,k l i), are folded into dx."""
     (b, p, q, o), (k, j, i, _) = dout.shape, w.shape
-    products = np.empty((b, p, q, k * j * i), dx.dtype)
+    packed = pack_weights(w.reshape(k * j * i, o).T)
+    products = np.empty((b, p, q, len(packed) * 2 * lanes(dx)), dx.dtype)  # with the columns that fill the last panel
     plan = plan_of_windows(dout.shape, (1, 1, o, k * j * i), products.shape, (1, 1), (0, 0))
-    multiply_patches(products, dout, pack_weights(w.reshape(k * j * i, o).T), *plan)
+    multiply_patches(products, dout, packed, *plan)
     _fold(dx, products, (k, j), stride, padding)
 
 
 @njit(parallel=True, **JIT)
 def _fold(dx, products, size, stride, padding):
     """dx (b,h,w,i) = the sum of the windows (b,p,q,k l i), each added where it lies."""
-    (b, h, w, channels), (_, p, q, _) = dx.shape, products.shape
+    (b, h, w, channels), (_, p, q, _), (top, left) = dx.shape, products.shape, padding
+    height, width = max(top + h, stride[0] * (p - 1) + size[0]), max(left + w, stride[1] * (q - 1) + size[1])
     for image in prange(b):
-        dx[image] = 0
+        framed = np.zeros((height, width * channels), dx.dtype)
         for y in range(p):
             for x in range(q):
-                window = products[image, y, x]
+                window, start = products[image, y, x], stride[1] * x * channels
                 for k in range(size[0]):
-                    row = stride[0] * y + k - padding[0]
-                    for j in range(size[1]):
-                        column = stride[1] * x + j - padding[1]
-                        if 0 <= row < h and 0 <= column < w:
-                            for i in range(channels):
-                                dx[image, row, column, i] += window[(k * size[1] + j) * channels + i]
+                    row = framed[stride[0] * y + k]
+                    for j in range(size[1] * channels):
+                        row[start + j] += window[k * size[1] * channels + j]
+        for y in range(h):
+            dx[image, y] = framed[top + y, left * channels : (left + w) * channels].reshape(w, channels)
 
 
 @njit(parallel=True, **JIT)
 def _sum_over_pixels(dw, x, dout, rows, corners, frame):
     """dw (k l i, o): row r adds, over the output pixels, x[corner + rows[r]] times dout (b,p,q,o).
 
-    First all images get their frames of zeros, and dout is packed in panels. Then threads share the rows. A tile of six
-    rows and two vectors of columns is summed over the pixels of a few images, which stay in the nearest cache, by all
-    rows of a thread before the next few.
+    First all images get their frames of zeros, and dout is packed in panels. Then threads share the rows. All tiles of
+    a thread are summed over the pixels of a few images, which stay in the nearest cache, before those of the next few.
     """
     (b, p, q, o), width, size = dout.shape, 2 * lanes(dw), frame[2] * frame[3] * x.shape[3]
-    flat, tiles, panels = dout.reshape(b * p * q, o), (dw.shape[0] + 5) // 6, (o + width - 1) // width
+    flat, tiles, panels = dout.reshape(b * p * q, o), (dw.shape[0] + ROWS - 1) // ROWS, (o + width - 1) // width
     together = max(1, min(TERMS // max(1, p * q), b))
     blocks = (b + together - 1) // together
     padded, columns = np.empty(b * size, x.dtype), np.empty((blocks, panels, together * p * q * width), x.dtype)
@@ -148,7 +148,7 @@ def _sum_over_pixels(dw, x, dout, rows, corners, frame):
             pixels = flat[first * p * q : (first + images) * p * q]
             pack_columns(columns[block, panel, : pixels.shape[0] * width], pixels, width * panel)
 
-    sums, at = np.zeros((tiles, panels, 6 * width), dw.dtype), np.zeros(6 * tiles, np.int64)
+    sums, at = np.zeros((tiles, panels, ROWS * width), dw.dtype), np.zeros(ROWS * tiles, np.int64)
     at[: rows.size] = rows
     terms = np.empty(together * p * q, np.int64)
     for t in range(terms.size):
@@ -159,9 +159,10 @@ def _sum_over_pixels(dw, x, dout, rows, corners, frame):
             some = padded[first * size : (first + images) * size]
             for panel in range(panels):
                 for tile in range(group * tiles // GROUPS, (group + 1) * tiles // GROUPS):
-                    rights = columns[block, panel]
-                    sum_at_offsets(sums[tile, panel], True, some, at, 6 * tile, terms[: images * p * q], rights)
+                    total, pixels = load_tile(sums[tile, panel], 0), terms[: images * p * q]
+                    total = sum_at_offsets(total, some, at, ROWS * tile, pixels, columns[block, panel])
+                    store_tile(sums[tile, panel], 0, total)
         for tile in range(group * tiles // GROUPS, (group + 1) * tiles // GROUPS):
             for panel in range(panels):
-                for r in range(min(6, dw.shape[0] - 6 * tile)):
-                    write_row(dw[6 * tile + r], width * panel, sums[tile, panel], r)
+                for r in range(min(ROWS, dw.shape[0] - ROWS * tile)):
+                    write_row(dw[ROWS * tile + r], width * panel, sums[tile, panel], r)

@@ -2,7 +2,7 @@
 
 A convolution is a matrix product. A row of the left matrix is the window of an output pixel, spread out: its
 k·l·i numbers. The right matrix is the weights (k l i, o). What changes is how the rows reach the micro-kernel, which
-multiplies six of them at a time by two vectors of output channels, as in ``products.py``:
+multiplies a few of them at a time by two vectors of output channels, as in ``products.py``:
 
     conv_naive      there are no rows: seven loops, as on paper
     conv_im2col     all rows are copied to a matrix, in which a pixel of x appears once for each window that holds it
@@ -18,11 +18,10 @@ import numpy as np
 from numba import njit, prange
 
 from kernels.cpu.products import multiply_tile, pack_columns, product_tiled
-from kernels.cpu.simd import lanes, load, multiply_add, store, zeros
+from kernels.cpu.simd import ROWS, add_outer_product, lanes, load, store, store_rows, store_tile, zero_tile
 from kernels.cpu.vector_math import JIT
 
 NEAR = 1 << 15  # numbers of the images that one thread works on at a time, so that they stay in a near cache
-ENOUGH = 96  # output pixels: with fewer, the last group of six, which may be incomplete, would count
 
 
 @njit(**JIT)
@@ -148,41 +147,29 @@ def pad_images(padded, x, first, count, at):
     """padded, flat, = ``count`` images of x (b,h,w,i) from the first on, in frames of zeros; ``at`` = (top, left,
     height, width) of the frame."""
     (_, h, w, channels), (top, left, height, width) = x.shape, at
-    padded[:] = 0
+    row_size, left_size = width * channels, left * channels
     for image in range(count):
-        for row in range(h):
-            start = ((image * height + top + row) * width + left) * channels
-            padded[start : start + w * channels] = x[first + image, row].reshape(-1)
+        for row in range(height):
+            start = (image * height + row) * row_size
+            framed = padded[start : start + row_size]
+            if top <= row < top + h:
+                framed[:left_size] = 0
+                framed[left_size : left_size + w * channels] = x[first + image, row - top].reshape(-1)
+                framed[left_size + w * channels :] = 0
+            else:
+                framed[:] = 0
 
 
-@njit(**JIT)
-def sum_at_offsets(tile, add, x, corners, first, terms, panel):
-    """The micro-kernel: tile (six rows of two vectors) = the sum over terms t of the outer products of x[corner + t],
-    for six corners from the first on, and of row t of the panel; += with ``add``."""
-    width, at = lanes(tile), 0
-    o0, o1, o2 = np.int64(corners[first]), np.int64(corners[first + 1]), np.int64(corners[first + 2])
-    o3, o4, o5 = np.int64(corners[first + 3]), np.int64(corners[first + 4]), np.int64(corners[first + 5])
-    if add:
-        c00, c01, c10, c11 = load(tile, 0), load(tile, width), load(tile, 2 * width), load(tile, 3 * width)
-        c20, c21, c30, c31 = load(tile, 4 * width), load(tile, 5 * width), load(tile, 6 * width), load(tile, 7 * width)
-        c40, c41, c50 = load(tile, 8 * width), load(tile, 9 * width), load(tile, 10 * width)
-        c51 = load(tile, 11 * width)
-    else:
-        c00, c01, c10, c11, c20, c21 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)
-        c30, c31, c40, c41, c50, c51 = zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile), zeros(tile)
+@njit(inline="always", **JIT)
+def sum_at_offsets(tile, x, corners, first, terms, panel):
+    """The micro-kernel: the tile plus the sum over terms t of the outer products of x[corner + t], for ``ROWS`` corners
+    from the first on, and of row t of the panel."""
+    width, at = lanes(x), 0
     for q in range(terms.size):
-        t, b0, b1 = np.int64(terms[q]), load(panel, at), load(panel, at + width)
+        left, right = load(panel, at), load(panel, at + width)
+        tile = add_outer_product(tile, x, corners, first, np.int64(terms[q]), left, right)
         at += 2 * width
-        c00, c01 = multiply_add(c00, x, o0 + t, b0), multiply_add(c01, x, o0 + t, b1)
-        c10, c11 = multiply_add(c10, x, o1 + t, b0), multiply_add(c11, x, o1 + t, b1)
-        c20, c21 = multiply_add(c20, x, o2 + t, b0), multiply_add(c21, x, o2 + t, b1)
-        c30, c31 = multiply_add(c30, x, o3 + t, b0), multiply_add(c31, x, o3 + t, b1)
-        c40, c41 = multiply_add(c40, x, o4 + t, b0), multiply_add(c41, x, o4 + t, b1)
-        c50, c51 = multiply_add(c50, x, o5 + t, b0), multiply_add(c51, x, o5 + t, b1)
-    store(tile, 0, c00), store(tile, width, c01), store(tile, 2 * width, c10), store(tile, 3 * width, c11)
-    store(tile, 4 * width, c20), store(tile, 5 * width, c21), store(tile, 6 * width, c30), store(tile, 7 * width, c31)
-    store(tile, 8 * width, c40), store(tile, 9 * width, c41), store(tile, 10 * width, c50)
-    store(tile, 11 * width, c51)
+    return tile
 
 
 @njit(**JIT)
@@ -197,6 +184,13 @@ def write_row(row, j, tile, r):
             row[j + c] = tile[width * r + c]
 
 
+@njit(**JIT)
+def _share(rows, part, parts):
+    """The first of the rows of this part of ``parts``, and of the next: whole tiles, but for the last part."""
+    tiles = (rows + ROWS - 1) // ROWS
+    return tiles * part // parts * ROWS, min(tiles * (part + 1) // parts * ROWS, rows)
+
+
 @njit(parallel=True, **JIT)
 def multiply_patches(out, x, packed, terms, first_term, corners, places, first_corner, frame):
     """out (b,p,q,o) = a product of windows of x (b,h,w,i) and packed weights; threads share the images.
@@ -206,24 +200,34 @@ def multiply_patches(out, x, packed, terms, first_term, corners, places, first_c
     ``terms[first_term[f] : first_term[f + 1]]`` further on. There is more than one phase if windows differ.
     """
     (b, p, q, o), width, size = out.shape, 2 * lanes(out), frame[2] * frame[3] * x.shape[3]
-    flat = out.reshape(b * p * q, o)
-    together = max(1, min(ENOUGH // max(1, p * q), NEAR // max(1, size), b // 8))
-    for part in prange((b + together - 1) // together):
-        first, images = together * part, min(together, b - together * part)
-        padded, tile = np.empty(images * size, x.dtype), np.empty(6 * width, x.dtype)
-        pad_images(padded, x, first, images, frame)
+    flat, parts = out.reshape(-1), max(1, b // max(1, min(NEAR // max(1, size), b // 8)))
+    for part in prange(parts):
+        begin, end = b, 0  # the images of this part: a tile may reach from one into the next
+        for phase in range(first_term.size - 1):
+            count = first_corner[phase + 1] - first_corner[phase]
+            start, stop = _share(b * count, part, parts)
+            if start < stop:
+                begin, end = min(begin, start // count), max(end, (stop - 1) // count + 1)
+        images = max(0, end - begin)
+        padded, sums = np.empty(images * size, x.dtype), np.empty(ROWS * width, x.dtype)
+        pad_images(padded, x, begin, images, frame)
         for phase in range(first_term.size - 1):
             some = terms[first_term[phase] : first_term[phase + 1]]
-            start, count = first_corner[phase], first_corner[phase + 1] - first_corner[phase]
-            at, rows = np.empty(images * count + 5, np.int64), np.empty(images * count, np.int64)
-            for image in range(images):
-                for pixel in range(count):
-                    at[image * count + pixel] = image * size + corners[start + pixel]
-                    rows[image * count + pixel] = (first + image) * p * q + places[start + pixel]
-            at[images * count :] = at[max(0, images * count - 1)]  # the last once more: computed, but not written
+            count = first_corner[phase + 1] - first_corner[phase]
+            start, stop = _share(b * count, part, parts)
+            at, rows = np.empty(stop - start + ROWS, np.int64), np.empty(stop - start, np.int64)
+            for r in range(rows.size):
+                image, pixel = (start + r) // count, first_corner[phase] + (start + r) % count
+                at[r] = (image - begin) * size + corners[pixel]
+                rows[r] = (image * p * q + places[pixel]) * o
+            at[rows.size :] = at[max(0, rows.size - 1)]  # the last once more: computed, but not written
             for panel in range(packed.shape[0]):
                 columns = packed[panel, width * first_term[phase] : width * first_term[phase + 1]]
-                for r in range(0, rows.size, 6):
-                    sum_at_offsets(tile, False, padded, at, r, some, columns)
-                    for six in range(min(6, rows.size - r)):
-                        write_row(flat[rows[r + six]], width * panel, tile, six)
+                for r in range(0, rows.size, ROWS):
+                    tile = sum_at_offsets(zero_tile(x), padded, at, r, some, columns)
+                    if r + ROWS <= rows.size and width * (panel + 1) <= o:
+                        store_rows(flat, rows, r, width * panel, tile)
+                    else:
+                        store_tile(sums, 0, tile)
+                        for row in range(min(ROWS, rows.size - r)):
+                            write_row(flat[rows[r + row] : rows[r + row] + o], width * panel, sums, row)

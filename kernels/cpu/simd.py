@@ -2,7 +2,8 @@
 
 LLVM vectorises a plain loop over an array, but it does not keep a tile of the output of a matrix product in registers
 over the loop that adds up its terms. Here a vector is an ordinary value: assigned to a variable, it stays in a
-register. A matrix product needs only six functions.
+register. A matrix product needs only the first six functions; a convolution also those of a tile, a block of ``ROWS``
+rows of two vectors each, which together fill the registers.
 
 ``load(array, index)``
     array[index : index + lanes], of a C-contiguous one-dimensional array. Indices are not checked.
@@ -17,6 +18,14 @@ register. A matrix product needs only six functions.
     written in order of l, so that with step < lanes each overwrites the end of the one before.
 ``some_nonzero(array, index, count)``
     Whether any of array[index : index + count] is nonzero; ``count`` is a compile-time constant. Reads whole vectors.
+``load_tile(array, index)``, ``zero_tile(array)``
+    A tile from array[index : index + ROWS · 2 lanes], row after row; a tile of zeros of the array's float type.
+``add_outer_product(tile, array, places, first, index, left, right)``
+    tile + the outer product of the ROWS numbers array[places[first + r] + index] and a row of the two vectors.
+``store_tile(array, index, tile)``
+    The inverse of ``load_tile``.
+``store_rows(array, places, first, index, tile)``
+    array[places[first + r] + index : ... + 2 lanes] = row r of the tile.
 """
 
 from llvmlite import binding, ir
@@ -25,6 +34,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 BITS = 512 if binding.get_host_cpu_features().get("avx512f") else 256  # narrower machines use two registers each
+ROWS = 8 if BITS == 512 else 6  # there are 32 registers of 512 bits, or 16 of 256
 
 
 class Vector(types.Type):
@@ -43,6 +53,21 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, vector, vector.llvm)
 
 
+class Tile(types.Type):
+    """``ROWS`` rows of two vectors."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.vector = Vector(dtype)
+        self.llvm = ir.ArrayType(self.vector.llvm, 2 * ROWS)
+        super().__init__(name=f"Tile({ROWS} x 2 x {self.vector})")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager, tile):
+        super().__init__(manager, tile, tile.llvm)
+
+
 def lanes(array):
     """How many numbers of the array's float type a vector holds."""
     return BITS // (8 * array.itemsize)
@@ -58,15 +83,36 @@ def _address(context, builder, array_type, array, index):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
+def _load_vector(builder, vector, address):
+    numbers = builder.load(builder.bitcast(address, vector.llvm.as_pointer()))
+    numbers.align = vector.dtype.bitwidth // 8  # arrays are aligned to their element size only
+    return numbers
+
+
+def _store_vector(builder, vector, numbers, address):
+    builder.store(numbers, builder.bitcast(address, vector.llvm.as_pointer())).align = vector.dtype.bitwidth // 8
+
+
+def _spread(builder, vector, number):
+    """The vector with this number in all lanes."""
+    nothing = ir.Constant(vector.llvm, ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
+    return builder.shuffle_vector(first, nothing, everywhere)
+
+
+def _multiply_add(builder, vector, a, b, total):
+    kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
+    name = f"llvm.fmuladd.v{vector.lanes}f{vector.dtype.bitwidth}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, total])
+
+
 @intrinsic
 def load(typing_context, array, index):
     vector = Vector(array.dtype)
 
     def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments)
-        numbers = builder.load(builder.bitcast(address, vector.llvm.as_pointer()))
-        numbers.align = array.dtype.bitwidth // 8  # arrays are aligned to their element size only
-        return numbers
+        return _load_vector(builder, vector, _address(context, builder, signature.args[0], *arguments))
 
     return vector(array, types.intp), generate
 
@@ -74,9 +120,7 @@ def load(typing_context, array, index):
 @intrinsic
 def store(typing_context, array, index, vector):
     def generate(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments[:2])
-        written = builder.store(arguments[2], builder.bitcast(address, vector.llvm.as_pointer()))
-        written.align = array.dtype.bitwidth // 8
+        _store_vector(builder, vector, arguments[2], _address(context, builder, signature.args[0], *arguments[:2]))
         return context.get_dummy_value()
 
     return types.none(array, types.intp, vector), generate
@@ -97,15 +141,7 @@ def multiply_add(typing_context, total, array, index, vector):
     def generate(context, builder, signature, arguments):
         total_value, array_value, index_value, vector_value = arguments
         number = builder.load(_address(context, builder, signature.args[1], array_value, index_value))
-        nothing = ir.Constant(vector.llvm, ir.Undefined)
-        first = builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.lanes), [0] * vector.lanes)
-        spread = builder.shuffle_vector(first, nothing, everywhere)
-        kind = ir.FunctionType(vector.llvm, [vector.llvm] * 3)
-        name = f"llvm.fmuladd.v{vector.lanes}f{vector.dtype.bitwidth}"
-        return builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, name), [spread, vector_value, total_value]
-        )
+        return _multiply_add(builder, vector, _spread(builder, vector, number), vector_value, total_value)
 
     return vector(total, array, types.intp, vector), generate
 
@@ -120,11 +156,9 @@ def transpose(typing_context, out, at, step, array, index, stride):
         def place(position, start, distance, number):
             array_type, value = signature.args[position], arguments[position]
             offset = builder.add(start, builder.mul(distance, ir.Constant(ir.IntType(64), number)))
-            return builder.bitcast(_address(context, builder, array_type, value, offset), vector.llvm.as_pointer())
+            return _address(context, builder, array_type, value, offset)
 
-        rows = [builder.load(place(3, index_value, stride_value, r)) for r in range(vector.lanes)]
-        for row in rows:
-            row.align = array.dtype.bitwidth // 8
+        rows = [_load_vector(builder, vector, place(3, index_value, stride_value, r)) for r in range(vector.lanes)]
         distance = vector.lanes // 2
         while distance:  # swap the upper right and lower left quarters of the square, then of its quarters, and so on
             for r in range(vector.lanes):
@@ -138,7 +172,7 @@ def transpose(typing_context, out, at, step, array, index, stride):
                     )
             distance //= 2
         for lane, row in enumerate(rows):
-            builder.store(row, place(0, at_value, step_value, lane)).align = array.dtype.bitwidth // 8
+            _store_vector(builder, vector, row, place(0, at_value, step_value, lane))
         return context.get_dummy_value()
 
     return types.none(out, types.intp, types.intp, array, types.intp, types.intp), generate
@@ -154,8 +188,7 @@ def some_nonzero(typing_context, array, index, count):
         for done in range(0, count.literal_value, vector.lanes):
             position = builder.add(start, ir.Constant(start.type, done))
             address = _address(context, builder, signature.args[0], array_value, position)
-            numbers = builder.load(builder.bitcast(address, vector.llvm.as_pointer()))
-            numbers.align = array.dtype.bitwidth // 8
+            numbers = _load_vector(builder, vector, address)
             flags = builder.fcmp_unordered("!=", numbers, ir.Constant(vector.llvm, [0.0] * vector.lanes))
             bits = builder.bitcast(flags, ir.IntType(vector.lanes))
             wanted = (1 << min(count.literal_value - done, vector.lanes)) - 1
@@ -164,3 +197,80 @@ def some_nonzero(typing_context, array, index, count):
         return found
 
     return types.boolean(array, types.intp, count), generate
+
+
+# ---- tiles ----
+
+
+def _parts(context, builder, array_type, array, index, vector):
+    """The addresses of the tile at array[index], vector by vector."""
+    for part in range(2 * ROWS):
+        position = builder.add(index, ir.Constant(index.type, part * vector.lanes))
+        yield part, _address(context, builder, array_type, array, position)
+
+
+@intrinsic
+def load_tile(typing_context, array, index):
+    tile = Tile(array.dtype)
+
+    def generate(context, builder, signature, arguments):
+        total, (array_value, start) = ir.Constant(tile.llvm, ir.Undefined), arguments
+        for part, address in _parts(context, builder, signature.args[0], array_value, start, tile.vector):
+            total = builder.insert_value(total, _load_vector(builder, tile.vector, address), part)
+        return total
+
+    return tile(array, types.intp), generate
+
+
+@intrinsic
+def zero_tile(typing_context, array):
+    tile = Tile(array.dtype)
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(tile.llvm, None)
+
+    return tile(array), generate
+
+
+@intrinsic
+def add_outer_product(typing_context, tile, array, places, first, index, left, right):
+    def generate(context, builder, signature, arguments):
+        total, array_value, places_value, first_value, index_value, *columns = arguments
+        for r in range(ROWS):
+            position = builder.add(first_value, ir.Constant(first_value.type, r))
+            place = builder.load(_address(context, builder, signature.args[2], places_value, position))
+            address = _address(context, builder, signature.args[1], array_value, builder.add(place, index_value))
+            number = _spread(builder, tile.vector, builder.load(address))
+            for part, column in enumerate(columns, 2 * r):
+                added = _multiply_add(builder, tile.vector, number, column, builder.extract_value(total, part))
+                total = builder.insert_value(total, added, part)
+        return total
+
+    vector = tile.vector
+    return tile(tile, array, places, types.intp, types.intp, vector, vector), generate
+
+
+@intrinsic
+def store_tile(typing_context, array, index, tile):
+    def generate(context, builder, signature, arguments):
+        array_value, start, total = arguments
+        for part, address in _parts(context, builder, signature.args[0], array_value, start, tile.vector):
+            _store_vector(builder, tile.vector, builder.extract_value(total, part), address)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, tile), generate
+
+
+@intrinsic
+def store_rows(typing_context, array, places, first, index, tile):
+    def generate(context, builder, signature, arguments):
+        array_value, places_value, first_value, index_value, total = arguments
+        for part in range(2 * ROWS):
+            position = builder.add(first_value, ir.Constant(first_value.type, part // 2))
+            place = builder.load(_address(context, builder, signature.args[1], places_value, position))
+            start = builder.add(index_value, ir.Constant(index_value.type, part % 2 * tile.vector.lanes))
+            address = _address(context, builder, signature.args[0], array_value, builder.add(place, start))
+            _store_vector(builder, tile.vector, builder.extract_value(total, part), address)
+        return context.get_dummy_value()
+
+    return types.none(array, places, types.intp, types.intp, tile), generate
