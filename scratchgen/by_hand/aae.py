@@ -1,16 +1,17 @@
 """The adversarial autoencoder's four updates (the lecture's word is event), by hand (L25, L26).
 
-Equations of ``layers`` are cited as layers (1). The encoder, a stack of dense layers, takes b images x (b, D), with
-noise ε beside the pixels if its posterior is universal. Linear heads on its last h give μ and, depending on the
-configuration, v = log σ² and the logits c of the ten classes:
+Equations of ``layers`` are cited as layers (1). The encoder takes b images x (b, D) through convolutions, if it has
+any, and dense layers; if its posterior is universal, noise ε stands beside what enters the dense layers. Linear heads
+on its last h give μ and, depending on the configuration, v = log σ² and the logits c of the ten classes:
 
     z = μ,   or with a Gaussian posterior   z = μ + e^(v/2) ⊙ ε:      μ̇ = ż,    v̇ = ż ⊙ ε ⊙ ½ e^(v/2),            (1)
     y_k = e^(c_k) / Σ_j e^(c_j),   ∂y_j/∂c_k = y_j [1(j = k) − y_k]:   ċ = y ⊙ [ẏ − Σ_j ẏ_j y_j].                   (2)
 
-The ḣ of the heads add up, and layers (2) and (1) lead back to x. Several inputs of a network are concatenated as
-columns; backward, ḣ is split into the same columns, and labels need no gradient.
+The ḣ of the heads add up, and layers (2) and (1), or convolution (2) and (3), lead back to x. Several inputs of a
+network are concatenated as columns; backward, ḣ is split into the same columns, and labels and noise need no gradient.
 
-Update 1, reconstruction phase. The decoder maps z, and y or the labels if it takes classes, to logits a (b, D):
+Update 1, reconstruction phase. The decoder maps z, and y or the labels if it takes classes, to logits a (b, D), by
+dense layers and, if it has any, transposed convolutions:
 
     loss = 1/b Σ_i Σ_D [log(1 + e^a) − x a],        δ = (sigmoid(a) − x) / b,                                       (3)
 
@@ -32,26 +33,26 @@ Update 4, semi-supervised phase. With the label k of each of b labelled images,
     loss = −1/b Σ_i log y_k,       −log y_k = log Σ_j e^(c_j) − c_k,      ċ_j = [y_j − 1(j = k)] / b.                (6)
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchgen.by_hand.layers import (
-    Arrays,
-    cross_entropy,
-    cross_entropy_prime,
-    dense,
-    dense_backward,
-    dense_stack,
-    dense_stack_backward,
+from scratchgen.by_hand.layers import Arrays, cross_entropy, cross_entropy_prime, dense, sigmoid, softplus
+from scratchgen.by_hand.networks import (
+    DENSE,
+    Layer,
+    Pass,
+    backward,
+    decoder_layers,
+    decoder_output,
+    encoder_layers,
+    forward,
     heads_backward,
-    numbered,
-    sigmoid,
-    softplus,
 )
 from scratchgen.models.aae import CLASSES, AAEConfig
 from scratchgen.priors import REGIONS
+
+RELU = DENSE._replace(activation="relu")
 
 
 def reconstruction_gradients(
@@ -83,10 +84,12 @@ def reconstruction_gradients(
         reads = np.concatenate([code.z, _rows(labels, x.dtype)[:, :CLASSES]], axis=1)  # a row of zeros without a label
     else:
         reads = code.z
-    out, h, a = _network(p, "decoder", config.decoder_hidden, reads)
+    decoder = _network(config.decoder_hidden, config.input_dim, config.decoder_channels)
+    decoded = forward(p, "decoder", decoder, reads)
+    out = decoded.h[-1]
     loss = cross_entropy(out, images).sum() / b  # (3)
     delta = cross_entropy_prime(out, images) / b  # (3)
-    dot = _network_backward(p, grad, "decoder", config.decoder_hidden, h, a, delta)
+    dot = backward(p, grad, "decoder", decoder, decoded, delta)
     z_dot, y_dot = dot[:, : config.latent_dim], dot[:, config.latent_dim :]
     c_dot = None if code.c is None else _softmax_backward(code.c, y_dot)
     _encode_backward(p, grad, config, code, noise, z_dot, c_dot)
@@ -113,13 +116,15 @@ def discriminator_gradients(
         if classes is None:
             raise ValueError("where the encoder classifies, update 2 needs draws of the classes")
         games["class_discriminator"] = _rows(classes, x.dtype)[:, :CLASSES], _softmax(code.c)
+    discriminator = _network(config.discriminator_hidden)
     for name, (draws, codes) in games.items():
         for reads, label in ((draws, 1.0), (codes, 0.0)):
-            out, h, a = _network(p, name, config.discriminator_hidden, reads)
+            passed = forward(p, name, discriminator, reads)
+            out = passed.h[-1]
             loss += float(cross_entropy(out, label).sum() / len(x))  # (4)
             grad: Arrays = {}
             delta = cross_entropy_prime(out, label) / len(x)  # (4)
-            _network_backward(p, grad, name, config.discriminator_hidden, h, a, delta)
+            backward(p, grad, name, discriminator, passed, delta)
             for key, gradient in grad.items():  # the same D: both passes add up
                 gradients[key] = gradients.get(key, 0) + gradient
     return loss, gradients
@@ -134,12 +139,13 @@ def encoder_gradients(
     games = {"discriminator": _beside_labels(config, code.z, labels)}
     if code.c is not None:
         games["class_discriminator"] = _softmax(code.c)
-    dots = {}
+    dots, discriminator = {}, _network(config.discriminator_hidden)
     for name, reads in games.items():
-        out, h, a = _network(p, name, config.discriminator_hidden, reads)
+        passed = forward(p, name, discriminator, reads)
+        out = passed.h[-1]
         loss += float(softplus(-out).sum() / len(x))  # (5)
         delta = -sigmoid(-out) / len(x)  # (5)
-        dots[name] = _network_backward(p, None, name, config.discriminator_hidden, h, a, delta)
+        dots[name] = backward(p, None, name, discriminator, passed, delta)
     z_dot = dots["discriminator"][:, : config.latent_dim]  # labels need no gradient
     c_dot = None if code.c is None else _softmax_backward(code.c, dots["class_discriminator"])
     _encode_backward(p, grad, config, code, noise, z_dot, c_dot)
@@ -165,26 +171,35 @@ def classification_gradients(
 
 
 class Code(NamedTuple):
-    """The encoder's values: every h and a, the code z (b, J), v (b, J) and c (b, 10) if there are such heads."""
+    """The encoder's two passes, the code z (b, J), v (b, J) and c (b, 10) if there are such heads."""
 
-    h: list[np.ndarray]
-    a: list[np.ndarray]
+    images: Pass
+    body: Pass
     z: np.ndarray
     v: np.ndarray | None
     c: np.ndarray | None
 
 
+def _images(config: AAEConfig) -> list[Layer]:
+    """The convolutions before the hidden layers."""
+    return encoder_layers(config.input_dim, config.encoder_channels, "relu")
+
+
 def _encode(p: Arrays, config: AAEConfig, x: np.ndarray, noise: np.ndarray | None) -> Code:
-    """The encoder, forward: layers (1) and (2), then the heads and (1)."""
-    reads = np.concatenate([x, noise], axis=1) if config.posterior == "universal" and noise is not None else x
-    h, a = dense_stack(p, numbered("encoder.body", len(config.encoder_hidden)), "relu", reads)
-    z, v, c = dense(p, "encoder.code", h[-1]), None, None
+    """The encoder, forward, then its heads and (1)."""
+    images = forward(p, "encoder.images", _images(config), x)
+    reads = images.h[-1]
+    if config.posterior == "universal" and noise is not None:
+        reads = np.concatenate([reads, noise], axis=1)
+    body = forward(p, "encoder.body", [RELU for _ in config.encoder_hidden], reads)
+    h = body.h[-1]
+    z, v, c = dense(p, "encoder.code", h), None, None
     if config.posterior == "gaussian":
-        v = dense(p, "encoder.logvar", h[-1])
+        v = dense(p, "encoder.logvar", h)
         z = z + np.exp(v / 2) * noise  # z = μ + e^(v/2) ⊙ ε
     if config.labels_for == "encoder":
-        c = dense(p, "encoder.classes", h[-1])
-    return Code(h, a, z, v, c)
+        c = dense(p, "encoder.classes", h)
+    return Code(images, body, z, v, c)
 
 
 def _encode_backward(
@@ -196,7 +211,7 @@ def _encode_backward(
     z_dot: np.ndarray | None,
     c_dot: np.ndarray | None,
 ) -> None:
-    """(1), then layers (1) and (2): stores the gradients of every layer that ż and ċ pass in ``grad``."""
+    """(1), then every layer's own: stores the gradients of all that ż and ċ pass in ``grad``."""
     deltas = {}
     if z_dot is not None:
         deltas["encoder.code"] = z_dot  # μ̇ = ż
@@ -204,34 +219,19 @@ def _encode_backward(
             deltas["encoder.logvar"] = z_dot * noise * np.exp(code.v / 2) / 2  # v̇ = ż ⊙ ε ⊙ ½ e^(v/2)
     if c_dot is not None:
         deltas["encoder.classes"] = c_dot
-    h_dot = heads_backward(p, grad, code.h[-1], deltas)
-    names = numbered("encoder.body", len(config.encoder_hidden))
-    dense_stack_backward(p, grad, names, "relu", code.h, code.a, h_dot)
+    h_dot = heads_backward(p, grad, DENSE, code.body.h[-1], deltas)
+    h_dot = backward(p, grad, "encoder.body", [RELU for _ in config.encoder_hidden], code.body, h_dot)
+    features = code.images.h[-1].shape[1]  # noise, in the columns beside them, needs no gradient
+    backward(p, grad, "encoder.images", _images(config), code.images, h_dot[:, :features])
 
 
-# ---- decoder and discriminators: hidden layers with relu, then a linear one ----
+# ---- decoder and discriminators ----
 
 
-def _network(
-    p: Arrays, name: str, hidden: tuple[int, ...], reads: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """The logits (b, ·), and the hidden layers' h and a."""
-    h, a = dense_stack(p, numbered(name, len(hidden)), "relu", reads)
-    return dense(p, f"{name}.layers.{len(hidden)}", h[-1]), h, a
-
-
-def _network_backward(
-    p: Arrays,
-    grad: Arrays | None,
-    name: str,
-    hidden: tuple[int, ...],
-    h: Sequence[np.ndarray],
-    a: Sequence[np.ndarray],
-    delta: np.ndarray,
-) -> np.ndarray:
-    """The ḣ of the network's input, from the δ of its logits."""
-    h_dot = dense_backward(p, grad, f"{name}.layers.{len(hidden)}", h[-1], delta)
-    return dense_stack_backward(p, grad, numbered(name, len(hidden)), "relu", h, a, h_dot)
+def _network(hidden: tuple[int, ...], pixels: int = 1, channels: tuple[int, ...] = ()) -> list[Layer]:
+    """Hidden layers with relu, then transposed convolutions to images (b, pixels) or, without channels, a dense one."""
+    images = decoder_layers(pixels, channels, "relu")
+    return [*[RELU for _ in hidden], *images, decoder_output(pixels, channels)]
 
 
 # ---- labels and classes ----

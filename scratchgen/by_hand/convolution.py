@@ -51,7 +51,7 @@ def _convolution(h: np.ndarray, weight: np.ndarray, size: Shape, stride: int, pa
 
 def _transpose(delta: np.ndarray, weight: np.ndarray, shape: tuple[int, ...], stride: int, padding: int) -> np.ndarray:
     """(3): images of this shape (b, y, x, i)."""
-    images = np.zeros(shape)
+    images = np.zeros(shape, delta.dtype)
     framed = _framed(images, padding)
     for w, _, pixels in _shares(framed, weight, delta.shape[1:3], stride):
         pixels += delta @ w.T

@@ -15,7 +15,7 @@ The generator step minimises one of
     non-saturating   −log s = log(1 + e^(−a))           ∂/∂a = −(1 − s) = −sigmoid(−a)                               (4)
     literal          −s                                 ∂/∂a = −s (1 − s) = −sigmoid(a) sigmoid(−a)                  (5)
 
-averaged over b. Its δ is propagated through the frozen D to the pixels: ẋ. G's last layer is dense, x = sigmoid(u),
+averaged over b. Its δ is propagated through the frozen D to the pixels: ẋ. G's last layer is x = sigmoid(u),
 
     ds/da = s (1 − s)      so      u̇ = ẋ ⊙ x ⊙ (1 − x),                                                              (6)
 
@@ -23,11 +23,16 @@ and layers (1) and (2) lead back to z, with layers (6) between them if G's hidde
 
     a = h W,   o = batch norm of a,   h⁺ = relu(o):       ȯ = ḣ⁺ ⊙ relu'(o),   δ from ȯ,   Ẇ = hᵀ δ,   ḣ = δ Wᵀ.     (7)
 
-D may judge packs of P pictures: x (b, D) is reshaped to (b/P, P D), there are b/P logits, and the means are over b/P.
-Nothing else changes, and ẋ is reshaped back to (b, D).
+Where G makes images by transposed convolutions, h W and both its gradients are those of convolution (4) and (5).
 
-D's layers, from the first: x ⊙ mask, then for each hidden layer φ(h W + c) or maxout(h W + c), then its ⊙ mask, and the
-logit. The backward pass takes them in reverse, by layers (1), (4), (2) or (3), (1), (4), and so on.
+D may judge packs of P pictures: x (b, D) is reshaped to (b/P, P D), there are b/P logits, and the means are over b/P.
+A convolution takes the P pictures as channels of one, so then the P values of a pixel are beside each other. Nothing
+else changes, and ẋ is brought back to (b, D).
+
+D's layers, from the first: x ⊙ mask; convolutions with leaky relu, the second and later ones as in (7) if they are
+batch-normalised; then for each hidden layer φ(h W + c) or maxout(h W + c), then its ⊙ mask, and the logit. The backward
+pass takes them in reverse, by layers (1), (4), (2) or (3), (1), (4), and so on. Each of D's passes standardises its own
+batch, data or samples, and moves the averages of batch normalisation on.
 """
 
 from collections.abc import Sequence
@@ -35,23 +40,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scratchgen.by_hand.layers import (
-    ACTIVATIONS,
-    Arrays,
-    Mask,
-    batch_moments,
-    batch_norm,
-    batch_norm_backward,
-    cross_entropy,
-    cross_entropy_prime,
-    dense,
-    dense_backward,
-    maxout,
-    maxout_backward,
-    running_average,
-    sigmoid,
-    softplus,
+from scratchgen.by_hand.layers import Arrays, Mask, cross_entropy, cross_entropy_prime, sigmoid, softplus
+from scratchgen.by_hand.networks import (
+    DENSE,
+    Layer,
+    backward,
+    decoder_layers,
+    decoder_output,
+    dropout,
+    encoder_layers,
+    forward,
+    maxout_layer,
+    moving_averages,
+    normalized,
 )
+from scratchgen.errors import require_one_of
 from scratchgen.models.gan import GANConfig
 from scratchgen.random import RandomStream
 
@@ -64,13 +67,25 @@ OBJECTIVES = {
 
 
 class DiscriminatorStep(NamedTuple):
-    """``loss_real`` and ``loss_fake`` of (2), the means of s over real pictures and samples, and D's gradients."""
+    """``loss_real`` and ``loss_fake`` of (2), the means of s over real pictures and samples, and D's gradients.
+
+    ``averages`` are the moving averages of D's batch normalisation after both passes, by name.
+    """
 
     loss_real: float
     loss_fake: float
     d_real: float
     d_fake: float
     gradients: Arrays
+    averages: Arrays
+
+
+class GeneratorStep(NamedTuple):
+    """What G minimises, its gradients, and the moving averages of D's batch normalisation after D's pass, by name."""
+
+    loss: float
+    gradients: Arrays
+    averages: Arrays
 
 
 def draw_masks(config: GANConfig, n: int, random: RandomStream, dtype: Any) -> list[Mask]:
@@ -101,34 +116,33 @@ def discriminator_gradients(
     masks : tuple
         For the pass of ``real`` and for that of ``fake``, each from ``draw_masks``.
     """
-    losses, certainty, passes = [], [], []
+    losses, certainty, passes, averages = [], [], [], dict[str, np.ndarray]()
     for x, label, mask in ((real, real_label, masks[0]), (fake, 0.0, masks[1])):
-        logits, h, a = _discriminate(parameters, config, x, mask)
+        layers = _discriminator(config, mask)
+        passed = forward(parameters, "discriminator", layers, _packed(config, x))
+        logits = passed.h[-1]
         losses.append(float(cross_entropy(logits, label).mean()))  # 1/b Σ r(a, t)
         certainty.append(float(sigmoid(logits).mean()))
         grad: Arrays = {}
         delta = cross_entropy_prime(logits, label) / len(logits)  # δ = (s − t) / b
-        _discriminate_backward(parameters, grad, config, mask, h, a, delta)
+        backward(parameters, grad, "discriminator", layers, passed, delta)
         passes.append(grad)
+        averages = moving_averages(parameters | averages, "discriminator", layers, passed)
     gradients = {name: passes[0][name] + passes[1][name] for name in passes[0]}  # the same D: they add up
-    return DiscriminatorStep(losses[0], losses[1], certainty[0], certainty[1], gradients)
+    return DiscriminatorStep(losses[0], losses[1], certainty[0], certainty[1], gradients, averages)
 
 
 def generate(parameters: Arrays, config: GANConfig, z: np.ndarray) -> tuple[np.ndarray, Arrays]:
     """G(z) (b, D) of z (b, J) in training, and batch normalisation's moving averages after it, by name."""
-    h, a, _ = _generate(parameters, config, z)
-    averages = {}
-    for layer in range(len(config.generator_hidden) * config.batch_norm):
-        for kind, now in zip(("mean", "variance"), batch_moments(a[layer]), strict=True):
-            name = f"{_normalized(layer)}.{kind}"
-            averages[name] = running_average(parameters[name], now)
-    return h[-1], averages
+    layers = _generator(config)
+    passed = forward(parameters, "generator", layers, z)
+    return passed.h[-1], moving_averages(parameters, "generator", layers, passed)
 
 
 def generator_gradients(
     parameters: Arrays, config: GANConfig, z: np.ndarray, objective: str, masks: Sequence[Mask]
-) -> tuple[float, Arrays]:
-    """The generator step: the loss, and its gradients with respect to G's parameters.
+) -> GeneratorStep:
+    """The generator step: (3), (4) or (5), then (6) and (7).
 
     Parameters
     ----------
@@ -137,105 +151,55 @@ def generator_gradients(
     z : np.ndarray
         Noise (b, J).
     objective : str
-        A name in ``OBJECTIVES``.
+        A name in ``OBJECTIVES``, else ValueError.
     masks : sequence
         For the pass of G(z) through D, from ``draw_masks``.
     """
+    require_one_of("objective", objective, OBJECTIVES)
     p, grad, (loss, loss_prime) = parameters, dict[str, np.ndarray](), OBJECTIVES[objective]
-    relu_prime, depth = ACTIVATIONS["relu"][1], len(config.generator_hidden)
+    generator, discriminator = _generator(config), _discriminator(config, masks)
 
-    h, a, o = _generate(p, config, z)
-    logits, g, c = _discriminate(p, config, h[-1], masks)
+    generated = forward(p, "generator", generator, z)
+    judged = forward(p, "discriminator", discriminator, _packed(config, generated.h[-1]))
+    logits = judged.h[-1]
     delta = loss_prime(logits) / len(logits)  # (3), (4), (5)
-    packed = _discriminate_backward(p, None, config, masks, g, c, delta)
-    x_dot = np.zeros_like(h[-1])  # pictures of an incomplete last pack are not judged
-    x_dot[: config.pack * len(packed)] = packed.reshape(-1, config.input_dim)
-
-    delta = x_dot * h[-1] * (1 - h[-1])  # (6)
-    h_dot = dense_backward(p, grad, _generator_linear(config, depth), h[depth], delta)
-    for layer in reversed(range(depth)):  # (7)
-        name = _generator_linear(config, layer)
-        o_dot = h_dot * relu_prime(o[layer])  # ȯ = ḣ⁺ ⊙ relu'(o)
-        if config.batch_norm:
-            delta = batch_norm_backward(p, grad, _normalized(layer), a[layer], o_dot)
-            grad[f"{name}.weight"] = h[layer].T @ delta  # Ẇ = hᵀ δ
-            h_dot = delta @ p[f"{name}.weight"].T  # ḣ = δ Wᵀ
-        else:
-            h_dot = dense_backward(p, grad, name, h[layer], o_dot)
-    return float(loss(logits).mean()), grad
+    x_dot = _unpacked(config, backward(p, None, "discriminator", discriminator, judged, delta), len(z))
+    backward(p, grad, "generator", generator, generated, x_dot)  # (6), (7)
+    return GeneratorStep(float(loss(logits).mean()), grad, moving_averages(p, "discriminator", discriminator, judged))
 
 
-# ---- the two networks. The forward pass returns every h and a for the backward pass ----
+# ---- the two networks ----
 
 
-def _generate(p: Arrays, config: GANConfig, z: np.ndarray) -> tuple[list[np.ndarray], ...]:
-    """Every h, from z to G(z), and each hidden layer's a and o, which are the same without batch normalisation: (7)."""
-    relu, depth = ACTIVATIONS["relu"][0], len(config.generator_hidden)
-    h, a, o = [z], list[np.ndarray](), list[np.ndarray]()
-    for layer in range(depth):
-        name = _generator_linear(config, layer)
-        if config.batch_norm:
-            a.append(h[-1] @ p[f"{name}.weight"])  # a = h W
-            o.append(batch_norm(p, _normalized(layer), a[-1]))
-        else:
-            a.append(dense(p, name, h[-1]))
-            o.append(a[-1])
-        h.append(relu(o[-1]))  # h⁺ = relu(o)
-    h.append(sigmoid(dense(p, _generator_linear(config, depth), h[-1])))  # x = sigmoid(u)
-    return h, a, o
+def _generator(config: GANConfig) -> list[Layer]:
+    """G's layers: (6), (7)."""
+    pixels, channels = config.input_dim, config.generator_channels
+    hidden = [layer for _ in config.generator_hidden for layer in normalized(DENSE, "relu", config.batch_norm)]
+    images = decoder_layers(pixels, channels, "relu", config.batch_norm)
+    return [*hidden, *images, decoder_output(pixels, channels, "sigmoid")]
 
 
-def _discriminate(
-    p: Arrays, config: GANConfig, x: np.ndarray, masks: Sequence[Mask]
-) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-    """The logits (b / pack, 1) of x (b, D), every layer's input h, and every hidden layer's a."""
+def _discriminator(config: GANConfig, masks: Sequence[Mask]) -> list[Layer]:
+    """D's layers, with the masks of a pass."""
+    pixels, channels = config.input_dim, config.discriminator_channels
+    images = encoder_layers(pixels, channels, "leaky_relu", config.discriminator_batch_norm, config.pack)
+    kinds = {"leaky_relu": DENSE._replace(activation="leaky_relu"), "maxout": maxout_layer(config.pieces)}
+    hidden = [layer for mask in masks[1:] for layer in (kinds[config.discriminator], dropout(mask))]
+    return [dropout(masks[0]), *images, *hidden, DENSE]
+
+
+def _packed(config: GANConfig, x: np.ndarray) -> np.ndarray:
+    """Packs (b / P, P D) of x (b, D), without an incomplete last one."""
     packs = len(x) // config.pack
-    packed = x[: packs * config.pack].reshape(packs, -1)
-    h, a = [packed * masks[0]], list[np.ndarray]()  # layers (4)
-    for layer, width in enumerate(config.discriminator_hidden):
-        linear = dense(p, _linear(config, layer), h[-1])
-        if config.discriminator == "maxout":
-            a.append(linear.reshape(packs, width, config.pieces))
-            out = maxout(a[-1])
-        else:
-            a.append(linear)
-            out = ACTIVATIONS["leaky_relu"][0](linear)
-        h.append(out * masks[layer + 1])  # layers (4)
-    return dense(p, _linear(config, len(a)), h[-1]), h, a
+    whole = x[: packs * config.pack].reshape(packs, config.pack, -1)
+    if config.discriminator_channels:  # pixel by pixel
+        whole = whole.transpose(0, 2, 1)
+    return whole.reshape(packs, -1)
 
 
-def _discriminate_backward(
-    p: Arrays,
-    grad: Arrays | None,
-    config: GANConfig,
-    masks: Sequence[Mask],
-    h: Sequence[np.ndarray],
-    a: Sequence[np.ndarray],
-    delta: np.ndarray,
-) -> np.ndarray:
-    """ẋ, packed, from the δ (b / pack, 1) of the logits; stores D's gradients in ``grad`` unless it is None."""
-    h_dot = dense_backward(p, grad, _linear(config, len(a)), h[-1], delta) * masks[-1]  # layers (1), (4)
-    for layer in reversed(range(len(a))):
-        if config.discriminator == "maxout":
-            delta = maxout_backward(a[layer], h_dot).reshape(len(h_dot), -1)  # layers (3)
-        else:
-            delta = h_dot * ACTIVATIONS["leaky_relu"][1](a[layer])  # layers (2)
-        h_dot = dense_backward(p, grad, _linear(config, layer), h[layer], delta) * masks[layer]  # layers (1), (4)
-    return h_dot
-
-
-def _generator_linear(config: GANConfig, layer: int) -> str:
-    """The name of G's dense layer number ``layer``; batch normalisation follows each hidden one."""
-    return f"generator.layers.{layer * (1 + config.batch_norm)}"
-
-
-def _normalized(layer: int) -> str:
-    """The name of the batch normalisation after G's hidden layer number ``layer``."""
-    return f"generator.layers.{2 * layer + 1}"
-
-
-def _linear(config: GANConfig, layer: int) -> str:
-    """The name of D's dense layer number ``layer``; a dropout layer precedes each."""
-    hidden = layer < len(config.discriminator_hidden)
-    name = f"discriminator.layers.{2 * layer + 1}"
-    return f"{name}.linear" if hidden and config.discriminator == "maxout" else name
+def _unpacked(config: GANConfig, packed: np.ndarray, b: int) -> np.ndarray:
+    """ẋ (b, D) of that of the packs; pictures of an incomplete last pack are not judged, so theirs is 0."""
+    if config.discriminator_channels:
+        packed = packed.reshape(len(packed), -1, config.pack).transpose(0, 2, 1)
+    judged = packed.reshape(-1, config.input_dim)
+    return np.concatenate([judged, np.zeros((b - len(judged), config.input_dim), judged.dtype)])

@@ -9,7 +9,8 @@ dropped elements, 1 / (1 − rate) for the others),
     maxout, h⁺_u = max_j a_uj:                δ_uj = ḣ⁺_u if j is the first of the largest pieces of unit u, else 0 (3)
     dropout, h⁺ = h ⊙ mask:                   ḣ = ḣ⁺ ⊙ mask                                                         (4)
 
-Batch normalisation standardises each column of a over its b rows to mean 0 and variance 1, then scales and shifts it:
+Batch normalisation standardises each column of a over its b rows to mean 0 and variance 1, then scales and shifts it.
+Of images (b, y, x, ·) every pixel of every image is a row, so b stands for b · y · x in what follows:
 
     μ = 1/b Σ a,    v = 1/b Σ (a − μ)²,    s = √(v + ε),    n = (a − μ) / s,    o = γ ⊙ n + β.                      (5)
 
@@ -20,7 +21,7 @@ through a_k if k = i, through μ and through s, with ∂μ/∂a_i = 1/b and ∂s
     γ̇ = Σ_rows ȯ ⊙ n,      β̇ = Σ_rows ȯ,      δ = Σ_k ṅ_k ∂n_k/∂a = γ / s ⊙ [ȯ − β̇ / b − n ⊙ γ̇ / b].               (6)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def sigmoid(a: np.ndarray) -> np.ndarray:
 
 # φ and φ', the derivative as a function of a.
 ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
+    "identity": (lambda a: a, np.ones_like),
     "relu": (lambda a: np.maximum(a, 0), lambda a: (a > 0).astype(a.dtype)),
     "leaky_relu": (
         lambda a: np.where(a > 0, a, LEAKY_SLOPE * a),
@@ -54,58 +56,22 @@ ACTIVATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.nd
 }
 
 
-# ---- dense layers. For a frozen network ``grad`` is None: only ḣ is computed ----
+# ---- dense layers, with or without c. For a frozen network ``grad`` is None: only ḣ is computed ----
 
 
 def dense(p: Arrays, name: str, h: np.ndarray) -> np.ndarray:
     """a (b, outputs) of h (b, inputs): (1)."""
-    return h @ p[f"{name}.weight"] + p[f"{name}.bias"]  # a = h W + c
+    a = h @ p[f"{name}.weight"]
+    return a + p[f"{name}.bias"] if f"{name}.bias" in p else a  # a = h W + c
 
 
 def dense_backward(p: Arrays, grad: Arrays | None, name: str, h: np.ndarray, delta: np.ndarray) -> np.ndarray:
     """(1), of h (b, inputs) and δ (b, outputs): stores the layer's gradients in ``grad``, returns ḣ (b, inputs)."""
     if grad is not None:
         grad[f"{name}.weight"] = h.T @ delta  # Ẇ = hᵀ δ
-        grad[f"{name}.bias"] = delta.sum(0)  # ċ = Σ_rows δ
+        if f"{name}.bias" in p:
+            grad[f"{name}.bias"] = delta.sum(0)  # ċ = Σ_rows δ
     return delta @ p[f"{name}.weight"].T  # ḣ = δ Wᵀ
-
-
-def heads_backward(p: Arrays, grad: Arrays | None, h: np.ndarray, deltas: Arrays) -> np.ndarray:
-    """(1) for all dense layers that take h, by name: returns the sum of their ḣ."""
-    return np.sum([dense_backward(p, grad, name, h, delta) for name, delta in deltas.items()], axis=0)
-
-
-def numbered(prefix: str, depth: int) -> list[str]:
-    """The names of the first ``depth`` layers of a network."""
-    return [f"{prefix}.layers.{layer}" for layer in range(depth)]
-
-
-def dense_stack(
-    p: Arrays, names: Sequence[str], activation: str, x: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Consecutive dense layers, each with φ: every h, from x to the last layer's output, and every a."""
-    phi, _ = ACTIVATIONS[activation]
-    h, a = [x], list[np.ndarray]()
-    for name in names:
-        a.append(dense(p, name, h[-1]))
-        h.append(phi(a[-1]))  # h⁺ = φ(a)
-    return h, a
-
-
-def dense_stack_backward(
-    p: Arrays,
-    grad: Arrays | None,
-    names: Sequence[str],
-    activation: str,
-    h: Sequence[np.ndarray],
-    a: Sequence[np.ndarray],
-    h_dot: np.ndarray,
-) -> np.ndarray:
-    """(2) and (1) from the last layer to the first: from the last one's ḣ⁺ to the first one's ḣ."""
-    _, phi_prime = ACTIVATIONS[activation]
-    for layer in reversed(range(len(names))):
-        h_dot = dense_backward(p, grad, names[layer], h[layer], h_dot * phi_prime(a[layer]))  # δ = ḣ⁺ ⊙ φ'(a)
-    return h_dot
 
 
 # ---- maxout ----
@@ -126,29 +92,33 @@ def maxout_backward(a: np.ndarray, h_dot: np.ndarray) -> np.ndarray:
 
 
 def batch_moments(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """μ and v (width,) of a (b, width): (5)."""
-    mean = a.sum(0) / len(a)  # μ = 1/b Σ a
-    return mean, ((a - mean) ** 2).sum(0) / len(a)  # v = 1/b Σ (a − μ)²
+    """μ and v (width,) of a (b, width), or of images (b, y, x, width): (5)."""
+    rows = a.reshape(-1, a.shape[-1])
+    mean = rows.sum(0) / len(rows)  # μ = 1/b Σ a
+    return mean, ((rows - mean) ** 2).sum(0) / len(rows)  # v = 1/b Σ (a − μ)²
 
 
 def _standardized(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """n (b, width) and s (width,) of a (b, width): (5)."""
+    """n (..., width) and s (width,) of a (..., width): (5)."""
     mean, variance = batch_moments(a)
     s = np.sqrt(variance + EPSILON)  # s = √(v + ε)
     return (a - mean) / s, s  # n = (a − μ) / s
 
 
 def batch_norm(p: Arrays, name: str, a: np.ndarray) -> np.ndarray:
-    """o of a, both (b, width): (5)."""
+    """o of a, both (..., width): (5)."""
     n, _ = _standardized(a)
     return p[f"{name}.gamma"] * n + p[f"{name}.beta"]  # o = γ ⊙ n + β
 
 
-def batch_norm_backward(p: Arrays, grad: Arrays, name: str, a: np.ndarray, o_dot: np.ndarray) -> np.ndarray:
-    """(6), of a and ȯ (b, width): stores the gradients of γ and β in ``grad``, returns δ (b, width)."""
-    b, (n, s) = len(a), _standardized(a)
-    gamma_dot = grad[f"{name}.gamma"] = (o_dot * n).sum(0)  # γ̇ = Σ_rows ȯ ⊙ n
-    beta_dot = grad[f"{name}.beta"] = o_dot.sum(0)  # β̇ = Σ_rows ȯ
+def batch_norm_backward(p: Arrays, grad: Arrays | None, name: str, a: np.ndarray, o_dot: np.ndarray) -> np.ndarray:
+    """(6), of a and ȯ (..., width): stores the gradients of γ and β in ``grad``, returns δ (..., width)."""
+    (n, s), rows = _standardized(a), tuple(range(a.ndim - 1))
+    b = a.size // a.shape[-1]
+    gamma_dot = (o_dot * n).sum(rows)  # γ̇ = Σ_rows ȯ ⊙ n
+    beta_dot = o_dot.sum(rows)  # β̇ = Σ_rows ȯ
+    if grad is not None:
+        grad[f"{name}.gamma"], grad[f"{name}.beta"] = gamma_dot, beta_dot
     return p[f"{name}.gamma"] / s * (o_dot - beta_dot / b - n * gamma_dot / b)  # δ
 
 

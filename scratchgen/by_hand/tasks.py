@@ -13,7 +13,7 @@ from scratchgen.by_hand import aae, gan
 from scratchgen.by_hand.layers import ACTIVATIONS, Arrays
 from scratchgen.by_hand.vae import vae_gradients
 from scratchgen.errors import require_one_of
-from scratchgen.nn import BatchNorm, Module
+from scratchgen.nn import Module
 from scratchgen.optim import Optimizer
 from scratchgen.random import stream
 from scratchgen.tasks.aae import AAETask
@@ -60,32 +60,45 @@ class ByHandVAETask(VAETask):
 
 
 class ByHandGANTask(GANTask):
-    """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``. Parameters as in ``GANTask``."""
+    """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``; ValueError for a Wasserstein GAN.
+
+    Parameters as in ``GANTask``.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        require_one_of("by hand the objective", self.settings.objective, gan.OBJECTIVES)
 
     def train_step(self, x: Tensor, labels: Any = None, train_generator: bool = True) -> dict[str, Tensor]:
         """G's step sends the noise through G once more, where the engine has kept the graph."""
         model, config = self.model, self.model.config
         z = model.draw_noise(len(x), self.random).data
         fake, averages = gan.generate(model.state_dict(), config, z)
-        for number, layer in enumerate(model.generator.layers):
-            if isinstance(layer, BatchNorm):
-                layer.mean.write(averages[f"generator.layers.{number}.mean"])
-                layer.variance.write(averages[f"generator.layers.{number}.variance"])
+        write(model, averages)
 
         masks = [gan.draw_masks(config, len(x), self.random, model.dtype) for _ in range(2)]
         label = self.settings.real_label
         found = gan.discriminator_gradients(model.state_dict(), config, x.data, fake, label, (masks[0], masks[1]))
         d_loss = found.loss_real + found.loss_fake
+        write(model, found.averages)
         update(self.discriminator_optimizer, model, found.gradients, d_loss)
         metrics = metrics_of(d_loss=d_loss, d_real=found.d_real, d_fake=found.d_fake, d_gradient=norm(found.gradients))
         if not train_generator:
             return metrics
 
         mask, objective = gan.draw_masks(config, len(x), self.random, model.dtype), self.settings.objective
-        g_loss, gradients = gan.generator_gradients(model.state_dict(), config, z, objective, mask)
+        g_loss, gradients, averages = gan.generator_gradients(model.state_dict(), config, z, objective, mask)
+        write(model, averages)
         update(self.generator_optimizer, model, gradients, g_loss)
         self.average.step()
         return metrics | metrics_of(g_loss=g_loss, g_gradient=norm(gradients))
+
+
+def write(model: Module, averages: Arrays) -> None:
+    """Write batch normalisation's moving averages, by name, into the model."""
+    tensors = model.named_tensors()
+    for name, average in averages.items():
+        tensors[name].write(average)
 
 
 def norm(gradients: Arrays) -> float:

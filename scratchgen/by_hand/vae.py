@@ -8,7 +8,9 @@ A hidden layer computes h⁺ = φ(a) with a = h W + c. Write δ for d(loss)/da a
 
     δ = ḣ⁺ ⊙ φ'(a),      d(loss)/dW = hᵀ δ,      d(loss)/dc = Σ_rows δ,      ḣ = δ Wᵀ,                        (1)
 
-and a linear layer is the same with φ' = 1. The rows of the decoder are all M b codes. Its backward pass begins with
+and a linear layer is the same with φ' = 1. Where images are convolved, convolution (1) to (5) take the place of h W,
+hᵀ δ and δ Wᵀ, and a decoder's output has one c for all pixels. The rows of the decoder are all M b codes. Its backward
+pass begins with
 
     Bernoulli, logits a:              r = Σ_D [log(1 + e^a) − x a]                ∂r/∂a = sigmoid(a) − x          (2)
     Gaussian, mean m, sd σ_x fixed:   r = Σ_D [(x − m)²/2σ_x² + log σ_x + ½ log 2π]   ∂r/∂m = (m − x)/σ_x²        (3)
@@ -28,18 +30,17 @@ import math
 
 import numpy as np
 
-from scratchgen.by_hand.layers import (
-    Arrays,
-    cross_entropy,
-    cross_entropy_prime,
-    dense,
-    dense_stack,
-    dense_stack_backward,
+from scratchgen.by_hand.layers import ACTIVATIONS, Arrays, cross_entropy, cross_entropy_prime, dense, sigmoid, softplus
+from scratchgen.by_hand.networks import (
+    DENSE,
+    backward,
+    decoder_layers,
+    decoder_output,
+    encoder_layers,
+    forward,
     heads_backward,
-    numbered,
-    sigmoid,
-    softplus,
 )
+from scratchgen.errors import require_one_of
 from scratchgen.models.vae import VAEConfig
 
 
@@ -53,24 +54,30 @@ def vae_gradients(
     parameters : dict
         As ``VAE.state_dict`` names them; the gradients have the same names.
     config : VAEConfig
-        With an activation in ``layers.ACTIVATIONS``.
+        With an activation in ``layers.ACTIVATIONS``, else ValueError.
     x, noise : np.ndarray
         (b, D) and (M, b, J).
     """
     p, grad = parameters, dict[str, np.ndarray]()
     samples, b, _ = noise.shape
-    encoder = numbered("encoder", len(config.encoder_hidden))
-    decoder = numbered("decoder", len(config.decoder_hidden))
+    pixels, phi = config.input_dim, config.activation
+    require_one_of("activation", phi, ACTIVATIONS)
+    hidden = DENSE._replace(activation=phi)
+    encoder = encoder_layers(pixels, config.encoder_channels, phi) + [hidden for _ in config.encoder_hidden]
+    decoder = [hidden for _ in config.decoder_hidden] + decoder_layers(pixels, config.decoder_channels, phi)
+    output = decoder_output(pixels, config.decoder_channels)
 
     # encoder, forward
-    h, a = dense_stack(p, encoder, config.activation, x)
-    mu, v = dense(p, "encoder_mu", h[-1]), dense(p, "encoder_logvar", h[-1])
-    kl = (mu**2 + np.exp(v) - 1 - v).sum() / 2 / b
+    encoded = forward(p, "encoder", encoder, x)
+    h = encoded.h[-1]
+    mu, v = dense(p, "encoder_mu", h), dense(p, "encoder_logvar", h)
+    kl = (mu**2 + (np.expm1(v) - v)).sum() / 2 / b  # e^v − 1 would cancel near v = 0
 
     # the codes, and the decoder, forward
     z = mu + np.exp(v / 2) * noise
-    g, c = dense_stack(p, decoder, config.activation, z.reshape(samples * b, -1))
-    out = dense(p, "decoder_out", g[-1])
+    decoded = forward(p, "decoder", decoder, z.reshape(samples * b, -1))
+    g = decoded.h[-1]
+    out = output.forward(p, "decoder_out", g)
 
     # the likelihood and its gradient: (2) to (5)
     target = np.tile(x, (samples, 1))
@@ -82,7 +89,7 @@ def vae_gradients(
         r = (target - out) ** 2 / (2 * config.sigma**2) + math.log(config.sigma) + math.log(2 * math.pi) / 2
         deltas["decoder_out"] = (out - target) / config.sigma**2 / (b * samples)
     else:
-        u, f = dense(p, "decoder_logvar", g[-1]), 2 * math.log(config.sigma_floor)
+        u, f = output.forward(p, "decoder_logvar", g), 2 * math.log(config.sigma_floor)
         s = f + softplus(u - f)
         r = (math.log(2 * math.pi) + s + (target - out) ** 2 * np.exp(-s)) / 2
         deltas["decoder_out"] = (out - target) * np.exp(-s) / (b * samples)
@@ -90,14 +97,14 @@ def vae_gradients(
     reconstruction = r.sum() / (b * samples)
 
     # decoder, backward: (1) from the outputs to the codes
-    g_dot = heads_backward(p, grad, g[-1], deltas)
-    z_dot = dense_stack_backward(p, grad, decoder, config.activation, g, c, g_dot).reshape(noise.shape)
+    g_dot = heads_backward(p, grad, output, g, deltas)
+    z_dot = backward(p, grad, "decoder", decoder, decoded, g_dot).reshape(noise.shape)
 
     # the codes and the KL term: (6)
     mu_dot = z_dot.sum(0) + beta * mu / b
-    v_dot = (z_dot * noise).sum(0) * np.exp(v / 2) / 2 + beta * (np.exp(v) - 1) / (2 * b)
+    v_dot = (z_dot * noise).sum(0) * np.exp(v / 2) / 2 + beta * np.expm1(v) / (2 * b)
 
     # encoder, backward: (1) from both heads to the pixels
-    h_dot = heads_backward(p, grad, h[-1], {"encoder_mu": mu_dot, "encoder_logvar": v_dot})
-    dense_stack_backward(p, grad, encoder, config.activation, h, a, h_dot)
+    h_dot = heads_backward(p, grad, DENSE, h, {"encoder_mu": mu_dot, "encoder_logvar": v_dot})
+    backward(p, grad, "encoder", encoder, encoded, h_dot)
     return float(reconstruction), float(kl), grad

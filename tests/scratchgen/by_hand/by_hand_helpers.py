@@ -5,15 +5,27 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
-from scratchgen.by_hand import gan
+from scratchgen.by_hand import networks
 from scratchgen.by_hand.layers import ACTIVATIONS
+
+sizes = st.integers(1, 5)
+dense = st.builds(dict, input_dim=sizes)  # options of networks without channels
+
+
+@st.composite
+def images(draw, *names):
+    """Channels of each of these networks, of which some have none, and pixels that they can halve, as options."""
+    channels = {name: draw(st.lists(st.integers(1, 3), max_size=2).map(tuple)) for name in names}
+    smallest = draw(st.integers(1, 2))
+    return {"input_dim": (smallest * 2 ** max(map(len, channels.values()))) ** 2, **channels}
 
 
 def randomize(model, rng):
     """Parameters of order 1, biases too, which begin at 0; and logits, for at large ones 1 - s has few digits."""
     for parameter in model.parameters():
-        spread = 1 / math.sqrt(parameter.shape[0]) if parameter.ndim == 2 else 0.5
+        spread = 1 / math.sqrt(parameter.size / parameter.shape[-1]) if parameter.ndim > 1 else 0.5
         parameter.write(spread * rng.standard_normal(parameter.shape))
 
 
@@ -65,7 +77,7 @@ def assert_finite_differences(loss_and_gradients, parameters, rng):
 @contextmanager
 def kink_distances():
     """Within, the list yielded grows by the smallest distance to a kink of each relu, leaky relu and maxout."""
-    distances, maxout = [], gan.maxout
+    distances, maxout = [], networks.maxout
 
     def watched(phi, phi_prime):
         def forward(a):
@@ -83,7 +95,7 @@ def kink_distances():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("relu", "leaky_relu"):
             patch.setitem(ACTIVATIONS, name, watched(*ACTIVATIONS[name]))
-        patch.setattr(gan, "maxout", watched_maxout)
+        patch.setattr(networks, "maxout", watched_maxout)
         yield distances
 
 

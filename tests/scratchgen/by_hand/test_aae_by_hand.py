@@ -4,7 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from by_hand_helpers import assert_finite_differences, assert_the_engine_s, before_updates, far_from_kinks, randomize
+from by_hand_helpers import (
+    assert_finite_differences,
+    assert_the_engine_s,
+    before_updates,
+    dense,
+    far_from_kinks,
+    images,
+    randomize,
+    sizes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,17 +25,16 @@ from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tensor import Tensor
 
-sizes = st.integers(1, 5)
 hidden = st.lists(sizes, max_size=2).map(tuple)
 seeds = st.integers(0, 2**32)
 
 
 @st.composite
-def problems(draw):
+def problems(draw, networks=dense):
     """A configuration, the size of the batch, and a seed."""
     prior = draw(st.sampled_from(["gaussian", "mixture"]))
     config = AAEConfig(
-        input_dim=draw(sizes),
+        **draw(networks),
         latent_dim=2 if prior == "mixture" else draw(st.integers(1, 3)),
         encoder_hidden=draw(hidden),
         decoder_hidden=draw(hidden),
@@ -101,6 +109,12 @@ def assert_by_hand_is_the_engine(kernel_set, problem, seed):
 @pytest.mark.parametrize("kernel_set", kernels.SETS)
 @given(problem=problems(), seed=seeds)
 def test_aae_gradients_match_the_engine(kernel_set, problem, seed):
+    assert_by_hand_is_the_engine(kernel_set, problem, seed)
+
+
+@pytest.mark.parametrize("kernel_set", kernels.SETS)
+@given(problem=problems(images("encoder_channels", "decoder_channels")), seed=seeds)
+def test_convolutional_aae_gradients_match_the_engine(kernel_set, problem, seed):
     assert_by_hand_is_the_engine(kernel_set, problem, seed)
 
 

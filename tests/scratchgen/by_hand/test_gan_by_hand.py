@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from by_hand_helpers import assert_finite_differences, assert_the_engine_s, before_updates, far_from_kinks, randomize
+from by_hand_helpers import (
+    assert_finite_differences,
+    assert_the_engine_s,
+    before_updates,
+    dense,
+    far_from_kinks,
+    images,
+    randomize,
+    sizes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,17 +22,16 @@ from scratchgen.models.gan import DISCRIMINATORS, GAN, GENERATOR_OBJECTIVES, GAN
 from scratchgen.random import RandomStream
 from scratchgen.tasks.gan import GANTask, GANTraining
 
-sizes = st.integers(1, 5)
 hidden = st.lists(sizes, max_size=2).map(tuple)
 seeds = st.integers(0, 2**32)
 every_kernel_set = pytest.mark.parametrize("kernel_set", kernels.SETS)
 
 
 @st.composite
-def problems(draw):
+def problems(draw, networks=dense):
     """Configurations of a model and its training, the size of the batch, and a seed."""
     config = GANConfig(
-        input_dim=draw(sizes),
+        **draw(networks),
         latent_dim=draw(st.integers(1, 3)),
         generator_hidden=draw(hidden),
         batch_norm=draw(st.booleans()),
@@ -33,11 +41,14 @@ def problems(draw):
         pack=draw(st.integers(1, 3)),
         input_dropout=draw(st.sampled_from([0.0, 0.2])),
         hidden_dropout=draw(st.sampled_from([0.0, 0.4])),
+        discriminator_batch_norm=draw(st.booleans()),
     )
+    normalized = config.discriminator_batch_norm and len(config.discriminator_channels) > 1
+    smallest = max(1 + config.batch_norm, config.pack * (1 + normalized))  # two rows to normalise
     settings = GANTraining(
         objective=draw(st.sampled_from(sorted(GENERATOR_OBJECTIVES))), real_label=draw(st.sampled_from([0.9, 1.0]))
     )
-    return config, settings, draw(st.integers(max(config.pack, 1 + config.batch_norm), 6)), draw(seeds)
+    return config, settings, draw(st.integers(smallest, 6)), draw(seeds)
 
 
 def made(problem, seed):
@@ -78,9 +89,11 @@ def assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
     with kernels.use(kernel_set):
         task, real, found = made(problem, seed)
         model, state = task.model, task.model.state_dict()
-        z, (*_, masks) = draws(model, len(real), seed)
-        loss, gradients = generator_gradients(state, model.config, z, task.settings.objective, masks)
-        _, averages = generate(state, model.config, z)
+        z, (*of_discriminator, masks) = draws(model, len(real), seed)
+        fake, averages = generate(state, model.config, z)
+        averages |= discriminator_gradients(state, model.config, real, fake, 1.0, tuple(of_discriminator)).averages
+        loss, gradients, after = generator_gradients(state | averages, model.config, z, task.settings.objective, masks)
+        averages |= after
         metrics = {name: metric.item() for name, metric in task.train_step(Tensor(real)).items()}
     np.testing.assert_allclose(loss, metrics["g_loss"], rtol=1e-12)
     norm = np.sqrt(sum(np.vdot(gradient, gradient) for gradient in gradients.values()))
@@ -88,7 +101,7 @@ def assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed):
     assert_the_engine_s(gradients, found[1])
     state = model.state_dict()
     assert averages.keys() == state.keys() - model.named_parameters().keys()
-    for name, average in averages.items():  # after one forward of each
+    for name, average in averages.items():  # after one forward of G and three of D
         np.testing.assert_allclose(average, state[name], rtol=1e-12, atol=1e-15, err_msg=name)
 
 
@@ -101,6 +114,21 @@ def test_discriminator_gradients_match_the_engine(kernel_set, problem, seed):
 @every_kernel_set
 @given(problem=problems(), seed=seeds)
 def test_generator_gradients_match_the_engine(kernel_set, problem, seed):
+    assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed)
+
+
+convolutional = problems(images("generator_channels", "discriminator_channels"))
+
+
+@every_kernel_set
+@given(problem=convolutional, seed=seeds)
+def test_convolutional_discriminator_gradients_match_the_engine(kernel_set, problem, seed):
+    assert_the_discriminator_s_step_is_the_engine_s(kernel_set, problem, seed)
+
+
+@every_kernel_set
+@given(problem=convolutional, seed=seeds)
+def test_convolutional_generator_gradients_match_the_engine(kernel_set, problem, seed):
     assert_the_generator_s_step_is_the_engine_s(kernel_set, problem, seed)
 
 
@@ -143,13 +171,19 @@ def test_generator_gradients_match_finite_differences(objective, discriminator, 
         model = GAN(config, rng, np.float64)
         randomize(model, rng)
         z, masks = rng.standard_normal((4, 2)), draw_masks(config, 4, RandomStream(rng), np.float64)
-        return lambda parameters: generator_gradients(parameters, config, z, objective, masks), model.state_dict()
+        return lambda parameters: generator_gradients(parameters, config, z, objective, masks)[:2], model.state_dict()
 
     assert_finite_differences(*far_from_kinks(problem))
 
 
 def test_objectives_are_those_of_the_engine():
     assert OBJECTIVES.keys() == GENERATOR_OBJECTIVES.keys()
+
+
+def test_generator_gradients_refuse_an_objective_that_is_not_derived(rng):
+    config = GANConfig(4, 2)
+    with pytest.raises(ValueError, match="objective 'wasserstein' is not one of minimax, non-saturating, literal"):
+        generator_gradients(GAN(config, rng).state_dict(), config, rng.random((4, 2)), "wasserstein", [1.0] * 3)
 
 
 def test_draw_masks_drops_at_its_rates_and_keeps_the_mean(rng):

@@ -63,6 +63,7 @@ def aae_pair(dtype, config, settings):
     ]
 
 
+HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
 # Between them, everything that draws a number or keeps a state is on.
 PAIRS = {
     "vae": (
@@ -75,6 +76,7 @@ PAIRS = {
         VAEConfig(PIXELS, 3, (30, 20), (20,), "tanh", "gaussian", sigma_floor=0.3),
         VAETraining(),
     ),
+    "vae convolutional": (vae_pair, VAEConfig(PIXELS, 3, (10,), (), **HALVES), VAETraining(output_bias=True)),
     "gan": (
         gan_pair,
         GANConfig(
@@ -86,6 +88,18 @@ PAIRS = {
         gan_pair,
         GANConfig(PIXELS, 5, "uniform", (30,), False, (20, 10), "maxout", 3, 1, hidden_dropout=0.5),
         GANTraining("literal", 1.0, 2, "momentum", 0.1, 0.1, final_momentum=0.7, momentum_epochs=2.0),
+    ),
+    "gan convolutional": (
+        gan_pair,
+        GANConfig(
+            PIXELS,
+            5,
+            generator_hidden=(),
+            generator_channels=(4, 3),
+            discriminator_hidden=(),
+            discriminator_channels=(3, 4),
+        ),
+        GANTraining(),
     ),
     "aae": (
         aae_pair,
@@ -101,6 +115,11 @@ PAIRS = {
         aae_pair,
         AAEConfig(PIXELS, 3, (30,), (30,), (20, 10), labels_for="decoder", prior="uniform"),
         AAETraining(),
+    ),
+    "aae convolutional": (
+        aae_pair,
+        AAEConfig(PIXELS, 2, (10,), (10,), (20,), "universal", 5, "mixture", **HALVES),
+        AAETraining(input_noise=0.3),
     ),
 }
 
@@ -200,3 +219,9 @@ def test_by_hand_vae_task_refuses_a_vae_that_is_not_derived(rng):
         ByHandVAETask(VAE(VAEConfig(4, 2), rng), VAETraining(monte_carlo_kl=True), RandomStream(0), 1, 1)
     with pytest.raises(ValueError, match="activation 'gelu' is not one of"):
         ByHandVAETask(VAE(VAEConfig(4, 2, activation="gelu"), rng), VAETraining(), RandomStream(0), 1, 1)
+
+
+def test_by_hand_gan_task_refuses_a_wasserstein_gan(rng):
+    settings = GANTraining(objective="wasserstein")
+    with pytest.raises(ValueError, match="by hand the objective 'wasserstein' is not one of minimax, "):
+        ByHandGANTask(GAN(GANConfig(4, 2, pack=1), rng), settings, RandomStream(0), 1, 1, lambda *_: {})
