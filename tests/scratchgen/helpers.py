@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -69,6 +70,25 @@ TINY_AAE = RunConfig(
     data="strokes",
 )
 TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE)}
+
+HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
+TINY_DCGAN = GANConfig(
+    latent_dim=3,
+    generator_hidden=(),
+    generator_channels=(3, 2),
+    discriminator_hidden=(),
+    discriminator_channels=(2, 3),
+)
+CONVOLUTIONAL = {
+    **{model: replace(TINIES[model], network=replace(TINIES[model].network, **HALVES)) for model in ("vae", "aae")},
+    "gan": replace(TINY_GAN, network=TINY_DCGAN, training=GANTraining()),
+    "wasserstein": replace(
+        TINY_GAN,
+        network=replace(TINY_DCGAN, pack=1, discriminator_batch_norm=False),
+        training=GANTraining(objective="wasserstein", discriminator_steps=2, momentum=0.0),
+    ),
+}
+CONVOLUTIONAL = {name: replace(config, epochs=2) for name, config in CONVOLUTIONAL.items()}
 
 
 @cache

@@ -3,46 +3,25 @@
 import json
 import os
 import signal
-from dataclasses import replace
 
 import pytest
-from helpers import TINIES, outcome
+from helpers import CONVOLUTIONAL, outcome
 
 from scratchgen import cli, runs
 from scratchgen.capture import Capture
 from scratchgen.checkpoint import load_checkpoint
-from scratchgen.models.gan import GANConfig
 from scratchgen.recipes import RECIPES
-from scratchgen.tasks.gan import GANTraining
 from scratchgen.training import Interrupted
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
-HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
-GAN = GANConfig(
-    latent_dim=3,
-    generator_hidden=(),
-    generator_channels=(3, 2),
-    discriminator_hidden=(),
-    discriminator_channels=(2, 3),
-)
-RUNS = {
-    **{model: replace(TINIES[model], network=replace(TINIES[model].network, **HALVES)) for model in ("vae", "aae")},
-    "gan": replace(TINIES["gan"], network=GAN, training=GANTraining()),
-    "wasserstein": replace(
-        TINIES["gan"],
-        network=replace(GAN, pack=1, discriminator_batch_norm=False),
-        training=GANTraining(objective="wasserstein", discriminator_steps=2, momentum=0.0),
-    ),
-}
-RUNS = {name: replace(config, epochs=2) for name, config in RUNS.items()}
-each_run = pytest.mark.parametrize("name", RUNS)
+each_run = pytest.mark.parametrize("name", CONVOLUTIONAL)
 
 
 @each_run
 def test_run_that_is_interrupted_ends_with_the_same_bits(name, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    runs.start(RUNS[name], whole)
+    runs.start(CONVOLUTIONAL[name], whole)
     taken = []
 
     def step(capture, *arguments, original=Capture.__call__, **options):
@@ -54,7 +33,7 @@ def test_run_that_is_interrupted_ends_with_the_same_bits(name, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Capture, "__call__", step)
         with pytest.raises(Interrupted):
-            runs.start(RUNS[name], stopped)
+            runs.start(CONVOLUTIONAL[name], stopped)
     assert load_checkpoint(stopped / "checkpoint.safetensors")[1]["batch"] > 0
     runs.resume(stopped)
     assert outcome(stopped) == outcome(whole)
@@ -62,7 +41,7 @@ def test_run_that_is_interrupted_ends_with_the_same_bits(name, tmp_path, monkeyp
 
 def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(tmp_path, capsys):
     run = tmp_path / "run"
-    runs.start(RUNS["wasserstein"], run)
+    runs.start(CONVOLUTIONAL["wasserstein"], run)
     *_, last = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
     assert last["train"].keys() == {"wasserstein", "penalty", "d_gradient", "g_loss", "g_gradient"}
     assert "wasserstein" in last["test"]
@@ -70,7 +49,7 @@ def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(tmp_path, 
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--limit", "20"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert f"f(x) - f(G(z)) {found['wasserstein']:.2f}" in RECIPES["gan"].report(RUNS["wasserstein"], found)
+    assert f"f(x) - f(G(z)) {found['wasserstein']:.2f}" in RECIPES["gan"].report(CONVOLUTIONAL["wasserstein"], found)
 
 
 def test_train_refuses_a_network_that_cannot_be_a_critic(tmp_path, capsys):
