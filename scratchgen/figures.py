@@ -171,7 +171,11 @@ def save_latent_scatter(
 
 
 def save_loss_curves(
-    path: Path, history: Sequence[Mapping[str, Any]], title: str = "", ylabel: str = "nats per image"
+    path: Path,
+    history: Sequence[Mapping[str, Any]],
+    title: str = "",
+    ylabel: str = "nats per image",
+    formulas: Mapping[str, str] | None = None,
 ) -> Path:
     """Draw every metric over the epochs in its own panel, one line for training and one for testing.
 
@@ -182,6 +186,8 @@ def save_loss_curves(
         which may be missing or incomplete. Other keys are ignored.
     ylabel : str
         Unit of the metrics.
+    formulas : Mapping[str, str], optional
+        What the axes of some metrics say instead.
     """
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for entry in history:
@@ -202,38 +208,48 @@ def save_loss_curves(
             for split, points in splits.items():
                 marker = "o" if len(points) <= 20 else ""
                 axes.plot(*zip(*points, strict=True), label=split, marker=marker, markersize=3.5, **looks[split])
-            axes.set(title=metric.replace("_", " "), xlabel="epoch", ylabel="" if i % columns else ylabel)
+            formula = (formulas or {}).get(metric, "" if i % columns else ylabel)
+            axes.set(title=metric.replace("_", " "), xlabel="epoch", ylabel=formula)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
             axes.legend()
     return path
 
 
-def save_health(path: Path, real_logits: np.ndarray, fake_logits: np.ndarray, class_counts: np.ndarray) -> Path:
-    """Draw the histograms of a discriminator's logits of images and samples, and the samples' classes by a judge.
+def save_health(
+    path: Path, on_real: np.ndarray, on_fake: np.ndarray, class_counts: np.ndarray, critic: bool = False
+) -> Path:
+    """Draw the histograms of a discriminator's outputs on images and samples, and the samples' classes by a judge.
 
     Parameters
     ----------
-    real_logits, fake_logits : np.ndarray
+    on_real, on_fake : np.ndarray
         (n,) and (m,), finite: the logits of the probability that an image, or a sample, is real (L23).
     class_counts : np.ndarray
         (c,) number of samples of each class.
+    critic : bool
+        Whether the outputs are f(x) and f(G(z)) of a critic, of which only differences mean something.
     """
-    logits = {"test images": np.asarray(real_logits), "samples": np.asarray(fake_logits)}
+    outputs = {"test images": np.asarray(on_real), "samples": np.asarray(on_fake)}
     counts = np.asarray(class_counts)
-    for name, found in logits.items():
+    for name, found in outputs.items():
         if found.ndim != 1 or found.size == 0 or not np.isfinite(found).all():
-            raise ValueError(f"the logits of {name} must be (n,) with n > 0, and finite; got {found.shape}")
+            raise ValueError(f"the outputs on {name} must be (n,) with n > 0, and finite; got {found.shape}")
     if counts.ndim != 1 or not counts.sum() > 0:
         raise ValueError(f"class_counts must be (c,) and count something, got {counts}")
-    low, high = np.quantile(np.concatenate(list(logits.values())), [0.001, 0.999])
-    edges = np.linspace(low - 0.5, high + 0.5, 61)
+    low, high = np.quantile(np.concatenate(list(outputs.values())), [0.001, 0.999])
+    margin = (high - low) / 20 if critic and high > low else 0.5  # f has any scale
+    edges = np.linspace(low - margin, high + margin, 61)
+    formulas = (": f(x)", ": f(G(z))") if critic else ("", "")
     with _figure(path, _WIDTH, 640, layout="constrained") as figure:
         left, right = figure.subplots(1, 2)
-        for (name, found), colour in zip(logits.items(), (_BLUE, _ORANGE), strict=True):
+        for (name, found), formula, colour in zip(outputs.items(), formulas, (_BLUE, _ORANGE), strict=True):
             inside = np.clip(found, edges[0], edges[-1])
-            left.hist(inside, edges, density=True, color=colour, alpha=0.6, label=name)
-        left.axvline(0, color="#444444", linewidth=0.8)
-        left.set(title="discriminator", xlabel="logit; 0 is D = ½", yticks=[])
+            left.hist(inside, edges, density=True, color=colour, alpha=0.6, label=name + formula)
+        if critic:
+            left.set(title="critic", xlabel="output of the critic f", yticks=[])
+        else:
+            left.axvline(0, color="#444444", linewidth=0.8)
+            left.set(title="discriminator", xlabel="logit; 0 is D = ½", yticks=[])
         left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         left.legend(loc="upper right")
         right.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)

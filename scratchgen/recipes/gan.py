@@ -28,6 +28,9 @@ from scratchgen.tensor import Tensor
 SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after each epoch
 ROWS = 1_000  # pictures generated or judged at a time
 
+# The metrics of a Wasserstein GAN; the first is an estimate of the distance.
+WASSERSTEIN = {"wasserstein": "mean f(x) − mean f(G(z))", "penalty": "mean (|∇f| − 1)²", "g_loss": "−mean f(G(z))"}
+
 
 class GANRecipe(Recipe):
     """Generative adversarial networks."""
@@ -190,12 +193,13 @@ class GANRecipe(Recipe):
         from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         samples = draw_samples(model, SAMPLES_AN_EPOCH, stream(config.seed, "samples"))
-        real, fake = (logits(model, images) for images in (data.test.images, samples))
+        on_real, on_fake = (logits(model, images) for images in (data.test.images, samples))
         counts = class_histogram(load_judge(data).probabilities(samples))
+        critic = config.training.objective == "wasserstein"
         return [
             figures.save_samples(folder / "samples.png", samples[:100], data.image_shape),
-            figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
-            figures.save_health(folder / "health.png", real, fake, counts),
+            figures.save_loss_curves(folder / "losses.png", history, ylabel="", formulas=WASSERSTEIN if critic else {}),
+            figures.save_health(folder / "health.png", on_real, on_fake, counts, critic),
         ]
 
 
@@ -227,7 +231,7 @@ def draw_samples(model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def logits(model: GAN, images: np.ndarray) -> np.ndarray:
-    """D's logits (n / pack,) of images (n, D), without dropout; an incomplete last pack is left out."""
+    """D's logits, or f of a critic, (n / pack,) of images (n, D), without dropout or an incomplete last pack."""
     pack, width = model.config.pack, model.config.input_dim
     packs = images[: len(images) - len(images) % pack].reshape(-1, pack * width)
     with evaluating(model):

@@ -3,14 +3,18 @@
 import json
 import os
 import signal
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from helpers import CONVOLUTIONAL, outcome
+from matplotlib.figure import Figure
 
-from scratchgen import cli, runs
+from scratchgen import cli, figures, runs
 from scratchgen.capture import Capture
 from scratchgen.checkpoint import load_checkpoint
 from scratchgen.recipes import RECIPES
+from scratchgen.recipes.gan import WASSERSTEIN, GANRecipe
 from scratchgen.training import Interrupted
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -50,6 +54,20 @@ def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(tmp_path, 
     assert cli.main(["evaluate", str(run), "--limit", "20"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert f"f(x) - f(G(z)) {found['wasserstein']:.2f}" in RECIPES["gan"].report(CONVOLUTIONAL["wasserstein"], found)
+
+
+@pytest.mark.parametrize(
+    ("name", "health", "curves"),
+    [("gan", "discriminator", set()), ("wasserstein", "critic", {*WASSERSTEIN.values()})],
+)
+def test_figures_tell_a_critic_from_a_discriminator(name, health, curves, tmp_path, monkeypatch):
+    drawn, config = [], replace(CONVOLUTIONAL[name], epochs=1)
+    monkeypatch.setattr(figures, "Figure", lambda *args, **kwargs: drawn.append(Figure(*args, **kwargs)) or drawn[-1])
+    monkeypatch.setattr(RECIPES["gan"], "draw", partial(GANRecipe.draw, RECIPES["gan"]))
+    runs.start(config, tmp_path / "run")
+    _, losses, outputs = drawn
+    assert {axes.get_ylabel() for axes in losses.axes} - {""} == curves
+    assert outputs.axes[0].get_title(loc="left") == health
 
 
 def test_train_refuses_a_network_that_cannot_be_a_critic(tmp_path, capsys):

@@ -337,6 +337,11 @@ def test_save_loss_curves_draws_every_metric_of_both_splits(tmp_path, drawn):
     assert len({line.get_color() for line in drawn[0].axes[0].lines}) == 2
 
 
+def test_save_loss_curves_names_what_an_axis_shows(tmp_path, drawn):
+    figures.save_loss_curves(tmp_path / "figure.png", HISTORY, formulas={"kl": "KL(q || p)"})
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["nats per image", "KL(q || p)"]
+
+
 def test_save_loss_curves_marks_a_single_epoch(tmp_path, drawn):
     figures.save_loss_curves(tmp_path / "figure.png", HISTORY[:1])
     for axes in drawn[0].axes:
@@ -414,6 +419,8 @@ def test_save_health_draws_both_histograms_and_the_class_shares(tmp_path, drawn)
     left, right = drawn[0].axes
     bars = left.patches
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["test images", "samples"]
+    assert left.get_xlabel() == "logit; 0 is D = ½"
+    assert [list(line.get_xdata()) for line in left.lines] == [[0, 0]]
     for found, group in ((real, bars[:60]), (fake, bars[60:])):
         assert sum(bar.get_height() * bar.get_width() for bar in group) == pytest.approx(1)
         centre = sum((bar.get_x() + bar.get_width() / 2) * bar.get_height() * bar.get_width() for bar in group)
@@ -422,11 +429,23 @@ def test_save_health_draws_both_histograms_and_the_class_shares(tmp_path, drawn)
     assert right.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.01, 100.0])
+def test_save_health_draws_a_critic_s_outputs_at_any_scale(tmp_path, drawn, scale):
+    outputs = 7 + scale * np.random.default_rng(0).normal(size=(2, 500))
+    figures.save_health(tmp_path / "figure.png", *outputs, np.arange(10), critic=True)
+    left, _ = drawn[0].axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["test images: f(x)", "samples: f(G(z))"]
+    assert (left.get_title(loc="left"), left.get_xlabel()) == ("critic", "output of the critic f")
+    assert not left.lines
+    filled = sum(bar.get_height() > 0 for bar in left.patches[:60])
+    assert filled > 30 if scale else filled == 1
+
+
 @pytest.mark.parametrize(
     ("real", "fake", "counts", "message"),
     [
-        ([], [1.0], [1], "the logits of test images must be"),
-        ([1.0], [np.nan], [1], "the logits of samples must be"),
+        ([], [1.0], [1], "the outputs on test images must be"),
+        ([1.0], [np.nan], [1], "the outputs on samples must be"),
         ([1.0], [1.0], [0, 0], "class_counts must be"),
     ],
 )
