@@ -83,3 +83,27 @@ def test_aae_gradients_match_the_engine(posterior, labels_for, prior):
 @given(problem=aae.problems(), seed=aae.seeds)
 def test_aae_gradients_match_the_engine_in_small_models(problem, seed):
     aae.assert_by_hand_is_the_engine("cuda", problem, seed)
+
+
+HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_convolutional_vae_gradients_match_the_engine(likelihood):
+    config = VAEConfig(64, 3, (7,), (6,), likelihood=likelihood, **HALVES)
+    vae.assert_by_hand_is_the_engine("cuda", (config, BATCH, 2, SEED), 0.3)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False], ids=["batch norm", "plain"])
+def test_convolutional_gan_gradients_match_the_engine(batch_norm):
+    channels = {"generator_channels": (3, 2), "discriminator_channels": (2, 3)}
+    config = GANConfig(64, 3, "normal", (6,), batch_norm, (5,), discriminator_batch_norm=batch_norm, **channels)
+    problem = config, GANTraining(), BATCH, SEED
+    gan.assert_the_discriminator_s_step_is_the_engine_s("cuda", problem, SEED)
+    gan.assert_the_generator_s_step_is_the_engine_s("cuda", problem, SEED)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_convolutional_aae_gradients_match_the_engine(posterior):
+    config = AAEConfig(64, 2, (7,), (6,), (5,), posterior, 3, "mixture", **HALVES)
+    aae.assert_by_hand_is_the_engine("cuda", (config, BATCH, SEED), SEED)
