@@ -22,7 +22,7 @@ from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.mnist import fetch_mnist
 from scratchgen.errors import UserError
 from scratchgen.gradcheck import check_registry, format_table
-from scratchgen.options import DATA_DIR, add_config_options, add_train_options, configure, given, positive, whole
+from scratchgen.options import DATA_DIR, add_config_options, add_train_options, configure, digit, given, positive, whole
 from scratchgen.profile import measure, table
 from scratchgen.random import stream
 from scratchgen.recipes import RECIPES, RunConfig
@@ -81,15 +81,16 @@ def train(options: argparse.Namespace) -> int:
 
 def sample(options: argparse.Namespace) -> int:
     """Draw digits from the prior."""
+    chosen = options.digit
     from scratchgen.figures import save_samples
 
-    out = options.out or options.run / "samples.png"
+    out = options.out or options.run / ("samples.png" if chosen is None else f"digit-{chosen}.png")
     if out.suffix != ".npy":
         _fits_a_picture(options.n)
     config, model = runs.load_model(options.run)
     rng, counts = stream(options.seed, "samples"), [min(DRAWN, options.n - i) for i in range(0, options.n, DRAWN)]
     with kernels.use(config.kernels):
-        parts = (RECIPES[config.model].sample(config, model, count, rng) for count in counts)
+        parts = (RECIPES[config.model].sample(config, model, count, rng, chosen) for count in counts)
         if out.suffix == ".npy":
             _write(out, lambda: write_whole(out, _npy((options.n, config.network.input_dim), parts)), (".npy",))
         else:
@@ -286,8 +287,12 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "sample", sample)
     command.add_argument("run", type=Path, help=_RUN)
     command.add_argument("-n", type=positive, default=100, metavar="N", help="how many (100)")
+    command.add_argument("--digit", type=digit, metavar="D", help="only this digit, of a run that takes labels (any)")
     command.add_argument(
-        "--out", type=Path, metavar="FILE", help=".png, or .npy for the numbers (samples.png in the run's folder)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".png, or .npy for the numbers (samples.png, or digit-D.png, in the run's folder)",
     )
     command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kernels
 from scratchgen.data import SOURCES, Dataset, load_dataset
@@ -36,6 +36,13 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def digit(text: str) -> int:
+    """A class 0..9."""
+    if text not in tuple("0123456789"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a digit 0 to 9")
+    return int(text)
+
+
 def number(text: str) -> float:
     """A finite number."""
     try:
@@ -51,12 +58,13 @@ def number(text: str) -> float:
 class Option:
     """``--name``, for the field of that name in a ``part`` of the configuration: "run", "network" or "training".
 
-    ``takes`` is a function that converts the text, shown as ``metavar``, or the choices.
+    ``takes`` is a function that converts the text, shown as ``metavar``, or the choices; or True, for an option
+    without a value, which sets the field to True.
     """
 
     name: str
     part: str
-    takes: Callable[[str], Any] | Iterable[str]
+    takes: Callable[[str], Any] | Iterable[str] | Literal[True]
     help: str
     metavar: str | None = None
 
@@ -64,7 +72,11 @@ class Option:
         """Add the option; its help shows the value in ``config`` as the default."""
         default = getattr(config if self.part == "run" else getattr(config, self.part), self.name)
         known = f" ({default})" if default is not None else ""
-        kind = {"type": self.takes, "metavar": self.metavar} if callable(self.takes) else {"choices": self.takes}
+        kind: dict[str, Any] = {"type": self.takes, "metavar": self.metavar}
+        if self.takes is True:
+            kind = {"action": "store_const", "const": True}
+        elif not callable(self.takes):
+            kind = {"choices": self.takes}
         parser.add_argument(f"--{self.name.replace('_', '-')}", help=self.help + known, **kind)
 
 
@@ -77,9 +89,11 @@ RUN_OPTIONS = (
     Option("kernels", "run", kernels.NAMES, "kernel set"),
 )
 LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code", "J")
+CONDITIONAL = Option("conditional", "network", True, "")
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
         replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
+        replace(CONDITIONAL, help="the decoder takes the label, too"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
         Option("samples", "training", positive, "draws of z for each image", "M"),
         Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
@@ -89,6 +103,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     ),
     "gan": (
         replace(LATENT_DIM, help="dimensions of the noise"),
+        replace(CONDITIONAL, help="both networks take the label, too"),
         Option("objective", "training", OBJECTIVES, "what the generator minimises"),
         Option("real_label", "training", number, "the discriminator's target for data; below 1 smooths", "Y"),
         Option("discriminator_steps", "training", positive, "discriminator steps per generator step", "K"),

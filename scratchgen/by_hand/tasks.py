@@ -37,14 +37,22 @@ def metrics_of(**numbers: float) -> dict[str, Tensor]:
     return {name: Tensor(number, dtype=np.float64) for name, number in numbers.items()}
 
 
+def refuse_labels(conditional: bool) -> None:
+    """ValueError for a conditional model, whose gradients are not derived here."""
+    if conditional:
+        raise ValueError("by hand no network of a VAE or GAN takes labels: leave conditional out")
+
+
 class ByHandVAETask(VAETask):
-    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: a sampled KL term, some activations.
+    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: a sampled KL term, labels, some
+    activations.
 
     Parameters as in ``VAETask``.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        refuse_labels(self.model.config.conditional)
         require_one_of("activation", self.model.config.activation, ACTIVATIONS)
         if self.settings.monte_carlo_kl:
             raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
@@ -60,14 +68,15 @@ class ByHandVAETask(VAETask):
 
 
 class ByHandGANTask(GANTask):
-    """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``; ValueError for a Wasserstein GAN.
+    """A GAN trained with ``gan.discriminator_gradients`` and ``generator_gradients``.
 
-    Parameters as in ``GANTask``.
+    Parameters as in ``GANTask``. ValueError for a Wasserstein GAN or a conditional one.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         require_one_of("by hand the objective", self.settings.objective, gan.OBJECTIVES)
+        refuse_labels(self.model.config.conditional)
 
     def train_step(self, x: Tensor, labels: Any = None, train_generator: bool = True) -> dict[str, Tensor]:
         """G's step sends the noise through G once more, where the engine has kept the graph."""

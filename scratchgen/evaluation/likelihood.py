@@ -1,4 +1,8 @@
-"""Likelihood-based metrics of a VAE, comparable across projects."""
+"""Likelihood-based metrics of a VAE, comparable across projects.
+
+Those of a conditional VAE take labels (n,), and are bounds of log p(x|y): they compare with each other only, since
+log p(x, y) is less than that, by log 10 = 2.303 nats for ten equally probable classes.
+"""
 
 from typing import Any
 
@@ -11,54 +15,78 @@ from scratchgen.tensor import Tensor
 ROWS = 2000  # latent draws decoded at a time, so that they and their pixels stay in the cache
 
 
-def mean_bound(model: VAE, images: np.ndarray, rng: np.random.Generator, batch_size: int = 500) -> dict[str, float]:
+def mean_bound(
+    model: VAE,
+    images: np.ndarray,
+    rng: np.random.Generator,
+    batch_size: int = 500,
+    labels: np.ndarray | None = None,
+) -> dict[str, float]:
     """The means of ``neg_elbo``, ``reconstruction`` and ``kl`` over images (n, D), in nats, one draw of z each."""
     terms = in_batches(
-        lambda x: model.negative_elbo(x, _noise(model, 1, len(x), rng)), images, size=batch_size, dtype=model.dtype
+        lambda x, y=None: model.negative_elbo(x, _noise(model, 1, len(x), rng), y=y),
+        *_with_classes(model, images, labels),
+        size=batch_size,
+        dtype=model.dtype,
     )
     reconstruction, kl = (float(term.mean(dtype=np.float64)) for term in terms)
     return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 
-def importance_nll(model: VAE, images: np.ndarray, samples: int, rng: np.random.Generator) -> float:
+def importance_nll(
+    model: VAE, images: np.ndarray, samples: int, rng: np.random.Generator, labels: np.ndarray | None = None
+) -> float:
     """-L_K, in nats an image, over images (n, D), with K = ``samples`` (Burda et al. 2015; L12).
 
     An upper bound on -log p(x) in expectation, nearly tight for large K (5,000 in the paper).
     """
     (bounds,) = in_batches(
-        lambda x: (model.importance_bound(x, _noise(model, samples, len(x), rng)),),
-        images,
+        lambda x, y=None: (model.importance_bound(x, _noise(model, samples, len(x), rng), y),),
+        *_with_classes(model, images, labels),
         size=max(1, ROWS // samples),
         dtype=model.dtype,
     )
     return -float(bounds.mean(dtype=np.float64))
 
 
+def _with_classes(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> list[np.ndarray]:
+    """The images (n, D), and the classes (n, 10) if the networks take them."""
+    y = model.labels_given(labels)
+    return [images] if y is None else [images, y]
+
+
 def _noise(model: VAE, samples: int, n: int, rng: np.random.Generator) -> Tensor:
     return Tensor.wrap(rng.standard_normal((samples, n, model.config.latent_dim), dtype=model.dtype.type))
 
 
-def latent_means(model: VAE, images: np.ndarray) -> np.ndarray:
+def latent_means(model: VAE, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """The posterior means mu (n, J) of images (n, D)."""
-    return in_batches(lambda x: (model.encode(x)[0],), images, size=ROWS, dtype=model.dtype)[0]
+    given = _with_classes(model, images, labels)
+    return in_batches(lambda x, y=None: (model.encode(x, y)[0],), *given, size=ROWS, dtype=model.dtype)[0]
 
 
-def active_units(model: VAE, images: np.ndarray) -> int:
+def active_units(model: VAE, images: np.ndarray, labels: np.ndarray | None = None) -> int:
     """How many latent dimensions have Var_x(E_q z) > 0.01 over images (n, D) (Burda et al. 2015, section 5)."""
-    return int(np.sum(latent_means(model, images).var(axis=0) > 0.01))
+    return int(np.sum(latent_means(model, images, labels).var(axis=0) > 0.01))
 
 
 def evaluate_vae(
-    model: VAE, images: np.ndarray, rng: np.random.Generator, iw_samples: int, nll_images: int
+    model: VAE,
+    images: np.ndarray,
+    rng: np.random.Generator,
+    iw_samples: int,
+    nll_images: int,
+    labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """A VAE's test metrics on images (n, D) with pixels as the model sees them, in nats an image.
 
     ``nll`` is -L_K with K = ``iw_samples`` over the first ``nll_images`` images, the rest is over all images.
     """
+    first = None if labels is None else labels[:nll_images]
     return {
-        **mean_bound(model, images, rng),
-        "nll": importance_nll(model, images[:nll_images], iw_samples, rng),
+        **mean_bound(model, images, rng, labels=labels),
+        "nll": importance_nll(model, images[:nll_images], iw_samples, rng, first),
         "iw_samples": iw_samples,
         "nll_images": min(nll_images, len(images)),
-        "active_units": active_units(model, images),
+        "active_units": active_units(model, images, labels),
     }

@@ -34,6 +34,11 @@ def class_statistics(probabilities: np.ndarray) -> dict[str, Any]:
     }
 
 
+def class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The share of samples to which a judge's probabilities (n, c) give the class asked for, labels (n,)."""
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
 def missing_classes(probabilities: np.ndarray) -> list[int]:
     """The classes with a share below ``COVERED``, by a judge's probabilities (n, c)."""
     return np.flatnonzero(class_histogram(probabilities) / len(probabilities) < COVERED).tolist()

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
-from scratchgen.data.dataset import CLASSES, UNLABELLED
+from scratchgen.data.dataset import CLASSES
 from scratchgen.errors import require_one_of
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
+from scratchgen.models.labels import one_hot
 from scratchgen.nn import Dense, Module, Sequential, mlp
 from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.random import RandomStream
@@ -82,16 +83,6 @@ class AAEConfig:
             raise ValueError("every layer, the latent code, the noise and the input must have at least one dimension")
         check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
         make_prior(self.prior, self.latent_dim)
-
-
-def one_hot(labels: np.ndarray, classes: int, dtype: Any) -> np.ndarray:
-    """One-hot rows (n, classes) of labels (n,); ``UNLABELLED`` is the last class if there are more than ten."""
-    rows = np.zeros((len(labels), classes), dtype)
-    known = labels != UNLABELLED
-    rows[np.flatnonzero(known), labels[known]] = 1
-    if classes > CLASSES:
-        rows[~known, CLASSES] = 1
-    return rows
 
 
 class Encoder(Module):

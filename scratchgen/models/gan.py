@@ -7,6 +7,9 @@ D = sigmoid(a) is the probability that it is real. They play the game (L22, L23)
 
 For any G the optimal D is p / (p + p_g), with V = -log 4 + 2 JSD(p, p_g). The minimum over G, -log 4, is reached at
 p_g = p, where D = 1/2 everywhere.
+
+In a conditional GAN both networks take the class y too: G(z, y), and D judges pairs of a picture and its class, (x, y)
+and (G(z, y), y). All of the above then holds of p(x|y), for each y (Mirza & Osindero 2014, equation 2).
 """
 
 import math
@@ -18,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
+from scratchgen.data.dataset import CLASSES
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS, he_normal
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
+from scratchgen.models.labels import beside_classes, beside_planes, one_hot
 from scratchgen.nn import BatchNorm, Dense, Dropout, Maxout, Module, Sequential
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
@@ -87,9 +92,12 @@ class GANConfig:
         How many pictures, all real or all samples, the discriminator judges together, concatenated. Two reveal a
         generator that repeats itself, which one alone cannot (PacGAN, Lin et al. 2018).
     input_dropout, hidden_dropout : float
-        Dropout rates of the discriminator's input and hidden layers.
+        Dropout rates of the discriminator's input, classes included, and hidden layers.
     initializer, discriminator_initializer : str
         Weight initialisation of G and D: "by_activation", each layer's own default, or a name in ``init.INITIALIZERS``.
+    conditional : bool
+        Whether both networks take the class: G beside the noise, D beside the pixels, which for convolutions have ten
+        more channels, each 0 or 1 throughout.
     """
 
     input_dim: int = 784
@@ -108,6 +116,7 @@ class GANConfig:
     generator_channels: tuple[int, ...] = ()
     discriminator_channels: tuple[int, ...] = ()
     discriminator_batch_norm: bool = True
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         require_one_of("noise", self.noise, NOISES)
@@ -127,7 +136,8 @@ class GAN(Module):
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
         kind: dict[str, Any] = {"initializer": INITIALIZERS.get(config.initializer), "dtype": dtype}
         pixels, channels = config.input_dim, config.generator_channels
-        sizes, layers = (config.latent_dim, *config.generator_hidden), list[Module]()
+        classes = CLASSES * config.conditional
+        sizes, layers = (config.latent_dim + classes, *config.generator_hidden), list[Module]()
         for i, o in pairwise(sizes):
             if config.batch_norm:
                 weights = kind["initializer"] or he_normal
@@ -142,9 +152,9 @@ class GAN(Module):
             INITIALIZERS.get(config.discriminator_initializer),
             config.discriminator_channels,
         )
-        images, width = encoder_layers(
-            pixels, channels, rng, "leaky_relu", batch_norm=config.discriminator_batch_norm, images=config.pack, **kind
-        )
+        normalized = config.discriminator_batch_norm
+        packed: dict[str, Any] = {"images": config.pack, "classes": classes}
+        images, width = encoder_layers(pixels, channels, rng, "leaky_relu", batch_norm=normalized, **packed, **kind)
         layers, sizes = [Dropout(config.input_dropout), *images], (width, *config.discriminator_hidden)
         for i, o in pairwise(sizes):
             hidden = (
@@ -162,14 +172,35 @@ class GAN(Module):
             return random.normal(shape, self.dtype)
         return math.sqrt(3) * (2 * random.uniform(shape, self.dtype) - 1)
 
-    def generate(self, z: Tensor) -> Tensor:
-        """G(z): pictures (n, D) in [0, 1], of noise z (n, J)."""
-        return self.generator(z)
+    def labels_given(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """The labels (n,) as classes (n, 10) for both networks, or None if they take none."""
+        return one_hot(labels, CLASSES, self.dtype) if self.config.conditional and labels is not None else None
 
-    def discriminate(self, x: Tensor) -> Tensor:
-        """The logits (n / pack, 1) of D(x), the probability that x (n, D) is real, without an incomplete last pack."""
-        pack, (n, pixels) = self.config.pack, x.shape
+    def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """G(z): pictures (n, D) in [0, 1], of noise z (n, J); or G(z, y), of classes y (n, 10) too."""
+        return self.generator(beside_classes(z, y, self.config.conditional))
+
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The logits (n / pack, 1) of D(x), the probability that x (n, D) is real; or of D(x, y), of y (n, 10) too.
+
+        An incomplete last pack is left out.
+        """
+        return self.discriminator(self.discriminator_input(x, y))
+
+    def discriminator_input(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """What D takes (n / pack, ·) of pictures x (n, D) and classes y (n, 10), as ``images.encoder_layers`` says."""
+        pack, (n, pixels), channels = self.config.pack, x.shape, self.config.discriminator_channels
+        beside = beside_planes if channels else beside_classes
+        x = beside(x, y, self.config.conditional)
+        width = x.shape[1]
         whole = x if n % pack == 0 else x[: n - n % pack]
-        if pack > 1 and self.config.discriminator_channels:  # pixel by pixel
-            whole = whole.reshape(n // pack, pack, pixels).transpose(0, 2, 1)
-        return self.discriminator(whole if pack == 1 else whole.reshape(n // pack, pack * pixels))
+        if pack > 1 and channels:  # pixel by pixel
+            whole = whole.reshape(n // pack, pack, pixels, width // pixels).transpose(0, 2, 1, 3)
+        return whole if pack == 1 else whole.reshape(n // pack, pack * width)
+
+    @property
+    def pixels(self) -> slice:
+        """Which columns of ``discriminator_input`` are pixels, where D judges one picture at a time."""
+        if not self.config.discriminator_channels:
+            return slice(self.config.input_dim)
+        return slice(None, None, 1 + CLASSES * self.config.conditional)

@@ -36,16 +36,19 @@ def encoder_layers(
     dtype: Any = np.float32,
     batch_norm: bool = False,
     images: int = 1,
+    classes: int = 0,
 ) -> tuple[list[Module], int]:
     """Layers from ``images`` images, pixel by pixel (b, pixels · images), to features (b, n), and n.
 
+    With ``classes``, each image has its class beside it: one-hot after its pixels (b, images · (pixels + classes)); or,
+    for convolutions, as that many more numbers of each pixel (b, pixels · images · (1 + classes)).
     With ``batch_norm`` every convolution but the first, which sees the data itself, is batch-normalised.
     """
     if not channels:
-        return [], pixels * images
-    side = math.isqrt(pixels)
-    layers: list[Module] = [Reshape(side, side, images)]
-    for number, (i, o) in enumerate(pairwise((images, *channels))):
+        return [], images * (pixels + classes)
+    side, numbers = math.isqrt(pixels), images * (1 + classes)
+    layers: list[Module] = [Reshape(side, side, numbers)]
+    for number, (i, o) in enumerate(pairwise((numbers, *channels))):
         layers += _normalized(Conv2d, i, o, rng, activation, initializer, dtype, batch_norm and number > 0)
     return [*layers, Reshape(-1)], (side >> len(channels)) ** 2 * channels[-1]
 

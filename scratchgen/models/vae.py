@@ -6,6 +6,13 @@ The encoder gives q(z|x) = N(mu, diag e^logvar), the decoder p(x|z), the prior i
 
 ``reconstruction`` and ``kl`` are in nats, summed over pixels and latent dimensions, one number per example. Noise is an
 argument of shape (M, b, J): M samples of z for each of b examples (L17, L18).
+
+A conditional VAE models p(x|y) of a class y, which encoder and decoder take too (Sohn et al. 2015, equation 4):
+
+    log p(x|y) >= E_q[log p(x|z, y)] - KL(q(z|x, y) || p(z))
+
+All its methods then take the classes y (b, 10), one-hot. The bound holds for any q, also for one without y; but such an
+encoder is slow to leave the class out of z, and as long as it is in z, a decoder need not heed y.
 """
 
 import math
@@ -16,9 +23,11 @@ import numpy as np
 
 import kernels
 from scratchgen import ops
+from scratchgen.data.dataset import CLASSES
 from scratchgen.errors import require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
+from scratchgen.models.labels import beside_classes, beside_planes, one_hot
 from scratchgen.nn import Dense, Module, Sequential, mlp
 from scratchgen.tensor import Tensor
 
@@ -43,6 +52,8 @@ class VAEConfig:
         at least ``sigma_floor``; "gaussian-fixed" with standard deviation ``sigma`` throughout (L13).
     initializer : str
         Weight initialisation: a name in ``init.INITIALIZERS``.
+    conditional : bool
+        Whether encoder and decoder take the class, beside the pixels and beside the code.
     """
 
     input_dim: int = 784
@@ -56,6 +67,7 @@ class VAEConfig:
     initializer: str = "glorot_uniform"
     encoder_channels: tuple[int, ...] = ()
     decoder_channels: tuple[int, ...] = ()
+    conditional: bool = False
 
     def __post_init__(self) -> None:
         require_one_of("likelihood", self.likelihood, LIKELIHOODS)
@@ -74,13 +86,14 @@ class VAE(Module):
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
         kind: dict[str, Any] = {"initializer": INITIALIZERS[config.initializer], "dtype": dtype}
         pixels, channels, phi = config.input_dim, config.encoder_channels, config.activation
-        layers, width = encoder_layers(pixels, channels, rng, phi, **kind)
+        classes = CLASSES * config.conditional
+        layers, width = encoder_layers(pixels, channels, rng, phi, classes=classes, **kind)
         sizes = (width, *config.encoder_hidden)
         self.encoder = Sequential(*layers, *mlp(sizes, phi, rng, **kind).layers)
         self.encoder_mu = Dense(sizes[-1], config.latent_dim, rng, **kind)
         self.encoder_logvar = Dense(sizes[-1], config.latent_dim, rng, **kind)
 
-        sizes, channels = (config.latent_dim, *config.decoder_hidden), config.decoder_channels
+        sizes, channels = (config.latent_dim + classes, *config.decoder_hidden), config.decoder_channels
         hidden = mlp(sizes, phi, rng, **kind).layers
         layers, width = decoder_layers(sizes[-1], pixels, channels, rng, phi, **kind)
         self.decoder = Sequential(*hidden, *layers)
@@ -88,72 +101,89 @@ class VAE(Module):
         if config.likelihood == "gaussian":
             self.decoder_logvar = decoder_output(width, pixels, channels, rng, **kind)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x), each (..., J), of x (..., D)."""
-        h = self.encoder(x)
+    def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu and logvar of q(z|x), each (..., J), of x (..., D); or of q(z|x, y), of classes y (..., 10) too."""
+        beside = beside_planes if self.config.encoder_channels else beside_classes
+        h = self.encoder(beside(x, y, self.config.conditional))
         return self.encoder_mu(h), self.encoder_logvar(h)
 
-    def decode(self, z: Tensor) -> tuple[Tensor, ...]:
-        """The parameters of p(x|z), each (..., D), of z (..., J): logits, or the mean, or mean and logvar."""
+    def labels_given(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """The labels (n,) as classes (n, 10) for both networks, or None if they take none."""
+        return one_hot(labels, CLASSES, self.dtype) if self.config.conditional and labels is not None else None
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The parameters of p(x|z), each (..., D), of z (..., J): logits, or the mean, or mean and logvar.
+
+        Or of p(x|z, y), of z (b, J) or (M, b, J) and y (b, 10).
+        """
+        if y is not None and z.ndim > 2:
+            y = Tensor.wrap(_each_sample(y, len(z)))
+        z = beside_classes(z, y, self.config.conditional)
         if z.ndim > 2 and self.config.decoder_channels:  # convolutions take one image after the other
             lead = z.shape[:-1]
-            return tuple(part.reshape(*lead, -1) for part in self.decode(z.reshape(-1, z.shape[-1])))
+            return tuple(part.reshape(*lead, -1) for part in self._likelihood(z.reshape(-1, z.shape[-1])))
+        return self._likelihood(z)
+
+    def _likelihood(self, z: Tensor) -> tuple[Tensor, ...]:
+        """What ``decode`` returns, of the decoder's input."""
         h = self.decoder(z)
         if self.config.likelihood != "gaussian":
             return (self.decoder_out(h),)
         floor = 2 * math.log(self.config.sigma_floor)
         return self.decoder_out(h), ops.softplus(self.decoder_logvar(h) - floor) + floor
 
-    def mean(self, z: Tensor) -> Tensor:
-        """E[x|z] (..., D) of z (..., J)."""
-        out = self.decode(z)[0]
+    def mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """E[x|z] (..., D) of z (..., J), or E[x|z, y]."""
+        out = self.decode(z, y)[0]
         return ops.sigmoid(out) if self.config.likelihood == "bernoulli" else out
 
-    def reconstruction(self, z: Tensor, x: Tensor) -> Tensor:
+    def reconstruction(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
         """-log p(x|z) (M, b) of z (M, b, J) and x (b, D), or (b,) of z (b, J), constants included (L13)."""
-        targets, out = Tensor.wrap(x._data if z.ndim == 2 else _each_sample(x, len(z))), self.decode(z)
+        targets, out = Tensor.wrap(x._data if z.ndim == 2 else _each_sample(x, len(z))), self.decode(z, y)
         if self.config.likelihood == "bernoulli":
             return ops.bce_with_logits(out[0], targets)
         if self.config.likelihood == "gaussian":
             return ops.gaussian_nll(out[0], out[1], targets)
         return ops.gaussian_nll_fixed(out[0], targets, self.config.sigma)
 
-    def negative_elbo(self, x: Tensor, noise: Tensor, monte_carlo_kl: bool = False) -> tuple[Tensor, Tensor]:
+    def negative_elbo(
+        self, x: Tensor, noise: Tensor, monte_carlo_kl: bool = False, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The two terms of the negative bound, ``reconstruction`` and ``kl``, each (b,), averaged over the M samples.
 
         ``kl`` is the closed form (L16), or with ``monte_carlo_kl`` the mean of log q(z|x) - log p(z) (L15).
         """
-        mu, logvar = self.encode(x)
+        mu, logvar = self.encode(x, y)
         if len(noise) == 1:  # the usual case: nothing to repeat or average
             noise = Tensor.wrap(noise._data[0])
         z = ops.reparameterize(mu, logvar, noise)
-        reconstruction = _over_samples(self.reconstruction(z, x))
+        reconstruction = _over_samples(self.reconstruction(z, x, y))
         if monte_carlo_kl:
             return reconstruction, _over_samples(_log_normal(z, mu, logvar) - _log_standard_normal(z))
         return reconstruction, ops.kl_standard_normal(mu, logvar)
 
-    def score_function_loss(self, x: Tensor, noise: Tensor) -> Tensor:
+    def score_function_loss(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
         """A surrogate (M, b) for ``reconstruction`` with the score-function gradient for the encoder (L18).
 
         Its gradient is -log p(x|z) grad log q(z|x), with z constant: in expectation that of reparametrisation, with a
         far larger variance. It is for comparison only, not for training. Source: Williams 1992, REINFORCE.
         """
-        mu, logvar = self.encode(x)
+        mu, logvar = self.encode(x, y)
         z = ops.reparameterize(mu, logvar, noise).detach()
-        return self.reconstruction(z, x).detach() * _log_normal(z, mu, logvar)
+        return self.reconstruction(z, x, y).detach() * _log_normal(z, mu, logvar)
 
-    def log_weights(self, x: Tensor, noise: Tensor) -> Tensor:
+    def log_weights(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
         """log p(x|z) + log p(z) - log q(z|x) (K, b), of x (b, D) and noise (K, b, J), z drawn from q(z|x)."""
-        mu, logvar = self.encode(x)
+        mu, logvar = self.encode(x, y)
         z = ops.reparameterize(mu, logvar, noise)
-        return _log_standard_normal(z) - _log_normal(z, mu, logvar) - self.reconstruction(z, x)
+        return _log_standard_normal(z) - _log_normal(z, mu, logvar) - self.reconstruction(z, x, y)
 
-    def importance_bound(self, x: Tensor, noise: Tensor) -> Tensor:
+    def importance_bound(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
         """The IWAE bound L_K (b,): log of the mean of K importance weights (L12).
 
         In expectation ELBO = L_1 <= L_K <= log p(x). Source: Burda et al. 2015, equation 8.
         """
-        return ops.logsumexp(self.log_weights(x, noise), axis=0) - math.log(noise.shape[0])
+        return ops.logsumexp(self.log_weights(x, noise, y), axis=0) - math.log(noise.shape[0])
 
     def set_output_bias(self, pixel_means: np.ndarray) -> None:
         """Initialise the output bias to the mean picture (D,), or to its logit for the Bernoulli likelihood.
@@ -169,7 +199,7 @@ class VAE(Module):
 
 
 def _each_sample(x: Tensor, samples: int) -> np.ndarray:
-    """The images (b, D), repeated for each sample: (M, b, D)."""
+    """The images, or classes, (b, D), repeated for each sample: (M, b, D)."""
     out = kernels.active().memory.empty((samples, *x.shape), x.dtype)
     kernels.active().memory.write(out, x._data)
     return out

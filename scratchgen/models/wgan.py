@@ -19,6 +19,9 @@ holds the slope, 1 or 0.2, of each unit. Then
 and the M stay the same while the parameters move a little, unless a unit is exactly at its kink. `input_gradient`
 computes (3) with the engine's operations, the M as constants, and an ordinary backward pass through that product is the
 gradient of the penalty. The transposed map of a convolution is the transposed convolution.
+
+In a conditional GAN f(x, y) is to be 1-Lipschitz in the picture, for each class: x^ lies between a real picture and a
+sample of the same class, which it has too, and the norm is of the gradient with respect to the pixels alone.
 """
 
 import numpy as np
@@ -35,8 +38,10 @@ def check_critic(model: GAN) -> None:
     """TypeError, saying why, unless the model's discriminator can be a critic with a gradient penalty."""
     if model.config.pack != 1:
         raise TypeError(f"a critic takes one picture at a time: pack must be 1, not {model.config.pack}")
+    y = model.labels_given(np.zeros(1, np.int64))
     with no_grad():
-        input_gradient(model.discriminator, Tensor(np.zeros((1, model.config.input_dim)), dtype=model.dtype))
+        blank = Tensor(np.zeros((1, model.config.input_dim)), dtype=model.dtype)
+        input_gradient(model.discriminator, model.discriminator_input(blank, None if y is None else Tensor(y)))
 
 
 def critic_loss(on_real: Tensor, on_fake: Tensor) -> Tensor:
@@ -44,10 +49,16 @@ def critic_loss(on_real: Tensor, on_fake: Tensor) -> Tensor:
     return on_fake.mean() - on_real.mean()
 
 
-def gradient_penalty(critic: Sequential, real: Tensor, fake: Tensor, u: Tensor) -> Tensor:
-    """The penalty of (2) without lambda, of data and samples (b, D) and u (b, 1) in [0, 1]."""
+def gradient_penalty(critic: Sequential, real: Tensor, fake: Tensor, u: Tensor, pixels: slice | None = None) -> Tensor:
+    """The penalty of (2) without lambda, of data and samples (b, D) and u (b, 1) in [0, 1].
+
+    ``pixels`` are the columns of the critic's input with respect to which the gradient is taken; None is all.
+    """
     between = u.detach() * real.detach() + (1 - u.detach()) * fake.detach()
-    norms = ops.sqrt((input_gradient(critic, between) ** 2).sum(axis=1) + 1e-12)  # the root of 0 has no slope
+    gradient = input_gradient(critic, between)
+    if pixels is not None:
+        gradient = gradient[:, pixels]
+    norms = ops.sqrt((gradient**2).sum(axis=1) + 1e-12)  # the root of 0 has no slope
     return ((norms - 1) ** 2).mean()
 
 

@@ -12,9 +12,10 @@ from scratchgen.data.dataset import CLASSES, UNLABELLED, Split, keep_labels
 from scratchgen.errors import UserError
 from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, mmd
 from scratchgen.inference import in_batches
-from scratchgen.models.aae import AAE, AAEConfig, one_hot
+from scratchgen.models.aae import AAE, AAEConfig
+from scratchgen.models.labels import one_hot
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.task import Metrics
 from scratchgen.tensor import Tensor
@@ -147,9 +148,22 @@ class AAERecipe(Recipe):
             + "".join(f";  {test[name]:.2%} {words}" for name, words in labels.items() if name in test)
         )
 
-    def sample(self, config: RunConfig, model: AAE, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Pictures (n, D) of n draws from the prior, with uniform classes if the decoder takes them."""
-        return decode(model, model.prior.sample(n, rng), rng.integers(CLASSES, size=n))
+    def sample(
+        self, config: RunConfig, model: AAE, n: int, rng: np.random.Generator, digit: int | None = None
+    ) -> np.ndarray:
+        """Pictures (n, D) of n draws from the prior, with uniform classes if the decoder takes them.
+
+        With ``digit``, that class for the decoder, or draws from its region of the prior.
+        """
+        if digit is None:
+            return decode(model, model.prior.sample(n, rng), rng.integers(CLASSES, size=n))
+        if not config.training.labels or (model.config.labels_for == "discriminator" and not model.regional):
+            raise UserError(
+                f"the run has learnt no classes, so --digit {digit} cannot be drawn; train a run with labels: with "
+                "--config supervised, mixture, swiss-roll or semi-supervised"
+            )
+        labels = np.full(n, digit)
+        return decode(model, model.prior.sample(n, rng, labels if model.regional else None), labels)
 
     def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D)."""
@@ -170,8 +184,7 @@ class AAERecipe(Recipe):
             figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
         ]
         if model.config.labels_for != "discriminator":
-            styles = np.repeat(encode(model, test.images[:10], rng)[0], CLASSES, axis=0)  # one row per style
-            pictures = decode(model, styles, np.tile(np.arange(CLASSES), 10))
+            pictures = decode(model, *by_class(encode(model, test.images[:10], rng)[0]))  # one row per style
             paths.append(figures.save_samples(folder / "styles.png", pictures, shape, CLASSES))
         elif model.config.latent_dim == 2:
             codes, _ = encode(model, test.images, rng)

@@ -11,15 +11,16 @@ from tqdm import tqdm
 
 from scratchgen import ops
 from scratchgen.data import Dataset
+from scratchgen.data.dataset import CLASSES, Split
 from scratchgen.errors import UserError
-from scratchgen.evaluation.samples import class_histogram, class_statistics, missing_classes, overlap
+from scratchgen.evaluation.samples import class_accuracy, class_histogram, class_statistics, missing_classes, overlap
 from scratchgen.inference import in_batches
 from scratchgen.judge import Judge, load_judge
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.wgan import check_critic
 from scratchgen.nn import evaluating
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels
 from scratchgen.tasks.gan import GANTask, GANTraining, load_averaged
 from scratchgen.tasks.task import Metrics
 from scratchgen.tasks.wgan import WGANTask
@@ -123,7 +124,9 @@ class GANRecipe(Recipe):
         return GAN(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: GAN, data: Dataset) -> GANTask:
-        """The GAN in training. UserError if an epoch's last batch would be too small."""
+        """The GAN in training. UserError if an epoch's last batch would be too small, or a label is missing."""
+        if config.network.conditional:
+            require_labels(data.train)
         smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
         for least, why in (
             (config.network.pack, f"the discriminator judges {config.network.pack} together"),
@@ -153,19 +156,21 @@ class GANRecipe(Recipe):
     def evaluate(
         self, config: RunConfig, model: GAN, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """Metrics of 10,000 samples and all test images, or of ``limit`` of each."""
+        """Metrics of 10,000 samples and all test images, or of ``limit`` of each.
+
+        The samples of a conditional GAN have uniform labels; ``class_accuracy`` is how often the judge agrees.
+        """
         if iw_samples is not None:
             raise UserError("a GAN has no likelihood; leave --iw-samples out")
         if limit is not None and limit < model.config.pack:
             raise UserError(f"the discriminator judges {model.config.pack} together; give a larger --limit")
         judge, rng = load_judge(data), stream(config.seed, "final evaluation")
-        samples = draw_samples(model, limit or SAMPLES, rng)
-        probabilities = judge.probabilities(samples)
-        statistics = critic_statistics if config.training.objective == "wasserstein" else discriminator_statistics
+        test = Split(data.test.images[:limit], data.test.labels[:limit])
+        wasserstein = config.training.objective == "wasserstein"
+        probabilities, table = measure(model, judge, test, limit or SAMPLES, rng, wasserstein)
         return {
-            **class_statistics(probabilities),
-            **statistics(model, data.test.images[:limit], samples),
-            "samples": len(samples),
+            **table,
+            "samples": len(probabilities),
             "judge_accuracy": judge.accuracy,
             "class_histogram": class_histogram(probabilities).tolist(),
         }
@@ -176,28 +181,38 @@ class GANRecipe(Recipe):
             critic = f"f(x) - f(G(z)) {test['wasserstein']:.2f}"
         else:
             critic = f"D(x) {test['d_real']:.2f}, D(G(z)) {test['d_fake']:.2f}"
+        asked = f"; {test['class_accuracy']:.1%} of the class asked for" if "class_accuracy" in test else ""
         return (
             f"{test['samples']:,} samples: {test['classes_covered']} of 10 classes, the smallest "
             f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(10):.3f} nats; "
-            f"judge's confidence {test['judge_confidence']:.3f};  {critic}, overlap {test['overlap']:.2f}"
+            f"judge's confidence {test['judge_confidence']:.3f}{asked};  {critic}, overlap {test['overlap']:.2f}"
         )
 
-    def sample(self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
-        """n samples (n, D)."""
-        return draw_samples(model, n, rng)
+    def sample(
+        self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator, digit: int | None = None
+    ) -> np.ndarray:
+        """n samples (n, D), of class ``digit``, or of uniform ones, if G takes them."""
+        return draw_samples(model, sample_labels(model, n, rng, digit), rng)
 
     def draw(
         self, config: RunConfig, model: GAN, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """Samples, loss curves, and the metrics of the samples."""
+        """Samples, loss curves, and the metrics of the samples.
+
+        The samples of a conditional GAN have a draw of noise each row and a class each column.
+        """
         from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
-        samples = draw_samples(model, SAMPLES_AN_EPOCH, stream(config.seed, "samples"))
-        on_real, on_fake = (logits(model, images) for images in (data.test.images, samples))
+        rng, test = stream(config.seed, "samples"), data.test
+        labels = sample_labels(model, SAMPLES_AN_EPOCH, rng)
+        samples = draw_samples(model, labels, rng)
+        on_real, on_fake = logits(model, test.images, test.labels), logits(model, samples, labels)
         counts = class_histogram(load_judge(data).probabilities(samples))
-        critic = config.training.objective == "wasserstein"
+        critic, shown = config.training.objective == "wasserstein", samples[:100]
+        if model.config.conditional:
+            shown = generate(model, *by_class(model.draw_noise(10, RandomStream(rng)).data))
         return [
-            figures.save_samples(folder / "samples.png", samples[:100], data.image_shape),
+            figures.save_samples(folder / "samples.png", shown, data.image_shape, CLASSES),
             figures.save_loss_curves(folder / "losses.png", history, ylabel="", formulas=WASSERSTEIN if critic else {}),
             figures.save_health(folder / "health.png", on_real, on_fake, counts, critic),
         ]
@@ -210,46 +225,69 @@ class Health:
         self.judge, self.missing, self.wasserstein = judge, list[int](), wasserstein
 
     def __call__(self, model: GAN, data: Dataset, rng: np.random.Generator) -> Metrics:
-        samples = draw_samples(model, SAMPLES_AN_EPOCH, rng)
-        probabilities = self.judge.probabilities(samples)
-        statistics = critic_statistics if self.wasserstein else discriminator_statistics
-        table = class_statistics(probabilities) | statistics(model, data.test.images, samples)
+        probabilities, table = measure(model, self.judge, data.test, SAMPLES_AN_EPOCH, rng, self.wasserstein)
         missing = missing_classes(probabilities)
         if missing and missing != self.missing and np.isfinite(list(table.values())).all():
             classes = ", ".join(map(str, missing))
-            tqdm.write(f"mode collapse? {len(samples):,} samples contain almost none of {classes}", file=sys.stderr)
+            tqdm.write(
+                f"mode collapse? {len(probabilities):,} samples contain almost none of {classes}", file=sys.stderr
+            )
         self.missing = missing
         return table
 
 
-def draw_samples(model: GAN, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n samples (n, D) in evaluation mode: batch normalisation uses its moving averages."""
+def measure(
+    model: GAN, judge: Judge, test: Split, n: int, rng: np.random.Generator, wasserstein: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The judge's probabilities (n, 10) of n samples, and the metrics of samples and test images."""
+    labels = sample_labels(model, n, rng)
+    samples = draw_samples(model, labels, rng)
+    probabilities = judge.probabilities(samples)
+    table = class_statistics(probabilities)
+    if model.config.conditional:
+        table["class_accuracy"] = class_accuracy(probabilities, labels)
+    statistics = critic_statistics if wasserstein else discriminator_statistics
+    return probabilities, table | statistics(logits(model, test.images, test.labels), logits(model, samples, labels))
+
+
+def draw_samples(model: GAN, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A sample (n, D) for each of the labels (n,), which are used only if G takes them."""
     random = RandomStream(rng)
-    with evaluating(model):
-        counts = [min(ROWS, n - start) for start in range(0, n, ROWS)]
-        return np.concatenate([model.generate(model.draw_noise(count, random)).data for count in counts])
+    parts = [labels[start : start + ROWS] for start in range(0, len(labels), ROWS)]
+    return np.concatenate([generate(model, model.draw_noise(len(part), random).data, part) for part in parts])
 
 
-def logits(model: GAN, images: np.ndarray) -> np.ndarray:
-    """D's logits, or f of a critic, (n / pack,) of images (n, D), without dropout or an incomplete last pack."""
-    pack, width = model.config.pack, model.config.input_dim
-    packs = images[: len(images) - len(images) % pack].reshape(-1, pack * width)
+def generate(model: GAN, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """G(z) (n, D) of noise (n, J), in evaluation mode: batch normalisation uses its moving averages."""
+    y = model.labels_given(labels)
     with evaluating(model):
-        (found,) = in_batches(
-            lambda x: (model.discriminate(x.reshape(-1, width)),), packs, size=ROWS // pack, dtype=model.dtype
-        )
+        return model.generate(Tensor(noise, dtype=model.dtype), None if y is None else Tensor(y)).data
+
+
+def logits(model: GAN, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """D's logits, or f of a critic, (n / pack,) of images (n, D) and their labels (n,), if D takes them, no dropout.
+
+    An incomplete last pack is left out.
+    """
+    pack, y = model.config.pack, model.labels_given(labels)
+    whole = len(images) - len(images) % pack
+    packs = [rows[:whole].reshape(whole // pack, -1) for rows in (images, y) if rows is not None]
+
+    def judged(*packed: Tensor) -> tuple[Tensor]:
+        return (model.discriminate(*(rows.reshape(len(rows) * pack, -1) for rows in packed)),)
+
+    with evaluating(model):
+        (found,) = in_batches(judged, *packs, size=ROWS // pack, dtype=model.dtype)
     return found[:, 0]
 
 
-def discriminator_statistics(model: GAN, real: np.ndarray, fake: np.ndarray) -> Metrics:
-    """``d_real`` and ``d_fake``, means of D over images (n, D) and samples (m, D); the ``overlap`` of its logits."""
-    real_logits, fake_logits = logits(model, real), logits(model, fake)
-    certainty = [float(ops.sigmoid(Tensor(found)).data.mean()) for found in (real_logits, fake_logits)]
-    return {"d_real": certainty[0], "d_fake": certainty[1], "overlap": overlap(real_logits, fake_logits)}
+def discriminator_statistics(real: np.ndarray, fake: np.ndarray) -> Metrics:
+    """``d_real`` and ``d_fake``, means of D over images and samples, of its logits (n,) and (m,); their ``overlap``."""
+    certainty = [float(ops.sigmoid(Tensor(found)).data.mean()) for found in (real, fake)]
+    return {"d_real": certainty[0], "d_fake": certainty[1], "overlap": overlap(real, fake)}
 
 
-def critic_statistics(model: GAN, real: np.ndarray, fake: np.ndarray) -> Metrics:
-    """``wasserstein``, the difference of the critic's means over images (n, D) and samples (m, D), and ``overlap``."""
-    on_real, on_fake = logits(model, real), logits(model, fake)
-    difference = float(on_real.mean(dtype=np.float64) - on_fake.mean(dtype=np.float64))
-    return {"wasserstein": difference, "overlap": overlap(on_real, on_fake)}
+def critic_statistics(real: np.ndarray, fake: np.ndarray) -> Metrics:
+    """``wasserstein``, the difference of the critic's means over images (n,) and samples (m,), and ``overlap``."""
+    difference = float(real.mean(dtype=np.float64) - fake.mean(dtype=np.float64))
+    return {"wasserstein": difference, "overlap": overlap(real, fake)}

@@ -14,9 +14,13 @@ import numpy as np
 
 import kernels
 from scratchgen.data import SOURCES, Dataset
+from scratchgen.data.dataset import CLASSES, UNLABELLED, Split
 from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
 from scratchgen.tasks.task import Task, under
+
+# Network fields that came after the first checkpoints: fingerprints leave them out at these values, so that those fit.
+LATER = {"conditional": False}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class RunConfig:
         """A hash of all that determines training; a checkpoint fits only configurations with the same one."""
         content = asdict(self)
         made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
+        network = made_of["network"]
+        made_of["network"] = {name: value for name, value in network.items() if LATER.get(name, ...) != value}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
@@ -128,8 +134,13 @@ class Recipe(ABC):
         """The summary's ``test`` metrics in words."""
 
     @abstractmethod
-    def sample(self, config: RunConfig, model: Any, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Pictures (n, D) of n draws from the prior."""
+    def sample(
+        self, config: RunConfig, model: Any, n: int, rng: np.random.Generator, digit: int | None = None
+    ) -> np.ndarray:
+        """Pictures (n, D) of n draws from the prior, all of class ``digit`` if it is given.
+
+        UserError, saying how to train one, if the model cannot draw a class of choice.
+        """
 
     @abstractmethod
     def draw(
@@ -141,6 +152,35 @@ class Recipe(ABC):
 def named(*configs: RunConfig) -> dict[str, RunConfig]:
     """Configurations by their names."""
     return {config.name: config for config in configs}
+
+
+def require_labels(train: Split) -> None:
+    """UserError unless every training image has a label, as conditional models need."""
+    missing = int((~np.isin(train.labels, range(CLASSES))).sum())
+    if missing:
+        raise UserError(
+            f"a conditional model needs labels 0..{CLASSES - 1}, and {missing:,} of {len(train):,} training images "
+            "have none; leave them out, or train without --conditional"
+        )
+
+
+def sample_labels(model: Any, n: int, rng: np.random.Generator, digit: int | None = None) -> np.ndarray:
+    """Labels (n,) for samples of a VAE or GAN: ``digit``, or drawn uniformly; ``UNLABELLED`` if it takes none.
+
+    UserError if it takes none and ``digit`` is given.
+    """
+    if model.config.conditional:
+        return rng.integers(CLASSES, size=n) if digit is None else np.full(n, digit)
+    if digit is not None:
+        raise UserError(
+            f"the run's networks take no labels, so --digit {digit} cannot be drawn; train a run with --conditional"
+        )
+    return np.full(n, UNLABELLED)
+
+
+def by_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each of the codes (n, J) with each of ten labels, for pictures of a row a code: (10 n, J), (10 n,)."""
+    return np.repeat(codes, CLASSES, axis=0), np.tile(np.arange(CLASSES), len(codes))
 
 
 def from_json(kind: Any, content: Any, prefix: str = "") -> Any:

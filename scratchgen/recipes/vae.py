@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchgen.data import Dataset
+from scratchgen.data.dataset import CLASSES
 from scratchgen.data.pixels import describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.priors import Gaussian
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, named
+from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels
 from scratchgen.tasks.vae import VAETask, VAETraining
 from scratchgen.tensor import Tensor, no_grad
 
@@ -101,7 +102,9 @@ class VAERecipe(Recipe):
         return VAE(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: VAE, data: Dataset) -> VAETask:
-        """The VAE in training."""
+        """The VAE in training. UserError for images without a label if it is conditional."""
+        if config.network.conditional:
+            require_labels(data.train)
         if config.training.output_bias:
             model.set_output_bias(data.train.images.mean(axis=0))
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
@@ -111,52 +114,76 @@ class VAERecipe(Recipe):
     def evaluate(
         self, config: RunConfig, model: VAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """The bound over the first ``limit`` test images, and L_K; without a limit, L_K over ``NLL_IMAGES``."""
+        """The bound over the first ``limit`` test images, and L_K; without a limit, L_K over ``NLL_IMAGES``.
+
+        Of a conditional VAE they bound log p(x|y), given the images' labels.
+        """
         images, iw_samples = self.test_images(config, data)[:limit], iw_samples or IW_SAMPLES
         nll_images = min(NLL_IMAGES, len(images)) if limit is None else limit
         rng = stream(config.seed, "final evaluation")
-        return evaluate_vae(model, images, rng, iw_samples, nll_images)
+        return evaluate_vae(model, images, rng, iw_samples, nll_images, data.test.labels[:limit])
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The terms of the bound, the likelihood, the active units."""
+        given = " given its label" if config.network.conditional else ""
         return (
-            f"test, nats an image: neg_elbo {test['neg_elbo']:.2f} = reconstruction {test['reconstruction']:.2f} "
-            f"+ kl {test['kl']:.2f};  nll {test['nll']:.2f} (L_{test['iw_samples']}, {test['nll_images']} images);  "
+            f"test, nats an image{given}: neg_elbo {test['neg_elbo']:.2f} = "
+            f"reconstruction {test['reconstruction']:.2f} + kl {test['kl']:.2f};  "
+            f"nll {test['nll']:.2f} (L_{test['iw_samples']}, {test['nll_images']} images);  "
             f"{test['active_units']} of {config.network.latent_dim} latent units active"
         )
 
-    def sample(self, config: RunConfig, model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:
-        """The decoder's means (n, D) for n draws from the prior."""
-        noise = rng.standard_normal((n, model.config.latent_dim), dtype=model.dtype.type)
-        with no_grad():
-            return model.mean(Tensor.wrap(noise)).data
+    def sample(
+        self, config: RunConfig, model: VAE, n: int, rng: np.random.Generator, digit: int | None = None
+    ) -> np.ndarray:
+        """The decoder's means (n, D) for n draws from the prior, and ``digit`` or uniform labels if it takes them."""
+        labels = sample_labels(model, n, rng, digit)
+        return decode(model, _codes(model, n, rng), labels)
 
     def reconstruct(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The decoder's means (n, D) for the posterior means of images (n, D)."""
-        with no_grad():
-            return model.mean(model.encode(Tensor(images, dtype=model.dtype))[0]).data
+        return decode(model, latent_means(model, images, labels), labels)
 
     def draw(
         self, config: RunConfig, model: VAE, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """The figures of a run; the manifold and the scatter plot only for two-dimensional codes."""
+        """The figures of a run: of two-dimensional codes also the scatter plot, and the manifold unless conditional.
+
+        The samples of a conditional VAE have a code each row and a class each column.
+        """
         from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         images, shape = self.test_images(config, data), data.image_shape
-        samples = self.sample(config, model, 100, stream(config.seed, "samples"))
+        rng, conditional = stream(config.seed, "samples"), config.network.conditional
+        if conditional:
+            samples = decode(model, *by_class(_codes(model, 10, rng)))
+        else:
+            samples = self.sample(config, model, 100, rng)
         reconstructions = self.reconstruct(config, model, images[:20], data.test.labels[:20])
         paths = [
-            figures.save_samples(folder / "samples.png", samples, shape),
+            figures.save_samples(folder / "samples.png", samples, shape, CLASSES),
             figures.save_reconstructions(folder / "reconstructions.png", images[:20], reconstructions, shape),
             figures.save_loss_curves(folder / "losses.png", history),
         ]
         if config.network.latent_dim == 2:
-            codes = latent_means(model, images)
+            codes = latent_means(model, images, data.test.labels)
             paths.append(figures.save_latent_scatter(folder / "latent.png", codes, data.test.labels))
-            with no_grad():
-                grid = model.mean(Tensor(Gaussian(2).walk(20, 20), dtype=model.dtype)).data
-            paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
+            if not conditional:
+                grid = decode(model, Gaussian(2).walk(20, 20))
+                paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
         return paths
+
+
+def decode(model: VAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """The decoder's means (n, D) of codes (n, J) and of labels (n,), which are used only if it takes them."""
+    y = model.labels_given(labels)
+    with no_grad():
+        return model.mean(Tensor(codes, dtype=model.dtype), None if y is None else Tensor(y)).data
+
+
+def _codes(model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n draws z (n, J) from the prior."""
+    return rng.standard_normal((n, model.config.latent_dim), dtype=model.dtype.type)
 
 
 def _binarized_once(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

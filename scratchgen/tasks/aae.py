@@ -14,8 +14,9 @@ from scratchgen import ops
 from scratchgen.capture import from_host
 from scratchgen.data.dataset import CLASSES, Dataset, Split
 from scratchgen.errors import require, require_one_of
-from scratchgen.models.aae import AAE, one_hot
+from scratchgen.models.aae import AAE
 from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.models.labels import one_hot
 from scratchgen.nn import Module, flatten, frozen
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
 from scratchgen.random import RandomStream
@@ -194,12 +195,6 @@ class AAETask(Task):
         return x + self.settings.input_noise * self.random.normal(x.shape, x.dtype)
 
     # ---- what the host draws ----
-
-    def one_hot_labels(self, labels: np.ndarray) -> Tensor | None:
-        """The labels (b,) as ``AAE.labels_given`` encodes them for the network that takes them, if one does."""
-        if self.model.labels_given(labels) is None:
-            return None
-        return Tensor.wrap(from_host(lambda: self.model.labels_given(labels), self.model.dtype))
 
     def draw_prior(self, labels: np.ndarray) -> Tensor:
         """A draw (b, J) of p(z) for each label (b,), in its region if it has one."""

@@ -102,16 +102,20 @@ class GANTask(Task):
         model.set_random(random)
 
     def train_step(self, x: Tensor, labels: Any = None, train_generator: bool = True) -> dict[str, Tensor]:
-        """A step of D on a batch x (b, D) and as many samples; after every k-th, one of G on the same samples."""
-        fake = self.model.generate(self.model.draw_noise(len(x), self.random))
-        metrics = self.update_discriminator(x, fake.detach())
+        """A step of D on a batch x (b, D) and as many samples; after every k-th, one of G on the same samples.
+
+        In a conditional GAN the samples have the batch's ``labels`` (b,).
+        """
+        y = self.one_hot_labels(labels)
+        fake = self.model.generate(self.model.draw_noise(len(x), self.random), y)
+        metrics = self.update_discriminator(x, fake.detach(), y)
         if train_generator:
-            metrics |= self.update_generator(fake)
+            metrics |= self.update_generator(fake, y)
         return metrics
 
-    def update_discriminator(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def update_discriminator(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """D maximises log D(real) + log(1 - D(fake)): two passes, whose gradients add up (L23, L24)."""
-        on_real, on_fake = self.model.discriminate(real), self.model.discriminate(fake)
+        on_real, on_fake = self.model.discriminate(real, y), self.model.discriminate(fake, y)
         loss = discriminator_loss(on_real, self.settings.real_label) + discriminator_loss(on_fake, 0.0)
         self.discriminator_optimizer.zero_grad()
         loss.backward()
@@ -120,10 +124,10 @@ class GANTask(Task):
         norm = self.discriminator_optimizer.gradient_norm()
         return {"d_loss": loss, "d_real": d_real, "d_fake": d_fake, "d_gradient": norm}
 
-    def update_generator(self, fake: Tensor) -> dict[str, Tensor]:
+    def update_generator(self, fake: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """G minimises its loss (L22). The gradient flows through D, whose parameters are frozen, to G's."""
         with frozen(self.model.discriminator):  # the forward decides what needs a gradient; backward may come later
-            loss = generator_loss(self.model.discriminate(fake), self.settings.objective)
+            loss = generator_loss(self.model.discriminate(fake, y), self.settings.objective)
         self.generator_optimizer.zero_grad()
         loss.backward()
         self.generator_optimizer.step(loss)

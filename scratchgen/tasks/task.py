@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scratchgen.capture import from_host
 from scratchgen.data.dataset import Dataset
 from scratchgen.nn import Module
 from scratchgen.random import RandomStream
@@ -40,6 +41,15 @@ class Task(ABC):
     @abstractmethod
     def parts(self) -> dict[str, Any]:
         """All that has a ``state_dict``, by name: modules, and optimizers."""
+
+    def one_hot_labels(self, labels: np.ndarray | None) -> Tensor | None:
+        """The labels (b,) as ``labels_given`` of the model encodes them for the network that takes them, if one does.
+
+        In a captured step each replay encodes its own labels.
+        """
+        if self.model.labels_given(labels) is None:
+            return None
+        return Tensor.wrap(from_host(lambda: self.model.labels_given(labels), self.model.dtype))
 
     def step_options(self) -> dict[str, Hashable]:
         """Keyword arguments of the next ``train_step``, where not every step does the same."""

@@ -70,11 +70,15 @@ class VAETask(Task):
         self._beta = linear(0.0, settings.beta, settings.beta_warmup * steps_per_epoch)
 
     def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
-        """Maximise the bound of a batch x (b, D) (Kingma & Welling 2013, algorithm 1; L19)."""
+        """Maximise the bound of a batch x (b, D) (Kingma & Welling 2013, algorithm 1; L19).
+
+        Of a conditional VAE, the bound of p(x|y), with labels (b,).
+        """
+        y = self.one_hot_labels(labels)
         if self.settings.binarize == "dynamic":
             x = self.random.bernoulli(x)
         noise = self.random.normal((self.settings.samples, len(x), self.model.config.latent_dim), x.dtype)
-        terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl)
+        terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl, y)
         reconstruction, kl = (term.mean() for term in terms)
         loss = reconstruction + self.beta() * kl
         self.optimizer.zero_grad()
@@ -91,7 +95,7 @@ class VAETask(Task):
         images = dataset.test.images
         if self.settings.binarize == "dynamic":
             images = RandomStream(rng).bernoulli(Tensor(images)).data
-        return mean_bound(self.model, images, rng)
+        return mean_bound(self.model, images, rng, labels=dataset.test.labels)
 
     def parts(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer}

@@ -17,14 +17,16 @@ class WGANTask(GANTask):
         super().__init__(*arguments)
         check_critic(self.model)
 
-    def update_discriminator(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def update_discriminator(self, real: Tensor, fake: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """f maximises f(real) - f(fake), with a penalty where the norm of its gradient is not 1.
 
         The metric ``wasserstein`` is that difference, an estimate of the distance between data and samples.
         """
-        loss = critic_loss(self.model.discriminate(real), self.model.discriminate(fake))
-        u = self.random.uniform((len(real), 1), self.model.dtype)
-        penalty = gradient_penalty(self.model.discriminator, real, fake, u)
+        model, critic = self.model, self.model.discriminator
+        real, fake = model.discriminator_input(real, y), model.discriminator_input(fake, y)
+        loss = critic_loss(critic(real), critic(fake))
+        u = self.random.uniform((len(real), 1), model.dtype)
+        penalty = gradient_penalty(critic, real, fake, u, None if y is None else model.pixels)
         total = loss + self.settings.penalty * penalty
         self.discriminator_optimizer.zero_grad()
         total.backward()

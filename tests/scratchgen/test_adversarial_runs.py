@@ -238,13 +238,16 @@ def test_train_passes_every_option_to_the_run(model):
     }[model]
     given = {"epochs": 1, "batch_size": 300, "seed": 5, "kernels": "reference", "data": "strokes"}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
-    assert cli.main([str(a) for a in ("train", model, "--config", "tiny", "--out", "run", *sum(options, ()))]) == 0
+    flags = {"gan": ["--conditional"], "aae": []}[model]
+    command = ["train", model, "--config", "tiny", "--out", "run", *sum(options, ()), *flags]
+    assert cli.main([str(argument) for argument in command]) == 0
+    network |= {"conditional": True} if flags else {}
     expected = replace(
         tiny, network=replace(tiny.network, **network), training=replace(tiny.training, **training), **given
     )
     stored = runs.load_config(Path("run"))
     assert stored == replace(expected, versions=stored.versions)
-    assert {"--config", "--out", "--resume", "--data-dir", *dict(options)} == set(train_options(model))
+    assert {"--config", "--out", "--resume", "--data-dir", *flags, *dict(options)} == set(train_options(model))
 
 
 @pytest.mark.parametrize("model", ["gan", "aae"])

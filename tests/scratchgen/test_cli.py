@@ -85,14 +85,13 @@ def test_train_passes_every_option_to_the_run(call, tmp_path):
     training = {"samples": 3, "binarize": "none", "lr": 0.002, "beta": 0.5, "beta_warmup": 1.0}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
     # Twice the data's folder: the last one counts, and what is stored does not depend on where we are.
-    call("train", "vae", "--config", "tiny", "--out", "run", *sum(options, ()), "--data-dir", "digits")
-    expected = replace(
-        TINY, network=replace(TINY.network, **network), training=replace(TINY.training, **training), **given
-    )
+    call("train", "vae", "--config", "tiny", "--out", "run", *sum(options, ()), "--data-dir", "digits", "--conditional")
+    network = replace(TINY.network, **network, conditional=True)
+    expected = replace(TINY, network=network, training=replace(TINY.training, **training), **given)
     stored = runs.load_config(Path("run"))
     assert stored == replace(expected, versions=stored.versions)
     assert stored.versions.keys() == {"scratchgen", "numpy", "numba", "python"}
-    assert {"--config", "--out", "--resume", *dict(options)} == set(train_options())
+    assert {"--config", "--out", "--resume", "--conditional", *dict(options)} == set(train_options())
 
 
 @pytest.mark.parametrize("name", [None, *VAE.configs])

@@ -89,6 +89,9 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         ("sample nowhere", "nowhere"),
         ("sample nowhere -n 0", "'0'"),
         ("sample nowhere --seed x", "'x'"),
+        *[(f"sample nowhere --digit {digit}", f"'{digit}' is not a digit 0 to 9") for digit in ("10", "-1", "x", "٣")],
+        ("sample nowhere --digit", "--digit"),
+        ("train aae --conditional", "--conditional"),
         ("reconstruct nowhere", "nowhere"),
         ("reconstruct nowhere -n -3", "'-3'"),
         ("evaluate nowhere", "nowhere"),
@@ -118,7 +121,8 @@ def test_train_resume_refuses_other_options(mistake, run, option):
         "--kernels": "cpu",
         "--data": "auto",
     }
-    assert "only --epochs and --data-dir" in mistake("train", "vae", "--resume", run, option, values.get(option, "1"))
+    value = [] if option == "--conditional" else [values.get(option, "1")]
+    assert "only --epochs and --data-dir" in mistake("train", "vae", "--resume", run, option, *value)
 
 
 def test_train_resume_refuses_fewer_epochs(mistake, run):

@@ -1,4 +1,4 @@
-"""Runs of convolutional models, and of a Wasserstein GAN: a run that is stopped ends with the same bits."""
+"""Runs of convolutional models, of a Wasserstein GAN and of conditional ones: a stopped run ends with the same bits."""
 
 import json
 import os
@@ -19,13 +19,18 @@ from scratchgen.training import Interrupted
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
-each_run = pytest.mark.parametrize("name", CONVOLUTIONAL)
+RUNS = CONVOLUTIONAL | {
+    f"conditional {name}": replace(config, network=replace(config.network, conditional=True))
+    for name, config in CONVOLUTIONAL.items()
+    if name != "aae"
+}
+each_run = pytest.mark.parametrize("name", RUNS)
 
 
 @each_run
 def test_run_that_is_interrupted_ends_with_the_same_bits(name, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    runs.start(CONVOLUTIONAL[name], whole)
+    runs.start(RUNS[name], whole)
     taken = []
 
     def step(capture, *arguments, original=Capture.__call__, **options):
@@ -37,15 +42,16 @@ def test_run_that_is_interrupted_ends_with_the_same_bits(name, tmp_path, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(Capture, "__call__", step)
         with pytest.raises(Interrupted):
-            runs.start(CONVOLUTIONAL[name], stopped)
+            runs.start(RUNS[name], stopped)
     assert load_checkpoint(stopped / "checkpoint.safetensors")[1]["batch"] > 0
     runs.resume(stopped)
     assert outcome(stopped) == outcome(whole)
 
 
-def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["wasserstein", "conditional wasserstein"])
+def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(name, tmp_path, capsys):
     run = tmp_path / "run"
-    runs.start(CONVOLUTIONAL["wasserstein"], run)
+    runs.start(RUNS[name], run)
     *_, last = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
     assert last["train"].keys() == {"wasserstein", "penalty", "d_gradient", "g_loss", "g_gradient"}
     assert "wasserstein" in last["test"]
@@ -53,7 +59,7 @@ def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(tmp_path, 
     capsys.readouterr()
     assert cli.main(["evaluate", str(run), "--limit", "20"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert f"f(x) - f(G(z)) {found['wasserstein']:.2f}" in RECIPES["gan"].report(CONVOLUTIONAL["wasserstein"], found)
+    assert f"f(x) - f(G(z)) {found['wasserstein']:.2f}" in RECIPES["gan"].report(RUNS[name], found)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +67,7 @@ def test_wasserstein_run_reports_the_difference_of_the_critic_s_means(tmp_path, 
     [("gan", "discriminator", set()), ("wasserstein", "critic", {*WASSERSTEIN.values()})],
 )
 def test_figures_tell_a_critic_from_a_discriminator(name, health, curves, tmp_path, monkeypatch):
-    drawn, config = [], replace(CONVOLUTIONAL[name], epochs=1)
+    drawn, config = [], replace(RUNS[name], epochs=1)
     monkeypatch.setattr(figures, "Figure", lambda *args, **kwargs: drawn.append(Figure(*args, **kwargs)) or drawn[-1])
     monkeypatch.setattr(RECIPES["gan"], "draw", partial(GANRecipe.draw, RECIPES["gan"]))
     runs.start(config, tmp_path / "run")

@@ -86,7 +86,7 @@ def test_sample_of_any_number_needs_little_memory(trained_of, tmp_path, monkeypa
     monkeypatch.setattr(cli, "DRAWN", 500)
     counts, original = [], RECIPES[model].sample
     monkeypatch.setattr(
-        RECIPES[model], "sample", lambda c, m, n, rng: counts.append(n) or original(c, m, n, rng), raising=False
+        RECIPES[model], "sample", lambda c, m, n, *rest: counts.append(n) or original(c, m, n, *rest), raising=False
     )
     out = tmp_path / "a.npy"
     tracemalloc.start()

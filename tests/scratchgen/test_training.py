@@ -276,9 +276,9 @@ def test_start_with_static_binarization_draws_training_pixels_once(tmp_path, mon
 def test_start_with_static_binarization_draws_test_pixels_once(tmp_path, monkeypatch):
     measured = []
 
-    def bound(model, images, *arguments, original=likelihood.mean_bound):
+    def bound(model, images, *arguments, original=likelihood.mean_bound, **named):
         measured.append(images)
-        return original(model, images, *arguments)
+        return original(model, images, *arguments, **named)
 
     for module in (vae, likelihood):
         monkeypatch.setattr(module, "mean_bound", bound)

@@ -11,9 +11,10 @@ both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f
 every_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 
 
-def small_vae(likelihood="bernoulli", activation="tanh", dtype=np.float64, seed=0):
+def small_vae(likelihood="bernoulli", activation="tanh", dtype=np.float64, seed=0, conditional=False):
     """A 6-5-3-5-6 VAE whose parameters are all of order 1, biases too."""
-    config = VAEConfig(6, 3, (5,), (5,), activation, likelihood, sigma=0.7, sigma_floor=0.3)
+    sigmas = {"sigma": 0.7, "sigma_floor": 0.3}
+    config = VAEConfig(6, 3, (5,), (5,), activation, likelihood, **sigmas, conditional=conditional)
     rng = np.random.default_rng(seed)
     model = VAE(config, rng, dtype)
     for p in model.parameters():

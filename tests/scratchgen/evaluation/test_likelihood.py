@@ -9,6 +9,7 @@ from vae_helpers import LinearGaussian, both_dtypes, plain, small_vae, standard_
 from scratchgen.evaluation import likelihood
 from scratchgen.evaluation.likelihood import active_units, evaluate_vae, importance_nll, mean_bound
 from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.tensor import Tensor
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
@@ -43,6 +44,36 @@ def test_importance_nll_nears_log_p_in_batches_of_any_size(monkeypatch, rng):
     for rows in (20, 130):
         spread = math.hypot(standard_error(found[rows]), standard_error(found[2000]))
         assert abs(found[rows].mean() - found[2000].mean()) < 3 * spread
+
+
+def test_measures_of_a_conditional_vae_are_given_each_image_s_label(rng):
+    """The mean over images is that of each class alone, whose rows of weights are then as good as biases."""
+    model, x, labels = small_vae(conditional=True), rng.random((20, 6)).astype(np.float32), rng.integers(10, size=20)
+    state = model.state_dict()
+    first = {"encoder.layers.0": 6, "decoder.layers.0": 3}  # and how many inputs it has besides
+    found = np.zeros(2)
+    for i, label in enumerate(labels):
+        alone = small_vae()
+        changed = dict(state)
+        for name, inputs in first.items():
+            changed[f"{name}.weight"], rows = np.split(state[f"{name}.weight"], [inputs])
+            changed[f"{name}.bias"] = state[f"{name}.bias"] + rows[label]
+        alone.load_state_dict(changed)
+        for j, samples in enumerate((1, 4)):
+            noise = np.random.default_rng(2).standard_normal((samples, 20, 3))[:, i : i + 1]
+            terms = alone.log_weights(Tensor(x[i : i + 1].astype(float)), Tensor(noise)).data
+            found[j] += np.log(np.exp(terms).mean()) / 20
+    bound = mean_bound(model, x, np.random.default_rng(2), labels=labels)["reconstruction"]
+    noise = Tensor(np.random.default_rng(2).standard_normal((1, 20, 3)))
+    y = Tensor(np.eye(10)[labels])
+    assert bound == pytest.approx(model.negative_elbo(Tensor(x.astype(float)), noise, y=y)[0].data.mean(), rel=1e-12)
+    for j, samples in enumerate((1, 4)):
+        nll = importance_nll(model, x, samples, np.random.default_rng(2), labels)
+        assert nll == pytest.approx(-found[j], rel=1e-12)
+    table = evaluate_vae(model, x, np.random.default_rng(2), 4, 7, labels)
+    rng = np.random.default_rng(2)
+    assert table["reconstruction"] == mean_bound(model, x, rng, labels=labels)["reconstruction"]
+    assert table["nll"] == importance_nll(model, x[:7], 4, rng, labels[:7])
 
 
 @both_dtypes

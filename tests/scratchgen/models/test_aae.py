@@ -9,8 +9,9 @@ from aae_helpers import PIXELS, every_kind, small_aae
 
 from scratchgen import Tensor, gradcheck, ops
 from scratchgen.data.dataset import UNLABELLED
-from scratchgen.models.aae import LABELS_FOR, POSTERIORS, AAEConfig, one_hot
+from scratchgen.models.aae import LABELS_FOR, POSTERIORS, AAEConfig
 from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.models.labels import one_hot
 from scratchgen.random import RandomStream
 
 SMOOTH = 9  # a seed with no kink of relu within the step of a finite difference

@@ -143,9 +143,9 @@ def test_negative_elbo_draws_z_with_mean_and_variance_of_encoder(rng):
     seen = []
 
     class Watched(VAE):
-        def decode(self, z):
+        def decode(self, z, y=None):
             seen.append(z.data)
-            return super().decode(z)
+            return super().decode(z, y)
 
     model = Watched(VAEConfig(2, 3, (), (), likelihood="gaussian-fixed"), rng, np.float64)
     mu, logvar = np.array([-1.0, 0.0, 2.0]), np.array([-2.0, 0.5, 1.5])

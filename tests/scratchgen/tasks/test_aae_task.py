@@ -9,9 +9,9 @@ from aae_helpers import PIXELS, every_kind, small_aae
 from task_helpers import bits, captured, eager
 
 from scratchgen import Tensor, ops
-from scratchgen.data.dataset import UNLABELLED, Split
-from scratchgen.models.aae import CLASSES, one_hot
+from scratchgen.data.dataset import CLASSES, UNLABELLED, Split
 from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.models.labels import one_hot
 from scratchgen.optim import Adam
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining

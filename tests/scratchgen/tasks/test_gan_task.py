@@ -26,6 +26,10 @@ def batches(count):
     return np.random.default_rng(5).random((count, BATCH, PIXELS), dtype=np.float32)
 
 
+def all_labels(count):
+    return np.random.default_rng(6).integers(10, size=(count, BATCH))
+
+
 def changed(before, module):
     """The names of what is not what it was, of the state ``before``."""
     return {name for name, array in module.state_dict().items() if array.tobytes() != before[name].tobytes()}
@@ -37,26 +41,32 @@ def last_state(take):
 
 
 @pytest.mark.parametrize("how", [eager, captured])
-def test_train_step_is_the_algorithm(how):
-    """L23: samples; D on data and on samples, their gradients added; then G through D as it is now (L22)."""
-    task, model, random = task_of(GANTraining(real_label=0.9), discriminator="leaky_relu"), small_gan(), RandomStream(1)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_train_step_is_the_algorithm(how, conditional):
+    """L23: samples; D on data and on samples, their gradients added; then G through D as it is now (L22).
+
+    In a conditional GAN data and samples have the same labels, and both networks are given them.
+    """
+    task = task_of(GANTraining(real_label=0.9), discriminator="leaky_relu", conditional=conditional)
+    model, random = small_gan(conditional=conditional), RandomStream(1)
     take = how(task)
     generator, discriminator = (Adam(network, 1e-3, beta1=0.5) for network in (model.generator, model.discriminator))
     model.set_random(random)
-    for step, images in enumerate(batches(12)):
-        metrics = take(images)
+    for step, (images, labels) in enumerate(zip(batches(12), all_labels(12), strict=True)):
+        metrics = take(images, labels)
+        y = Tensor(np.eye(10, dtype=np.float32)[labels]) if conditional else None
 
         generator.lr = discriminator.lr = 1e-3 * (1 + math.cos(math.pi * step / 12)) / 2
-        fake = model.generate(random.normal((BATCH, 3)))
+        fake = model.generate(random.normal((BATCH, 3)), y)
         discriminator.zero_grad()
-        real_logits = model.discriminate(Tensor(images))
-        fake_logits = model.discriminate(fake.detach())
+        real_logits = model.discriminate(Tensor(images), y)
+        fake_logits = model.discriminate(fake.detach(), y)
         d_loss = discriminator_loss(real_logits, 0.9) + discriminator_loss(fake_logits, 0.0)
         d_loss.backward()
         norm = np.linalg.norm(discriminator.flat.grad)
         discriminator.step()
         generator.zero_grad()
-        g_loss = generator_loss(model.discriminate(fake), "non-saturating")
+        g_loss = generator_loss(model.discriminate(fake, y), "non-saturating")
         g_loss.backward()
         generator.step()
         assert metrics["d_loss"] == pytest.approx(d_loss.item(), rel=1e-5)
@@ -72,12 +82,13 @@ def test_train_step_is_the_algorithm(how):
 
 @every_discriminator
 @pytest.mark.parametrize("steps", [1, 2])
-def test_train_step_captured_is_the_same_to_the_bit(discriminator, steps):
-    settings = GANTraining(discriminator_steps=steps)
-    tasks = [task_of(settings, discriminator=discriminator, input_dropout=0.2) for _ in range(2)]
+@pytest.mark.parametrize("conditional", [False, True])
+def test_train_step_captured_is_the_same_to_the_bit(discriminator, steps, conditional):
+    settings, options = GANTraining(discriminator_steps=steps), {"input_dropout": 0.2, "conditional": conditional}
+    tasks = [task_of(settings, discriminator=discriminator, **options) for _ in range(2)]
     replayed, run = captured(tasks[0]), eager(tasks[1])
-    for images in batches(14):
-        assert replayed(images) == run(images)
+    for images, labels in zip(batches(14), all_labels(14), strict=True):
+        assert replayed(images, labels) == run(images, labels)
     assert bits(tasks[0]) == bits(tasks[1])
     for state in list(replayed.capture.states.values())[-steps:]:
         assert state.verified

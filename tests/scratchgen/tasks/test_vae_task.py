@@ -37,6 +37,10 @@ def batches(count):
     return np.random.default_rng(5).random((count, 8, 6), dtype=np.float32)
 
 
+def all_labels(count):
+    return np.random.default_rng(6).integers(10, size=(count, 8))
+
+
 def last_state(take):
     """What a captured step has become for batches like the last one."""
     return list(take.capture.states.values())[-1]
@@ -44,17 +48,20 @@ def last_state(take):
 
 @every_training
 @pytest.mark.parametrize("how", [eager, captured])
-def test_train_step_is_the_algorithm(settings, how):
+@pytest.mark.parametrize("conditional", [False, True])
+def test_train_step_is_the_algorithm(settings, how, conditional):
     """L19, step by step: noise, the two terms, their gradient, Adam."""
-    task, model, random = task_of(settings), small_vae(dtype=np.float32), RandomStream(1)
+    kind = {"dtype": np.float32, "conditional": conditional}
+    task, model, random = task_of(settings, conditional=conditional), small_vae(**kind), RandomStream(1)
     take, optimizer = how(task), Adam(model)
-    for step, images in enumerate(batches(EPOCHS * STEPS)):
-        metrics = take(images)
+    for step, (images, labels) in enumerate(zip(batches(EPOCHS * STEPS), all_labels(EPOCHS * STEPS), strict=True)):
+        metrics = take(images, labels)
+        y = Tensor(np.eye(10, dtype=np.float32)[labels]) if conditional else None
 
         warmup = settings.beta_warmup * STEPS
         beta = settings.beta * min(1, step / warmup) if warmup else settings.beta
         x = random.bernoulli(Tensor(images)) if settings.binarize == "dynamic" else Tensor(images)
-        terms = model.negative_elbo(x, random.normal((settings.samples, 8, 3)), settings.monte_carlo_kl)
+        terms = model.negative_elbo(x, random.normal((settings.samples, 8, 3)), settings.monte_carlo_kl, y)
         reconstruction, kl = (term.mean() for term in terms)
         optimizer.lr = tripling_stages(0.01, EPOCHS * STEPS)(step) if settings.schedule == "tripling" else 0.01
         optimizer.zero_grad()
@@ -70,11 +77,12 @@ def test_train_step_is_the_algorithm(settings, how):
 
 
 @every_training
-def test_train_step_captured_is_the_same_to_the_bit(settings):
-    tasks = task_of(settings), task_of(settings)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_train_step_captured_is_the_same_to_the_bit(settings, conditional):
+    tasks = task_of(settings, conditional=conditional), task_of(settings, conditional=conditional)
     replayed, run = captured(tasks[0]), eager(tasks[1])
-    for images in batches(EPOCHS * STEPS):
-        assert replayed(images) == run(images)
+    for images, labels in zip(batches(EPOCHS * STEPS), all_labels(EPOCHS * STEPS), strict=True):
+        assert replayed(images, labels) == run(images, labels)
     assert bits(tasks[0]) == bits(tasks[1])
     assert last_state(replayed).verified
 
@@ -169,6 +177,14 @@ def test_evaluate_sees_pixels_as_training_does(binarize):
     rng = np.random.default_rng(3)  # static pixels come binarised
     pixels = RandomStream(rng).bernoulli(Tensor(images)).data if binarize == "dynamic" else images
     assert found == mean_bound(task.model, pixels, rng)
+
+
+def test_evaluate_gives_the_decoder_the_test_labels():
+    task, images, labels = task_of(VAETraining(), conditional=True), batches(1)[0], all_labels(1)[0]
+    data = Dataset("toy", Split(images[:0], labels[:0]), Split(images, labels))
+    found = task.evaluate(data, np.random.default_rng(3))
+    assert found == mean_bound(task.model, images, np.random.default_rng(3), labels=labels)
+    assert found["reconstruction"] != mean_bound(task.model, images, np.random.default_rng(3), labels=labels[::-1])
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,14 @@ def test_critic_estimates_the_distance_between_two_clouds(rng):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_steps_move_both_networks_and_replay_to_the_same_bits(rng):
-    images, tasks = rng.random((8, 10, 64)).astype(np.float32), [wgan(), wgan()]
+@pytest.mark.parametrize("conditional", [False, True])
+def test_steps_move_both_networks_and_replay_to_the_same_bits(rng, conditional):
+    images, tasks = rng.random((8, 10, 64)).astype(np.float32), [wgan(conditional=conditional) for _ in range(2)]
+    labels = rng.integers(10, size=(8, 10))
     before = {name: array.copy() for name, array in tasks[0].model.state_dict().items()}
     capture = Capture(tasks[1].train_step, *tasks[1].modules())
-    for x in images:
-        plain, replayed = tasks[0].train_step(Tensor(x)), capture(Tensor(x))
+    for x, y in zip(images, labels, strict=True):
+        plain, replayed = tasks[0].train_step(Tensor(x), y), capture(Tensor(x), y)
     *_, state = capture.states.values()
     assert isinstance(state, Captured)
     assert {name: value.item() for name, value in plain.items()} == replayed.read()
@@ -55,6 +57,7 @@ def test_steps_move_both_networks_and_replay_to_the_same_bits(rng):
         ({"discriminator_batch_norm": True}, "BatchNorm has no fixed linear map"),
         ({"discriminator": "maxout", "discriminator_hidden": (4,)}, "Maxout has no fixed linear map"),
         ({"input_dropout": 0.5}, "Dropout has no fixed linear map"),
+        ({"input_dropout": 0.5, "conditional": True}, "Dropout has no fixed linear map"),
     ],
 )
 def test_critics_that_are_not_piecewise_linear_are_refused(options, says):
