@@ -75,7 +75,6 @@ class ByHandGANTask(GANTask):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        require_one_of("by hand the objective", self.settings.objective, gan.OBJECTIVES)
         refuse_labels(self.model.config.conditional)
 
     def train_step(self, x: Tensor, labels: Any = None, train_generator: bool = True) -> dict[str, Tensor]:

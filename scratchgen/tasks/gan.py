@@ -80,8 +80,11 @@ class GANTraining:
 class GANTask(Task):
     """A GAN in training. Samples are drawn from the generator ``average.module``.
 
-    ``measure(model, dataset, rng)`` computes the metrics at the end of an epoch.
+    ``measure(model, dataset, rng)`` computes the metrics at the end of an epoch. ValueError for the objective of
+    another task.
     """
+
+    objectives: tuple[str, ...] = (*GENERATOR_OBJECTIVES,)
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class GANTask(Task):
         epochs: int,
         measure: Callable[[GAN, Dataset, np.random.Generator], Metrics],
     ) -> None:
+        require_one_of(f"{type(self).__name__}: objective", settings.objective, self.objectives)
         self.model, self.settings, self.random, self.measure = model, settings, random, measure
         k = settings.discriminator_steps
         self.discriminator_optimizer = self._optimizer(

@@ -13,6 +13,8 @@ class WGANTask(GANTask):
     TypeError for a critic that is not piecewise linear, or that judges several pictures together.
     """
 
+    objectives = ("wasserstein",)
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         check_critic(self.model)

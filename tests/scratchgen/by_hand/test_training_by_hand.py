@@ -223,5 +223,5 @@ def test_by_hand_vae_task_refuses_a_vae_that_is_not_derived(rng):
 
 def test_by_hand_gan_task_refuses_a_wasserstein_gan(rng):
     settings = GANTraining(objective="wasserstein")
-    with pytest.raises(ValueError, match="by hand the objective 'wasserstein' is not one of minimax, "):
+    with pytest.raises(ValueError, match="ByHandGANTask: objective 'wasserstein' is not one of minimax, "):
         ByHandGANTask(GAN(GANConfig(4, 2, pack=1), rng), settings, RandomStream(0), 1, 1, lambda *_: {})

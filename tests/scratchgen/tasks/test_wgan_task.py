@@ -6,7 +6,7 @@ import pytest
 from scratchgen.capture import Capture, Captured
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.random import RandomStream
-from scratchgen.tasks.gan import GANTraining
+from scratchgen.tasks.gan import GANTask, GANTraining
 from scratchgen.tasks.wgan import WGANTask
 from scratchgen.tensor import Tensor
 
@@ -63,3 +63,12 @@ def test_steps_move_both_networks_and_replay_to_the_same_bits(rng, conditional):
 def test_critics_that_are_not_piecewise_linear_are_refused(options, says):
     with pytest.raises(TypeError, match=says):
         wgan(**options)
+
+
+def test_tasks_refuse_each_other_s_objective():
+    model = GAN(GANConfig(64, 3, pack=1, **CONV, **CRITIC), 0)
+    arguments = RandomStream(1), 10, 1, lambda *_: {}
+    with pytest.raises(ValueError, match="GANTask: objective 'wasserstein' is not one of minimax, non-saturating"):
+        GANTask(model, TRAINING, *arguments)
+    with pytest.raises(ValueError, match="WGANTask: objective 'minimax' is not one of wasserstein"):
+        WGANTask(model, GANTraining(objective="minimax"), *arguments)
