@@ -93,7 +93,7 @@ CONDITIONAL = Option("conditional", "network", True, "")
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
         replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
-        replace(CONDITIONAL, help="the decoder takes the label, too"),
+        replace(CONDITIONAL, help="both networks take the label, too"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
         Option("samples", "training", positive, "draws of z for each image", "M"),
         Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
