@@ -55,3 +55,15 @@ def overlap(real_logits: np.ndarray, fake_logits: np.ndarray) -> float:
     edges = np.histogram_bin_edges(np.concatenate([real_logits, fake_logits]), BINS)
     real, fake = (np.histogram(logits, edges)[0] / len(logits) for logits in (real_logits, fake_logits))
     return float(np.minimum(real, fake).sum())
+
+
+def high_frequencies(images: np.ndarray) -> float:
+    """The mean energy of images (n, D), squares of pixels, above half the Nyquist frequency, where blur has none (L27).
+
+    The images are square; a frequency (u, v) counts if the root of u² + v² is above 1/4 cycle a pixel. All frequencies
+    together have the energy of the pixels, the mean of |x|² (Parseval).
+    """
+    side = math.isqrt(images.shape[1])
+    energy = np.abs(np.fft.fft2(images.reshape(-1, side, side))) ** 2 / side**2
+    frequency = np.fft.fftfreq(side)
+    return float(energy[:, np.hypot(frequency[:, None], frequency) > 0.25].sum(axis=1).mean())

@@ -34,6 +34,21 @@ class AAERecipe(Recipe):
     network, training = AAEConfig, AAETraining
     configs: ClassVar = named(
         RunConfig("aae", "gaussian", AAEConfig(), AAETraining(), epochs=15, batch_size=100),
+        # Convolutions, with fewer parameters than dense layers of 256 units; they bear a higher rate.
+        RunConfig(
+            "aae",
+            "conv",
+            AAEConfig(
+                latent_dim=4,
+                encoder_hidden=(128, 128),
+                decoder_hidden=(128, 128),
+                encoder_channels=(16, 32),
+                decoder_channels=(32, 16),
+            ),
+            AAETraining(reconstruction_lr=8e-4),
+            epochs=15,
+            batch_size=100,
+        ),
         # With labels, and an encoder learning rate high enough to sort the classes into their regions; noise on the
         # encoder's input prevents overfitting.
         RunConfig(

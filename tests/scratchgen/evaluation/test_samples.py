@@ -6,7 +6,13 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from scratchgen.evaluation.samples import class_histogram, class_statistics, missing_classes, overlap
+from scratchgen.evaluation.samples import (
+    class_histogram,
+    class_statistics,
+    high_frequencies,
+    missing_classes,
+    overlap,
+)
 
 
 def judged(counts, confidence=0.9, classes=10):
@@ -59,3 +65,22 @@ def test_overlap_of_two_gaussians_matches_the_closed_form(rng, distance):
     """The integral of min(p, q) is 2 Phi(-distance / 2)."""
     p, q = rng.standard_normal(100_000), distance + rng.standard_normal(100_000)
     assert overlap(p, q) == pytest.approx(2 * NormalDist().cdf(-distance / 2), abs=0.012)
+
+
+def wave(cycles_down, cycles_right, side=28):
+    """A wave of amplitude 1, with so many cycles along the side of an image (side²,)."""
+    y, x = np.mgrid[:side, :side] / side
+    return np.cos(2 * np.pi * (cycles_down * y + cycles_right * x)).reshape(-1)
+
+
+def test_high_frequencies_counts_the_energy_of_waves_above_half_the_nyquist_frequency():
+    below, above, diagonal = wave(7, 0), wave(0, 8), wave(5, 5)  # 1/4, 2/7 and 0.2525 cycles a pixel
+    assert high_frequencies(below[None]) == pytest.approx(0, abs=1e-20)
+    assert high_frequencies((1 + 3 * below + 2 * above)[None]) == pytest.approx(4 * 28 * 28 / 2)
+    assert high_frequencies(np.stack([below, diagonal])) == pytest.approx(28 * 28 / 2 / 2)
+
+
+def test_high_frequencies_of_noise_is_its_energy_times_the_share_of_frequencies():
+    noise = np.random.default_rng(0).normal(size=(4_000, 784))
+    share = np.mean(np.hypot(*np.meshgrid(np.fft.fftfreq(28), np.fft.fftfreq(28))) > 0.25)
+    assert high_frequencies(noise) == pytest.approx(784 * share, rel=0.01)
