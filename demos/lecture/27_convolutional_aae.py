@@ -15,7 +15,7 @@
 #   for it is D's business alone. |·|² is the mean over the 7 by 7 means; on the scale 0..1, it has a weight of 650.
 #
 # What is the difference worth? Squared errors and cross-entropies punish a stroke that lies a pixel beside its place
-# twice, and so the best guess of an uncertain stroke is a gray blur. A discriminator on images sees blur at once. But
+# twice, and so the best guess of an uncertain stroke is a grey blur. A discriminator on images sees blur at once. But
 # it takes no notice of codes: nothing can be sampled from (b), whose codes match no prior.
 #
 # Run it as it is (about 13 minutes on two cores), or `--quick` for an epoch of each on a few images.

@@ -55,26 +55,38 @@ def test_image_game_updates_the_discriminator_then_the_autoencoder(game, x):
     assert metrics.keys() == {"d_loss", "fooling", "pooled"}
 
 
-def test_image_game_trains_the_autoencoder_by_the_cost_of_the_blog(demo, x):
-    """The gradient that its optimizer takes is that of -log D(x') + |P x - P x'|^2 / 100, by differences."""
+@pytest.mark.parametrize("player", ["discriminator", "autoencoder"])
+def test_image_game_trains_each_player_by_its_cost(demo, x, player):
+    """The gradients that their optimizers take are those of the formulas of the lesson, by differences."""
     game = demo.ImageGame(AAE(SMALL, 0, np.float64), (3, 4), RandomStream(0))
-    x = Tensor(x.data.astype(np.float64))
-    parameters = game.model.encoder.parameters() + game.model.decoder.parameters()
+    x, autoencoder = (
+        Tensor(x.data.astype(np.float64)),
+        game.model.encoder.parameters() + game.model.decoder.parameters(),
+    )
+    parameters = autoencoder if player == "autoencoder" else game.discriminator.parameters()
+    others = [] if player == "autoencoder" else autoencoder  # D learns first: the autoencoder meets it as it is after
     before = [p.data.copy() for p in parameters]
-    game.train_step(x)  # D first; the autoencoder then learns from D as it is now
+    kept = [p.data.copy() for p in others]
+    metrics = game.train_step(x)
     directions = [np.random.default_rng(2).normal(size=p.shape) for p in parameters]
     slope = sum(float((p.grad.data * d).sum()) for p, d in zip(parameters, directions, strict=True))
 
     def cost(step):
         with no_grad():
+            for p, data in zip(others, kept, strict=True):
+                p.write(data)
             for p, data, direction in zip(parameters, before, directions, strict=True):
                 p.write(data + step * direction)
             reconstructed = game.model.mean(game.model.encode(x)[0])
-            logits = game.discriminator(reconstructed).data
+            on_images, on_reconstructions = (game.discriminator(each).data for each in (x, reconstructed))
+        if player == "discriminator":
+            return np.logaddexp(0, -on_images).mean() + np.logaddexp(0, on_reconstructions).mean()
         blocks = [each.reshape(6, 2, 4, 2, 4).mean(axis=(2, 4)) for each in (x.data, reconstructed.data)]
-        return np.logaddexp(0, -logits).mean() + 255**2 * ((blocks[0] - blocks[1]) ** 2).mean() / 100
+        return np.logaddexp(0, -on_reconstructions).mean() + 255**2 * ((blocks[0] - blocks[1]) ** 2).mean() / 100
 
     assert (cost(1e-6) - cost(-1e-6)) / 2e-6 == pytest.approx(slope, rel=1e-6)
+    found = metrics["d_loss"] if player == "discriminator" else metrics["fooling"] + metrics["pooled"] / 100
+    assert found.item() == pytest.approx(cost(0), rel=1e-12)
 
 
 @pytest.fixture(scope="module")
