@@ -17,7 +17,7 @@ from scratchgen.models.aae import LABELS_FOR, POSTERIORS
 from scratchgen.models.vae import LIKELIHOODS
 from scratchgen.priors import PRIORS
 from scratchgen.recipes import Recipe, RunConfig
-from scratchgen.tasks.gan import OBJECTIVES
+from scratchgen.tasks import gan, vae
 
 DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's cache)"
 
@@ -95,6 +95,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
         replace(CONDITIONAL, help="both networks take the label, too"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
+        Option("objective", "training", vae.OBJECTIVES, "the bound that is maximised; iwae: L_K, K = samples"),
         Option("samples", "training", positive, "draws of z for each image", "M"),
         Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
         Option("beta", "training", number, "weight of the KL term", "B"),
@@ -104,7 +105,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "gan": (
         replace(LATENT_DIM, help="dimensions of the noise"),
         replace(CONDITIONAL, help="both networks take the label, too"),
-        Option("objective", "training", OBJECTIVES, "what the generator minimises"),
+        Option("objective", "training", gan.OBJECTIVES, "what the generator minimises"),
         Option("real_label", "training", number, "the discriminator's target for data; below 1 smooths", "Y"),
         Option("discriminator_steps", "training", positive, "discriminator steps per generator step", "K"),
         Option("generator_lr", "training", number, "the generator's learning rate", "X"),

@@ -44,8 +44,8 @@ def refuse_labels(conditional: bool) -> None:
 
 
 class ByHandVAETask(VAETask):
-    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: a sampled KL term, labels, some
-    activations.
+    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: the objective "iwae", a sampled KL
+    term, labels, some activations.
 
     Parameters as in ``VAETask``.
     """
@@ -54,6 +54,7 @@ class ByHandVAETask(VAETask):
         super().__init__(*arguments)
         refuse_labels(self.model.config.conditional)
         require_one_of("activation", self.model.config.activation, ACTIVATIONS)
+        require_one_of("by hand the objective", self.settings.objective, ("elbo",))
         if self.settings.monte_carlo_kl:
             raise ValueError("by hand the KL term is taken in closed form, not sampled: leave monte_carlo_kl out")
 

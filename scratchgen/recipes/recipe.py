@@ -19,8 +19,8 @@ from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
 from scratchgen.tasks.task import Task, under
 
-# Network fields that came after the first checkpoints: fingerprints leave them out at these values, so that those fit.
-LATER = {"conditional": False}
+# Fields that came after the first checkpoints: fingerprints leave them out at these values, so that those fit.
+LATER: dict[str, dict[str, Any]] = {"network": {"conditional": False}, "training": {"objective": "elbo"}}
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class RunConfig:
         """A hash of all that determines training; a checkpoint fits only configurations with the same one."""
         content = asdict(self)
         made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
-        network = made_of["network"]
-        made_of["network"] = {name: value for name, value in network.items() if LATER.get(name, ...) != value}
+        for part, later in LATER.items():
+            made_of[part] = {name: value for name, value in made_of[part].items() if later.get(name, ...) != value}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 

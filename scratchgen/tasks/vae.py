@@ -9,12 +9,14 @@ from scratchgen.capture import from_host
 from scratchgen.data.dataset import Dataset
 from scratchgen.data.pixels import BINARIZE
 from scratchgen.errors import require, require_one_of
-from scratchgen.evaluation.likelihood import mean_bound
+from scratchgen.evaluation.likelihood import importance_nll, mean_bound
 from scratchgen.models.vae import VAE
 from scratchgen.optim import SCHEDULES, Adam, linear
 from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
+
+OBJECTIVES = ("elbo", "iwae")
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,13 @@ class VAETraining:
 
     Attributes
     ----------
+    objective : str
+        The bound on log p(x) that is maximised: "elbo" (L14), or "iwae", L_K with K = ``samples``, which takes no
+        ``beta`` and no ``monte_carlo_kl`` (Burda et al. 2015, equation 8).
     lr, schedule : float, str
         Adam's learning rate, and how it goes down: a name in ``SCHEDULES`` (see ``optim``).
     samples : int
-        M, draws of z for each example (L17).
+        M, draws of z for each example (L17), or K of "iwae".
     monte_carlo_kl : bool
         Whether the KL term is sampled instead of taken in closed form (L15).
     beta, beta_warmup : float, float
@@ -45,16 +50,21 @@ class VAETraining:
     beta_warmup: float = 0.0
     binarize: str = "none"
     output_bias: bool = False
+    objective: str = "elbo"
 
     def __post_init__(self) -> None:
+        require_one_of("objective", self.objective, OBJECTIVES)
         require_one_of("schedule", self.schedule, SCHEDULES)
         require_one_of("binarize", self.binarize, BINARIZE)
+        other = self.monte_carlo_kl, self.beta, self.beta_warmup
         require(
             {
                 "samples >= 1": self.samples >= 1,
                 "lr > 0": self.lr > 0,
                 "beta >= 0": self.beta >= 0,
                 "beta_warmup >= 0": self.beta_warmup >= 0,
+                "objective elbo for monte_carlo_kl, beta or beta_warmup": self.objective == "elbo"
+                or other == (False, 1, 0),
             }
         )
 
@@ -78,24 +88,35 @@ class VAETask(Task):
         if self.settings.binarize == "dynamic":
             x = self.random.bernoulli(x)
         noise = self.random.normal((self.settings.samples, len(x), self.model.config.latent_dim), x.dtype)
-        terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl, y)
-        reconstruction, kl = (term.mean() for term in terms)
-        loss = reconstruction + self.beta() * kl
+        if self.settings.objective == "iwae":
+            loss = -self.model.importance_bound(x, noise, y).mean()
+            metrics = {"neg_iwae": loss}
+        else:
+            terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl, y)
+            reconstruction, kl = (term.mean() for term in terms)
+            loss = reconstruction + self.beta() * kl
+            metrics = {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step(loss)  # no update where the loss is not finite
-        return {"neg_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
+        return metrics
 
     def beta(self) -> Tensor:
         """The weight of the KL term at this step: it rises linearly over the first epochs (``beta_warmup``)."""
         return Tensor.wrap(from_host(lambda: self._beta(self.optimizer.steps), self.model.dtype))
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """The terms of the bound on the test images, binarised afresh if "dynamic"; already binary if "static"."""
-        images = dataset.test.images
+        """The terms of the bound on the test images, binarised afresh if "dynamic"; already binary if "static".
+
+        And ``neg_iwae`` if that is what is minimised.
+        """
+        images, labels = dataset.test.images, dataset.test.labels
         if self.settings.binarize == "dynamic":
             images = RandomStream(rng).bernoulli(Tensor(images)).data
-        return mean_bound(self.model, images, rng, labels=dataset.test.labels)
+        terms = mean_bound(self.model, images, rng, labels=labels)
+        if self.settings.objective == "elbo":
+            return terms
+        return {"neg_iwae": importance_nll(self.model, images, self.settings.samples, rng, labels), **terms}
 
     def parts(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer}

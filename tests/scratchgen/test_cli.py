@@ -82,7 +82,7 @@ def test_train_passes_every_option_to_the_run(call, tmp_path):
         "data_dir": str(tmp_path / "digits"),
     }
     network = {"latent_dim": 3, "likelihood": "gaussian"}
-    training = {"samples": 3, "binarize": "none", "lr": 0.002, "beta": 0.5, "beta_warmup": 1.0}
+    training = {"samples": 3, "binarize": "none", "lr": 0.002, "beta": 0.5, "beta_warmup": 1.0, "objective": "elbo"}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
     # Twice the data's folder: the last one counts, and what is stored does not depend on where we are.
     call("train", "vae", "--config", "tiny", "--out", "run", *sum(options, ()), "--data-dir", "digits", "--conditional")

@@ -219,6 +219,8 @@ def test_by_hand_vae_task_refuses_a_vae_that_is_not_derived(rng):
         ByHandVAETask(VAE(VAEConfig(4, 2), rng), VAETraining(monte_carlo_kl=True), RandomStream(0), 1, 1)
     with pytest.raises(ValueError, match="activation 'gelu' is not one of"):
         ByHandVAETask(VAE(VAEConfig(4, 2, activation="gelu"), rng), VAETraining(), RandomStream(0), 1, 1)
+    with pytest.raises(ValueError, match="by hand the objective 'iwae' is not one of elbo"):
+        ByHandVAETask(VAE(VAEConfig(4, 2), rng), VAETraining(objective="iwae"), RandomStream(0), 1, 1)
 
 
 def test_by_hand_gan_task_refuses_a_wasserstein_gan(rng):

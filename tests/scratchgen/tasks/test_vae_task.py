@@ -9,7 +9,7 @@ from vae_helpers import every_likelihood, small_vae
 
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
-from scratchgen.evaluation.likelihood import mean_bound
+from scratchgen.evaluation.likelihood import importance_nll, mean_bound
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.optim import Adam, tripling_stages
 from scratchgen.random import RandomStream
@@ -23,8 +23,9 @@ every_training = pytest.mark.parametrize(
         VAETraining(lr=0.01),
         VAETraining(lr=0.01, samples=3, monte_carlo_kl=True, beta=0.5, binarize="static"),
         VAETraining(lr=0.01, schedule="tripling", beta=2.0, beta_warmup=2.5, binarize="dynamic"),
+        VAETraining(lr=0.01, objective="iwae", samples=3, binarize="dynamic"),
     ],
-    ids=["plain", "monte carlo", "staged"],
+    ids=["plain", "monte carlo", "staged", "importance weighted"],
 )
 EPOCHS, STEPS = 3, 4  # and steps an epoch
 
@@ -50,7 +51,7 @@ def last_state(take):
 @pytest.mark.parametrize("how", [eager, captured])
 @pytest.mark.parametrize("conditional", [False, True])
 def test_train_step_is_the_algorithm(settings, how, conditional):
-    """L19, step by step: noise, the two terms, their gradient, Adam."""
+    """L19, step by step: noise, the two terms or L_K, their gradient, Adam."""
     kind = {"dtype": np.float32, "conditional": conditional}
     task, model, random = task_of(settings, conditional=conditional), small_vae(**kind), RandomStream(1)
     take, optimizer = how(task), Adam(model)
@@ -61,16 +62,22 @@ def test_train_step_is_the_algorithm(settings, how, conditional):
         warmup = settings.beta_warmup * STEPS
         beta = settings.beta * min(1, step / warmup) if warmup else settings.beta
         x = random.bernoulli(Tensor(images)) if settings.binarize == "dynamic" else Tensor(images)
-        terms = model.negative_elbo(x, random.normal((settings.samples, 8, 3)), settings.monte_carlo_kl, y)
-        reconstruction, kl = (term.mean() for term in terms)
+        noise = random.normal((settings.samples, 8, 3))
+        if settings.objective == "iwae":
+            loss = -model.importance_bound(x, noise, y).mean()
+            assert list(metrics) == ["neg_iwae"]
+            assert metrics["neg_iwae"] == pytest.approx(loss.item(), rel=1e-5)
+        else:
+            reconstruction, kl = (term.mean() for term in model.negative_elbo(x, noise, settings.monte_carlo_kl, y))
+            loss = reconstruction + beta * kl
+            assert list(metrics) == ["neg_elbo", "reconstruction", "kl"]
+            assert metrics["neg_elbo"] == np.float32(metrics["reconstruction"]) + np.float32(metrics["kl"])
+            assert metrics["reconstruction"] == pytest.approx(reconstruction.item(), rel=1e-5)
+            assert metrics["kl"] == pytest.approx(kl.item(), rel=1e-5)
         optimizer.lr = tripling_stages(0.01, EPOCHS * STEPS)(step) if settings.schedule == "tripling" else 0.01
         optimizer.zero_grad()
-        (reconstruction + beta * kl).backward()
+        loss.backward()
         optimizer.step()
-        assert list(metrics) == ["neg_elbo", "reconstruction", "kl"]
-        assert metrics["neg_elbo"] == np.float32(metrics["reconstruction"]) + np.float32(metrics["kl"])
-        assert metrics["reconstruction"] == pytest.approx(reconstruction.item(), rel=1e-5)
-        assert metrics["kl"] == pytest.approx(kl.item(), rel=1e-5)
     for name, array in task.model.state_dict().items():
         np.testing.assert_allclose(array, model.state_dict()[name], atol=1e-5, err_msg=name)
     assert how is eager or last_state(take).verified
@@ -179,6 +186,14 @@ def test_evaluate_sees_pixels_as_training_does(binarize):
     assert found == mean_bound(task.model, pixels, rng)
 
 
+def test_evaluate_measures_the_objective_too():
+    task, images, labels = task_of(VAETraining(objective="iwae", samples=5)), batches(1)[0], np.zeros(8, np.int64)
+    data = Dataset("toy", Split(images[:0], labels[:0]), Split(images, labels))
+    found, rng = task.evaluate(data, np.random.default_rng(3)), np.random.default_rng(3)
+    terms = mean_bound(task.model, images, rng)
+    assert found == {"neg_iwae": importance_nll(task.model, images, 5, rng)} | terms
+
+
 def test_evaluate_gives_the_decoder_the_test_labels():
     task, images, labels = task_of(VAETraining(), conditional=True), batches(1)[0], all_labels(1)[0]
     data = Dataset("toy", Split(images[:0], labels[:0]), Split(images, labels))
@@ -191,6 +206,11 @@ def test_evaluate_gives_the_decoder_the_test_labels():
     ("options", "message"),
     [
         ({"schedule": "sawtooth"}, "'sawtooth' is not one of constant, cosine, late-cosine, tripling"),
+        ({"objective": "log p"}, "objective 'log p' is not one of elbo, iwae"),
+        *(
+            ({"objective": "iwae", name: value}, "^objective elbo for monte_carlo_kl, beta or beta_warmup is needed$")
+            for name, value in (("monte_carlo_kl", True), ("beta", 0.5), ("beta_warmup", 1.0))
+        ),
         ({"binarize": "always"}, "'always' is not one of none, static, dynamic"),
         *(({"samples": n}, "^samples >= 1 is needed$") for n in (0, -1)),
         *(({"lr": lr}, "^lr > 0 is needed$") for lr in (0.0, -1.0, math.nan)),
