@@ -1,5 +1,5 @@
 # make demo   train the VAE on MNIST and draw digits          make lint   format, lint and type checks
-# make test   every test but the slow ones                    make bench  time products, steps, and what surrounds them
+# make test   every test but the slow ones                    make bench  time products, steps, what surrounds them, convolutions
 # make lessons  run all lessons and write their pages (40 minutes); QUICK=1 makes short runs of those that can
 # make test-gpu, make bench-gpu   on an NVIDIA GPU, with numba-cuda in the venv: the kernels tested, and timed
 VENV ?= .venv
@@ -48,6 +48,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.products
 	$(BIN)/python -m tests.benchmarks.steps
 	$(BIN)/python -m tests.benchmarks.whole
+	$(BIN)/python -m tests.benchmarks.convolutions
 
 gpu: $(VENV)/installed
 	$(BIN)/scratchgen gradcheck add --kernels cuda  # says what is missing, if something is

@@ -168,10 +168,9 @@ class Capture:
                     state.run = kernels.active().memory.captured(state.run)  # which may run it once
                 state.prepare(before, inputs, trace.arrays)
                 state.run()
-                replayed = [np.array(state.metrics.values), *state.written(), *_copies(state.gradients.values())]
+                fits = all(map(_equal, [state.metrics.values, *state.outside, *state.gradients.values()], found))
             finally:
                 state.restore(after)
-            fits = all(map(_equal, replayed, found))
         if not fits:
             return self._refuse(DIFFERS), metrics
         state.changed |= changed
@@ -385,7 +384,7 @@ def _copies(arrays: Iterable[Any]) -> list[np.ndarray | None]:
     return [None if x is None else np.array(x) for x in arrays]
 
 
-def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+def _equal(a: Any, b: np.ndarray | None) -> bool:
     if a is None or b is None:
         return a is b
-    return np.array_equal(a, b, equal_nan=True)
+    return np.array_equal(np.asarray(a), b, equal_nan=True)

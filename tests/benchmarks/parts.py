@@ -6,7 +6,6 @@ JSON. In the folder lie ``train.npy`` and ``test.npy``, images (n, D).
 
 import json
 import os
-import re
 import resource
 import statistics
 import sys
@@ -28,6 +27,7 @@ from scratchgen.recipes import RECIPES
 from scratchgen.tasks.vae import VAETask
 from scratchgen.tensor import Tensor, no_grad
 from scratchgen.training import Trainer
+from tests.benchmarks.memory import peak_memory
 from tests.benchmarks.scratchgen_steps import contestant
 from tests.benchmarks.step_by_hand import StepByHand
 from tests.benchmarks.workloads import WORKLOADS, Disagreement, Shared, Workload, engine_model
@@ -63,14 +63,6 @@ def _train(data: Dataset, count: int) -> None:
         Trainer(
             task, data, Path(run), epochs=count, batch_size=config.batch_size, seed=0, fingerprint="benchmark"
         ).run()
-
-
-def peak_memory() -> int:
-    """The most that this process has held at a time, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss begins with what the parent held
-        return 1024 * int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def bound_values(folder: Path, name: str) -> Numbers:

@@ -10,7 +10,8 @@ from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES
 from scratchgen.tasks.vae import VAETraining
 from tests.benchmarks import parts, step_by_hand, whole
-from tests.benchmarks.parts import mapped_by, peak_memory, step_two_ways
+from tests.benchmarks.memory import peak_memory
+from tests.benchmarks.parts import mapped_by, step_two_ways
 from tests.benchmarks.whole import Finding, last_line, start
 from tests.benchmarks.workloads import WORKLOADS, Disagreement, Workload
 

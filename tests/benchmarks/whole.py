@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.steps import environment, take_cores, take_turns, versions, workers
+from tests.benchmarks.steps import OURS, environment, take_cores, take_turns, versions, workers
 from tests.benchmarks.workloads import WORKLOADS
 
 WARM_STARTS, EPOCH_ROUNDS = 5, 3
@@ -157,6 +157,19 @@ def allocation(folder: Path, threads: list[int]) -> Findings:
         yield Finding(f"newly mapped a step, {workload.title}", found["bytes"], "bytes", SMALL)
 
 
+def memory(folder: Path, threads: list[int]) -> Findings:
+    """The most that a process holds which trains, its libraries included: ours, and PyTorch's on the same batches."""
+    images, rival = np.load(folder / "train.npy")[:10_000], "PyTorch eager, fused Adam"
+    for name, workload in WORKLOADS.items():
+        found = []
+        for contestant in (OURS, *([rival] if find_spec("torch") else [])):
+            with workers(name, images, [(contestant, max(threads), False)], checked=False) as (worker,):
+                found.append(worker.ask({"peak": True})["mib"])
+            yield Finding(f"peak memory, {workload.title}, {contestant}", found[-1], "MiB")
+        if len(found) > 1:
+            yield Finding("  scratchgen / PyTorch", found[0] / found[1], "", 1)
+
+
 def busy(folder: Path, threads: list[int]) -> Findings:
     """A step on threads whose number the engine chooses: on an idle machine, and beside a process that computes too."""
     cores, images = max(threads), np.load(folder / "train.npy")[:10_000]
@@ -186,7 +199,8 @@ def a_core_kept_busy(cores: int) -> Iterator[None]:
 
 
 SECTIONS: dict[str, Callable[[Path, list[int]], Findings]] = {
-    section.__name__: section for section in (cold_start, epochs, evaluation, strokes, overhead, allocation, busy)
+    section.__name__: section
+    for section in (cold_start, epochs, evaluation, strokes, overhead, allocation, memory, busy)
 }
 
 

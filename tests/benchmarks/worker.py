@@ -4,6 +4,7 @@
 
     {"check": PATH}       computes the losses and gradients at the shared parameters and saves them as PATH (.npz)
     {"time": SECONDS}     trains for about so long; answers {"milliseconds": of a step}
+    {"peak": true}        answers {"mib": the most memory that the process has held}
 
 Between two lines it is blocked and takes no time from others.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks.memory import peak_memory
 from tests.benchmarks.workloads import WORKLOADS, Contestant, Shared
 
 LEAST_STEPS, WARM_UP = 5, 2
@@ -65,6 +67,8 @@ def main() -> None:
             if "check" in command:
                 np.savez(command["check"], **contestant.check())
                 answer = {}
+            elif "peak" in command:
+                answer = {"mib": peak_memory() / 2**20}
             else:
                 answer = {"milliseconds": milliseconds(contestant, command["time"])}
             print(json.dumps(answer), file=answers)
