@@ -76,22 +76,23 @@ class GANRecipe(Recipe):
             epochs=50,
             batch_size=100,
         ),
-        # The deep convolutional GAN of Radford et al. 2015, scaled to images of 28 by 28 pixels.
+        # The deep convolutional GAN of Radford et al. 2015, scaled to images of 28 by 28 pixels. Without hidden layers
+        # in G too much of the noise lies between two digits: after ten epochs the judge's confidence is 0.88, not 0.96.
+        # With them D needs one, too.
         RunConfig(
             "gan",
             "dcgan",
             GANConfig(
-                latent_dim=100,
-                generator_hidden=(),
-                generator_channels=(128, 64),
-                discriminator_hidden=(),
-                discriminator_channels=(64, 128),
-                pack=1,
+                latent_dim=20,
+                generator_hidden=(256, 512),
+                generator_channels=(64, 32),
+                discriminator_hidden=(256,),
+                discriminator_channels=(32, 64),
                 initializer="normal",
                 discriminator_initializer="normal",
             ),
-            GANTraining(generator_lr=2e-4, discriminator_lr=2e-4),
-            epochs=20,
+            GANTraining(),
+            epochs=24,
             batch_size=64,
         ),
         # The same with the distance and the gradient penalty of Gulrajani et al. 2017, and their five steps of f.
@@ -99,18 +100,18 @@ class GANRecipe(Recipe):
             "gan",
             "wgan-gp",
             GANConfig(
-                latent_dim=100,
-                generator_hidden=(),
-                generator_channels=(128, 64),
-                discriminator_hidden=(),
-                discriminator_channels=(64, 128),
+                latent_dim=20,
+                generator_hidden=(256, 512),
+                generator_channels=(64, 32),
+                discriminator_hidden=(256,),
+                discriminator_channels=(32, 64),
                 discriminator_batch_norm=False,
                 pack=1,
             ),
             GANTraining(
-                objective="wasserstein", discriminator_steps=5, generator_lr=2e-4, discriminator_lr=2e-4, momentum=0.0
+                objective="wasserstein", discriminator_steps=5, generator_lr=5e-4, discriminator_lr=5e-4, momentum=0.0
             ),
-            epochs=20,
+            epochs=24,
             batch_size=64,
         ),
     )

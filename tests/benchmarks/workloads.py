@@ -17,7 +17,7 @@ import numpy as np
 
 from scratchgen import ops
 from scratchgen.models.aae import AAE, AAEConfig
-from scratchgen.models.gan import GAN, discriminator_loss, generator_loss
+from scratchgen.models.gan import GAN, GANConfig, discriminator_loss, generator_loss
 from scratchgen.models.vae import VAE
 from scratchgen.random import RandomStream
 from scratchgen.recipes import RECIPES
@@ -46,7 +46,17 @@ class Workload:
 
 
 _example, _iwae = (RECIPES["vae"].configs[name] for name in ("pytorch-example", "iwae"))
-_mlp, _dcgan = (RECIPES["gan"].configs[name] for name in ("mlp", "dcgan"))
+_mlp = RECIPES["gan"].configs["mlp"]
+_dcgan = GANConfig(  # larger than the configuration dcgan
+    latent_dim=100,
+    generator_hidden=(),
+    generator_channels=(128, 64),
+    discriminator_hidden=(),
+    discriminator_channels=(64, 128),
+    pack=1,
+    initializer="normal",
+    discriminator_initializer="normal",
+)
 _conv, _wide = RECIPES["vae"].configs["conv"], (1000, 1000)
 # Every schedule is constant, for a rival would spend nothing on another one.
 WORKLOADS = {
@@ -73,11 +83,11 @@ WORKLOADS = {
         "VAE, convolutions 32-64, binarised, batch 100",
         "vae",
         _conv.network,
-        replace(_conv.training, schedule="constant"),
+        replace(_iwae.training, lr=1e-3, schedule="constant"),
         100,
     ),
     "dcgan": Workload(
-        "DCGAN, convolutions 64-128, batch 64", "gan", _dcgan.network, replace(_dcgan.training, schedule="constant"), 64
+        "DCGAN, convolutions 64-128, batch 64", "gan", _dcgan, replace(_mlp.training, schedule="constant"), 64
     ),
 }
 
