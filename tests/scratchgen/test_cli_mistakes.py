@@ -79,6 +79,8 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
           ("nan", "inf", "-inf", "1e999", "much")],
         ("train vae --beta -1", "beta >= 0"),
         ("train vae --beta-warmup -0.5", "beta_warmup >= 0"),
+        ("train vae --objective iwae --beta 2", "objective elbo for monte_carlo_kl, beta or beta_warmup is needed"),
+        ("train vae --objective poisson", "'poisson'"),
         ("train vae --config unknown", "'unknown'"),
         ("train vae --likelihood poisson", "'poisson'"),
         ("train vae --binarize often", "'often'"),
@@ -117,6 +119,7 @@ def test_train_resume_refuses_other_options(mistake, run, option):
     values = {
         "--config": "iwae",
         "--likelihood": "gaussian",
+        "--objective": "iwae",
         "--binarize": "none",
         "--kernels": "cpu",
         "--data": "auto",
