@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 import os
 import shlex
 import sys
@@ -99,6 +100,22 @@ def sample(options: argparse.Namespace) -> int:
     return 0
 
 
+def walk(options: argparse.Namespace) -> int:
+    """Animate a random walk through the prior and the classes."""
+    if options.seconds > LONGEST_WALK:
+        raise UserError(f"a walk lasts at most {LONGEST_WALK} seconds, not {options.seconds}")
+    from scratchgen.figures import FRAMES_A_SECOND, save_animation
+
+    out = options.out or options.run / ("walk.gif" if options.digit is None else f"walk-{options.digit}.gif")
+    config, model = runs.load_model(options.run)
+    frames, waves = options.seconds * FRAMES_A_SECOND, math.ceil(options.seconds * WAVES_A_SECOND)
+    with kernels.use(config.kernels):
+        rng = stream(options.seed, "samples")
+        images = RECIPES[config.model].walk(config, model, frames, waves, rng, options.digit)
+    _write(out, lambda: save_animation(out, images), (".gif",))
+    return 0
+
+
 def reconstruct(options: argparse.Namespace) -> int:
     """Show test images beside their reconstructions."""
     from scratchgen.figures import save_reconstructions
@@ -170,6 +187,8 @@ def data_show(options: argparse.Namespace) -> int:
 # ---- what the commands share ----
 
 DRAWN = 10_000  # samples drawn at a time, so that any number fits into memory
+LONGEST_WALK = 300  # seconds, whose 6,000 frames take a third of a GB of memory
+WAVES_A_SECOND = 0.3  # of a walk: about every second it comes to another picture
 MOST_PICTURED = 1000  # images in a picture: more take minutes to draw and are too small to see
 
 
@@ -294,6 +313,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=".png, or .npy for the numbers (samples.png, or digit-D.png, in the run's folder)",
     )
+    command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
+
+    command = _command(commands, "walk", walk)
+    command.add_argument("run", type=Path, help=_RUN)
+    command.add_argument("--seconds", type=positive, default=10, metavar="N", help="how long it lasts (10)")
+    command.add_argument("--digit", type=digit, metavar="D", help="only this digit, of a run that takes labels (all)")
+    command.add_argument("--out", type=Path, metavar="FILE", help=".gif (walk.gif, or walk-D.gif, in the run's folder)")
     command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
 
     command = _command(commands, "reconstruct", reconstruct)

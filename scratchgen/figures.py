@@ -1,4 +1,4 @@
-"""Figures: arrays in, PNG files out.
+"""Figures: arrays in, PNG files out, and a GIF.
 
 Independent of the models. The figures are drawn without pyplot, so they need no display and keep no global
 state, and files are written atomically. Each function returns the path it wrote; it raises ValueError for
@@ -28,6 +28,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 # Lengths are in pixels of the PNG, which is meant to be shown at half size: 1600 are 800 wide in a README.
 # As 192 = 2⁷ + 2⁶, pixels / _DPI * _DPI is exact in floating point: the conversion to inches loses none.
@@ -35,6 +36,8 @@ _DPI = 192
 _WIDTH = 1600
 _MARGIN = 16
 _TITLE = 40  # what a title adds to the height
+FRAMES_A_SECOND = 20  # of an animation
+_GREYS = 32
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -74,6 +77,22 @@ def save_samples(
         raise ValueError(f"columns must be at least 1, got {columns}")
     with _mosaic_figure(path, _mosaic(images, min(columns, len(images)), gap=1), title):
         pass
+    return path
+
+
+def save_animation(path: Path, images: np.ndarray, image_shape: tuple[int, int] = (28, 28)) -> Path:
+    """Write images, as in `save_samples`, as a GIF that shows ``FRAMES_A_SECOND`` and begins again at its end.
+
+    Each image pixel covers 8 by 8 pixels. ``_GREYS`` grey levels look like all, and take half the space.
+    """
+    levels = np.rint(np.clip(_as_images("images", images, image_shape), 0, 1) * (_GREYS - 1)).astype(np.uint8)
+    palette = np.repeat(np.linspace(0, 255, _GREYS).round().astype(np.uint8), 3).tobytes()
+    frames = [Image.fromarray(level.repeat(8, axis=0).repeat(8, axis=1)) for level in levels]
+    for frame in frames:
+        frame.putpalette(palette)
+    with _written(path) as part:
+        duration = 1000 // FRAMES_A_SECOND
+        frames[0].save(part, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
     return path
 
 
@@ -330,8 +349,15 @@ def _figure(path: Path, width: int, height: int, **options: Any) -> Iterator[Fig
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, **options)
         FigureCanvasAgg(figure)
         yield figure
-        # Inside the folder, so that os.replace is atomic.
-        with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as scratch:
-            part = Path(scratch) / "part.png"
+        with _written(path) as part:
             figure.savefig(part)
-            os.replace(part, path)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Yield where to write a file that, unless something is raised, then becomes ``path``."""
+    # Inside the folder, so that os.replace is atomic.
+    with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as scratch:
+        part = Path(scratch) / f"part{path.suffix}"
+        yield part
+        os.replace(part, path)

@@ -43,6 +43,14 @@ class Prior:
         """
         raise NotImplementedError
 
+    def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+        """A smooth closed random path of codes (frames, dim) in the prior, or in the region of ``label``.
+
+        After the last code comes the first again; the more ``waves``, the longer the way (see `normal_loop`). Without a
+        label a path over a prior with regions visits those of the classes 0 to 9 in turn.
+        """
+        raise NotImplementedError
+
 
 class Gaussian(Prior):
     """N(0, sd^2 I)."""
@@ -60,6 +68,10 @@ class Gaussian(Prior):
         """At the quantiles (i + 0.5) / n of both dimensions, so that every code represents the same probability."""
         _require_two(self.dim)
         return _grid(*([self.sd * NormalDist().inv_cdf(p) for p in _middles(n)] for n in (rows, columns)))
+
+    def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+        """Each code is distributed as a draw."""
+        return self.sd * normal_loop(frames, self.dim, waves, rng)
 
 
 class Uniform(Prior):
@@ -79,6 +91,10 @@ class Uniform(Prior):
         """At the centres of equal cells."""
         _require_two(self.dim)
         return _grid(*([self.limit * (2 * p - 1) for p in _middles(n)] for n in (rows, columns)))
+
+    def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+        """Each code is distributed as a draw."""
+        return self.limit * (2 * _cumulative(normal_loop(frames, self.dim, waves, rng)) - 1)
 
 
 class Mixture(Prior):
@@ -118,6 +134,22 @@ class Mixture(Prior):
         radii = np.array([NormalDist(self.shift, self.along).inv_cdf(p) for p in _middles(columns)])
         return (radii[:, None] * self.axes[:, None]).reshape(-1, 2)
 
+    def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+        """Each code is distributed as a draw of its petal; from petal to petal the path passes near the centre.
+
+        Two neighbours meet there: half-way between them the path is 2 standard deviations inwards and little more than
+        1 aside from either. Further out it would leave the prior.
+        """
+        noise, at = (
+            normal_loop(frames, 2, waves, rng),
+            np.full(frames, label, float) if label is not None else in_turn(frames),
+        )
+        outside = (1 - 2 * (at % 1)) ** 2  # 1 in a petal, 0 half-way between two
+        radii = self.shift + self.along * (outside * (noise[:, 0] + 2) - 2)
+        angles = 2 * np.pi * at / CLASSES
+        cosines, sines, aside = np.cos(angles), np.sin(angles), self.across * noise[:, 1]
+        return np.stack([radii * cosines - aside * sines, radii * sines + aside * cosines], axis=1)
+
     def _log_components(self, z: np.ndarray) -> np.ndarray:
         """log p(z | k), (n, 10), of z (n, 2)."""
         return _log_normal(z @ self.axes.T - self.shift, self.along) + _log_normal(z @ self.normals.T, self.across)
@@ -152,6 +184,12 @@ class SwissRoll(Prior):
         _require_a_row_each(rows)
         return self._at((np.arange(CLASSES)[:, None] + _middles(columns)).reshape(-1) / CLASSES)
 
+    def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+        """Each code is distributed as a draw of the segment of ``label``; without one, out along the roll and back."""
+        if label is not None:
+            return self._at((label + _cumulative(normal_loop(frames, 1, waves, rng)[:, 0])) / CLASSES)
+        return self._at(1 - np.abs(1 - 2 * np.arange(frames) / frames))
+
     def _at(self, u: np.ndarray) -> np.ndarray:
         """The points (n, 2) of the roll at u (n,) in [0, 1]."""
         root = np.sqrt(u)
@@ -171,6 +209,39 @@ def make_prior(name: str, dim: int) -> Prior:
     if name == "swiss-roll":
         return SwissRoll()
     raise ValueError(f"prior {name!r} is not one of {', '.join(PRIORS)}")
+
+
+# ---- closed paths ----
+
+
+def normal_loop(frames: int, dim: int, waves: int, rng: np.random.Generator) -> np.ndarray:
+    """A smooth closed random path z (frames, dim), each point of which is distributed as N(0, I).
+
+    At the times t = 0, 1/frames, 2/frames, ... it is a sum of K = ``waves`` waves,
+
+        z(t) = 1/sqrt(K) sum over k = 1..K of a_k cos(2 pi k t) + b_k sin(2 pi k t),      a_k, b_k from N(0, I),
+
+    whose variances, (cos^2 + sin^2) / K each, add up to 1 at every t. Straight lines from draw to draw would not do:
+    half-way the variance is 1/2, and in J dimensions the norm about sqrt(J / 2). Draws have norms near sqrt(J), and for
+    large J hardly ever one so small: a network has not learnt what to make of such a code.
+    """
+    turns = 2 * np.pi * np.arange(frames)[:, None] / frames * np.arange(1, waves + 1)  # (frames, K)
+    return np.hstack([np.cos(turns), np.sin(turns)]) @ rng.standard_normal((2 * waves, dim)) / math.sqrt(waves)
+
+
+def in_turn(frames: int) -> np.ndarray:
+    """Where a closed path through the classes 0 to 9 in turn stands (frames,): at k in class k, between on the way.
+
+    It stays in each class for half of its time, and then passes smoothly into the next one, after 9 into 0 = 10.
+    """
+    at = CLASSES * np.arange(frames) / frames
+    share = np.maximum(2 * (at % 1) - 1, 0)
+    return np.floor(at) + share**2 * (3 - 2 * share)
+
+
+def _cumulative(x: np.ndarray) -> np.ndarray:
+    """P(N(0, 1) < x), elementwise: uniform in [0, 1] for x from N(0, 1)."""
+    return np.vectorize(NormalDist().cdf, otypes=[float])(x)
 
 
 def _log_normal(x: np.ndarray, sd: float) -> np.ndarray:

@@ -117,7 +117,8 @@ class AAE(Module):
             return Sequential(*body, *images, decoder_output(width, outputs, channels, rng, dtype=dtype))
 
         self.encoder = Encoder(config, rng, dtype)
-        to_decoder = config.latent_dim + CLASSES * (config.labels_for != "discriminator")
+        self.decodes_classes = config.labels_for != "discriminator"
+        to_decoder = config.latent_dim + CLASSES * self.decodes_classes
         self.decoder = network(to_decoder, config.decoder_hidden, config.input_dim, config.decoder_channels)
         self.discriminator = network(config.latent_dim + (CLASSES + 1) * self.regional, config.discriminator_hidden, 1)
         if config.labels_for == "encoder":

@@ -15,7 +15,7 @@ from scratchgen.inference import in_batches
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.labels import one_hot
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named
+from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, classes_in_turn, named
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.task import Metrics
 from scratchgen.tensor import Tensor
@@ -172,13 +172,27 @@ class AAERecipe(Recipe):
         """
         if digit is None:
             return decode(model, model.prior.sample(n, rng), rng.integers(CLASSES, size=n))
-        if not config.training.labels or (model.config.labels_for == "discriminator" and not model.regional):
-            raise UserError(
-                f"the run has learnt no classes, so --digit {digit} cannot be drawn; train a run with labels: with "
-                "--config supervised, mixture, swiss-roll or semi-supervised"
-            )
+        _require_classes(config, model, digit)
         labels = np.full(n, digit)
         return decode(model, model.prior.sample(n, rng, labels if model.regional else None), labels)
+
+    def walk(
+        self,
+        config: RunConfig,
+        model: AAE,
+        frames: int,
+        waves: int,
+        rng: np.random.Generator,
+        digit: int | None = None,
+    ) -> np.ndarray:
+        """Pictures (frames, D) along a closed path through the prior, and the classes if the decoder takes them.
+
+        With ``digit``, that class for the decoder, or a path within its region of the prior.
+        """
+        if digit is not None:
+            _require_classes(config, model, digit)
+        codes = model.prior.loop(frames, waves, rng, digit if model.regional else None)
+        return _pictures(model, codes, classes_in_turn(frames, digit) if model.decodes_classes else None)
 
     def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D)."""
@@ -198,7 +212,7 @@ class AAERecipe(Recipe):
             figures.save_reconstructions(folder / "reconstructions.png", test.images[:20], reconstructions, shape),
             figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
         ]
-        if model.config.labels_for != "discriminator":
+        if model.decodes_classes:
             pictures = decode(model, *by_class(encode(model, test.images[:10], rng)[0]))  # one row per style
             paths.append(figures.save_samples(folder / "styles.png", pictures, shape, CLASSES))
         elif model.config.latent_dim == 2:
@@ -217,6 +231,15 @@ class AAERecipe(Recipe):
             else:
                 paths.append(figures.save_samples(folder / "manifold.png", walk, shape, 20))
         return paths
+
+
+def _require_classes(config: RunConfig, model: AAE, digit: int) -> None:
+    """UserError if the run has learnt no classes, of which ``digit`` is to be one."""
+    if not config.training.labels or not (model.decodes_classes or model.regional):
+        raise UserError(
+            f"the run has learnt no classes, so --digit {digit} cannot be drawn; train a run with labels: with "
+            "--config supervised, mixture, swiss-roll or semi-supervised"
+        )
 
 
 def health(model: AAE, data: Dataset, rng: np.random.Generator) -> Metrics:
@@ -255,7 +278,12 @@ def encode(model: AAE, images: np.ndarray, rng: np.random.Generator) -> tuple[np
 
 def decode(model: AAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Pictures (n, D) of codes (n, J) and of labels (n,), which are used only if the decoder takes them."""
-    arrays = [codes]
-    if model.config.labels_for != "discriminator" and labels is not None:
-        arrays.append(one_hot(labels, CLASSES, model.dtype))
-    return in_batches(lambda z, y=None: (model.mean(z, y),), *arrays, size=ROWS, dtype=model.dtype)[0]
+    if labels is None or not model.decodes_classes:
+        return _pictures(model, codes, None)
+    return _pictures(model, codes, one_hot(labels, CLASSES, model.dtype))
+
+
+def _pictures(model: AAE, codes: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """Pictures (n, D) of codes (n, J) and, if the decoder takes them, classes (n, 10)."""
+    given = [codes] if classes is None else [codes, classes]
+    return in_batches(lambda z, y=None: (model.mean(z, y),), *given, size=ROWS, dtype=model.dtype)[0]

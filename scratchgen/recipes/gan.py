@@ -19,8 +19,9 @@ from scratchgen.judge import Judge, load_judge
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.wgan import check_critic
 from scratchgen.nn import evaluating
+from scratchgen.priors import Gaussian, Uniform
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels
+from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels, walk_classes
 from scratchgen.tasks.gan import GANTask, GANTraining, load_averaged
 from scratchgen.tasks.task import Metrics
 from scratchgen.tasks.wgan import WGANTask
@@ -195,6 +196,20 @@ class GANRecipe(Recipe):
         """n samples (n, D), of class ``digit``, or of uniform ones, if G takes them."""
         return draw_samples(model, sample_labels(model, n, rng, digit), rng)
 
+    def walk(
+        self,
+        config: RunConfig,
+        model: GAN,
+        frames: int,
+        waves: int,
+        rng: np.random.Generator,
+        digit: int | None = None,
+    ) -> np.ndarray:
+        """Samples (frames, D) along a closed path through the noise."""
+        classes, dim = walk_classes(model, frames, digit), config.network.latent_dim
+        noise = Gaussian(dim) if config.network.noise == "normal" else Uniform(dim, math.sqrt(3))
+        return _generated(model, noise.loop(frames, waves, rng), classes)
+
     def draw(
         self, config: RunConfig, model: GAN, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
@@ -260,9 +275,14 @@ def draw_samples(model: GAN, labels: np.ndarray, rng: np.random.Generator) -> np
 
 def generate(model: GAN, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """G(z) (n, D) of noise (n, J), in evaluation mode: batch normalisation uses its moving averages."""
-    y = model.labels_given(labels)
+    return _generated(model, noise, model.labels_given(labels))
+
+
+def _generated(model: GAN, noise: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """G(z) (n, D) of noise (n, J) and, if G takes them, classes (n, 10)."""
+    given = [noise] if classes is None else [noise, classes]
     with evaluating(model):
-        return model.generate(Tensor(noise, dtype=model.dtype), None if y is None else Tensor(y)).data
+        return in_batches(lambda z, y=None: (model.generate(z, y),), *given, size=ROWS, dtype=model.dtype)[0]
 
 
 def logits(model: GAN, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

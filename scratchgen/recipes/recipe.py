@@ -17,6 +17,7 @@ from scratchgen.data import SOURCES, Dataset
 from scratchgen.data.dataset import CLASSES, UNLABELLED, Split
 from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
+from scratchgen.priors import in_turn
 from scratchgen.tasks.task import Task, under
 
 # Fields that came after the first checkpoints: fingerprints leave them out at these values, so that those fit.
@@ -143,6 +144,21 @@ class Recipe(ABC):
         """
 
     @abstractmethod
+    def walk(
+        self,
+        config: RunConfig,
+        model: Any,
+        frames: int,
+        waves: int,
+        rng: np.random.Generator,
+        digit: int | None = None,
+    ) -> np.ndarray:
+        """Pictures (frames, D) along a smooth closed random path through the prior: see ``priors.Prior.loop``.
+
+        A model that knows classes visits 0 to 9 in turn, or stays in class ``digit``. UserError as in ``sample``.
+        """
+
+    @abstractmethod
     def draw(
         self, config: RunConfig, model: Any, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
@@ -169,13 +185,36 @@ def sample_labels(model: Any, n: int, rng: np.random.Generator, digit: int | Non
 
     UserError if it takes none and ``digit`` is given.
     """
+    _require_conditional(model, digit)
     if model.config.conditional:
         return rng.integers(CLASSES, size=n) if digit is None else np.full(n, digit)
-    if digit is not None:
+    return np.full(n, UNLABELLED)
+
+
+def walk_classes(model: Any, frames: int, digit: int | None = None) -> np.ndarray | None:
+    """Classes (frames, 10) for a walk of a VAE or GAN: ``classes_in_turn``; None if it takes none.
+
+    UserError if it takes none and ``digit`` is given.
+    """
+    _require_conditional(model, digit)
+    return classes_in_turn(frames, digit) if model.config.conditional else None
+
+
+def _require_conditional(model: Any, digit: int | None) -> None:
+    """UserError if a class is asked for and the model takes none."""
+    if digit is not None and not model.config.conditional:
         raise UserError(
             f"the run's networks take no labels, so --digit {digit} cannot be drawn; train a run with --conditional"
         )
-    return np.full(n, UNLABELLED)
+
+
+def classes_in_turn(frames: int, digit: int | None = None) -> np.ndarray:
+    """Classes (frames, 10) on a closed path through 0 to 9 in turn, or at ``digit``: one-hot, or on the way from one to
+    the next, where two add up to 1.
+    """
+    at = in_turn(frames) if digit is None else np.full(frames, float(digit))
+    apart = np.abs(at[:, None] - np.arange(CLASSES))
+    return np.maximum(1 - np.minimum(apart, CLASSES - apart), 0)  # between 9 and 10 is between 9 and 0
 
 
 def by_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.priors import Gaussian
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels
+from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels, walk_classes
 from scratchgen.tasks.vae import VAETask, VAETraining
 from scratchgen.tensor import Tensor, no_grad
 
@@ -142,6 +142,19 @@ class VAERecipe(Recipe):
         labels = sample_labels(model, n, rng, digit)
         return decode(model, _codes(model, n, rng), labels)
 
+    def walk(
+        self,
+        config: RunConfig,
+        model: VAE,
+        frames: int,
+        waves: int,
+        rng: np.random.Generator,
+        digit: int | None = None,
+    ) -> np.ndarray:
+        """The decoder's means (frames, D) along a closed path through N(0, I)."""
+        classes = walk_classes(model, frames, digit)
+        return _means(model, Gaussian(config.network.latent_dim).loop(frames, waves, rng), classes)
+
     def reconstruct(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The decoder's means (n, D) for the posterior means of images (n, D)."""
         return decode(model, latent_means(model, images, labels), labels)
@@ -178,9 +191,14 @@ class VAERecipe(Recipe):
 
 def decode(model: VAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """The decoder's means (n, D) of codes (n, J) and of labels (n,), which are used only if it takes them."""
-    y = model.labels_given(labels)
+    return _means(model, codes, model.labels_given(labels))
+
+
+def _means(model: VAE, codes: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
+    """The decoder's means (n, D) of codes (n, J) and, if it takes them, classes (n, 10)."""
+    given = [codes] if classes is None else [codes, classes]
     with no_grad():
-        return model.mean(Tensor(codes, dtype=model.dtype), None if y is None else Tensor(y)).data
+        return model.mean(*(Tensor(rows, dtype=model.dtype) for rows in given)).data
 
 
 def _codes(model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:

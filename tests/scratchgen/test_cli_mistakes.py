@@ -94,6 +94,11 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         *[(f"sample nowhere --digit {digit}", f"'{digit}' is not a digit 0 to 9") for digit in ("10", "-1", "x", "٣")],
         ("sample nowhere --digit", "--digit"),
         ("train aae --conditional", "--conditional"),
+        ("walk nowhere", "nowhere"),
+        ("walk nowhere --seconds 0", "'0'"),
+        ("walk nowhere --seconds 1.5", "'1.5'"),
+        ("walk nowhere --seconds 301", "at most 300 seconds, not 301"),
+        ("walk nowhere --digit 10", "'10' is not a digit"),
         ("reconstruct nowhere", "nowhere"),
         ("reconstruct nowhere -n -3", "'-3'"),
         ("evaluate nowhere", "nowhere"),
@@ -151,12 +156,14 @@ UNWRITABLE = ["file/a.png", "nowhere/a.png", "n" * 300 + ".png", "folder.png", "
 @pytest.mark.parametrize(
     ("command", "out"),
     [(command, out) for command in ("sample", "reconstruct", "data show") for out in UNWRITABLE]
-    + [("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")],
+    + [("walk --seconds 1", out.replace("png", "gif")) for out in UNWRITABLE]
+    + [("walk", "a.png"), ("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")],
 )
 def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, command, out):
     Path("file").write_text("a file")
     Path("folder.png").mkdir()
     Path("folder.npy").mkdir()
+    Path("folder.gif").mkdir()
     assert out in mistake(*command.split(), *([] if command == "data show" else [trained]), "--out", out)
 
 
@@ -170,7 +177,7 @@ def test_train_reports_a_full_disk_or_memory(capsys, monkeypatch, error):
     assert str(error) in capsys.readouterr().err
 
 
-READING = ["train vae --resume", "sample", "reconstruct", "evaluate"]
+READING = ["train vae --resume", "sample", "walk", "reconstruct", "evaluate"]
 
 
 @pytest.mark.parametrize("command", READING)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from PIL import Image
 
 from scratchgen import figures
 
@@ -453,3 +454,42 @@ def test_save_health_refuses_what_cannot_be_drawn(tmp_path, real, fake, counts, 
     with pytest.raises(ValueError, match=message):
         figures.save_health(tmp_path / "figure.png", np.array(real), np.array(fake), np.array(counts))
     assert not list(tmp_path.iterdir())
+
+
+# ---- animations ----
+
+
+def test_save_animation_shows_every_image_in_grey_and_repeats(tmp_path):
+    images = gray(7)
+    path = figures.save_animation(tmp_path / "a.gif", images.reshape(7, 784))
+    with Image.open(path) as film:
+        assert (film.n_frames, film.size, film.info["loop"], film.info["duration"]) == (7, (224, 224), 0, 50)
+        for number, image in enumerate(images):
+            film.seek(number)
+            pixels = np.asarray(film.convert("RGB")) / 255
+            assert np.array_equal(pixels[..., 0], pixels[..., 1])
+            assert np.abs(pixels[4::8, 4::8, 0] - image).max() <= 0.5 / 31 + ROUNDING
+            assert np.array_equal(pixels, pixels[::8, ::8].repeat(8, axis=0).repeat(8, axis=1))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
+
+
+def test_save_animation_clips_what_is_no_grey_level(tmp_path):
+    images = np.stack([np.full((28, 28), value) for value in (-0.5, 1.5)])
+    with Image.open(figures.save_animation(tmp_path / "a.gif", images)) as film:
+        shown = []
+        for number in (0, 1):
+            film.seek(number)
+            shown.append(np.unique(np.asarray(film.convert("L"))).tolist())
+    assert shown == [[0], [255]]
+
+
+def test_save_animation_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.gif").write_bytes(b"old")
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        figures.save_animation(tmp_path / "a.gif", gray(2))
+    assert (tmp_path / "a.gif").read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]

@@ -6,7 +6,17 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from scratchgen.priors import PRIORS, REGIONS, Gaussian, Mixture, SwissRoll, Uniform, make_prior
+from scratchgen.priors import (
+    PRIORS,
+    REGIONS,
+    Gaussian,
+    Mixture,
+    SwissRoll,
+    Uniform,
+    in_turn,
+    make_prior,
+    normal_loop,
+)
 
 LABELS = np.arange(10)
 PLANE = {"gaussian": Gaussian(2, sd=1.5), "uniform": Uniform(2, limit=2.0), "mixture": Mixture()}
@@ -219,3 +229,85 @@ def test_priors_refuse_what_they_cannot_do():
 def test_sample_refuses_labels_that_are_not_n_classes(rng, name, labels):
     with pytest.raises(ValueError, match=r"labels must be 2 classes 0\.\.9, or -1 for any"):
         make_prior(name, 2).sample(2, rng, np.array(labels))
+
+
+# ---- closed paths ----
+
+
+def test_normal_loop_is_distributed_as_a_draw_at_every_time():
+    paths = np.array([normal_loop(6, 3, 4, np.random.default_rng(seed)) for seed in range(8_000)])
+    for t in range(6):
+        np.testing.assert_allclose(paths[:, t].mean(axis=0), 0, atol=0.06)
+        np.testing.assert_allclose(np.cov(paths[:, t].T), np.eye(3), atol=0.08)
+        assert (paths[:, t] ** 4).mean() == pytest.approx(3, abs=0.25)
+
+
+def test_normal_loop_keeps_the_norm_of_draws_where_straight_lines_lose_it(rng):
+    norms = np.linalg.norm(normal_loop(1_000, 100, 5, rng), axis=1)
+    assert norms.min() > 7.5  # a draw's norm is 10 ± 0.7
+    a, b = rng.standard_normal((2, 100))
+    assert np.linalg.norm((a + b) / 2) < 8.5
+
+
+def test_normal_loop_takes_the_same_way_in_more_steps():
+    coarse, fine = (normal_loop(frames, 2, 3, np.random.default_rng(5)) for frames in (50, 100))
+    np.testing.assert_allclose(fine[::2], coarse, atol=1e-12)
+
+
+@pytest.mark.parametrize("label", [None, 3])
+@pytest.mark.parametrize("name", PRIORS)
+def test_loop_is_smooth_and_ends_where_it_began(name, label):
+    longest = []
+    for frames in (400, 4_000):
+        path = make_prior(name, 2).loop(frames, 3, np.random.default_rng(1), label)
+        assert path.shape == (frames, 2)
+        steps = np.linalg.norm(path - np.roll(path, 1, axis=0), axis=1)  # with the one from the last to the first
+        longest.append(steps.max())
+    assert longest[0] < 0.35
+    assert longest[1] < longest[0] / (3 if name == "swiss-roll" else 8)  # where it begins, the radius is a root of u
+    again, other = (make_prior(name, 2).loop(4_000, 3, np.random.default_rng(seed), label) for seed in (1, 2))
+    assert np.array_equal(again, path)
+    assert np.array_equal(other, path) == (name == "swiss-roll" and label is None)
+
+
+@with_regions
+def test_loop_visits_the_regions_in_turn(name, rng):
+    prior = make_prior(name, 2)
+    regions = prior.region(prior.loop(2_000, 3, rng))
+    order = [int(r) for r, before in zip(regions, [-1, *regions[:-1]], strict=True) if r != before]
+    expected = [*range(10)] if name == "mixture" else [*range(10), *range(8, -1, -1)]
+    assert order[: len(expected)] == expected
+    assert order[len(expected) :] in ([], [0])  # on the way from 9 to 0
+
+
+@with_regions
+@pytest.mark.parametrize("label", LABELS)
+def test_loop_with_a_label_is_distributed_as_draws_of_its_region(name, label):
+    prior = make_prior(name, 2)
+    paths = np.concatenate([prior.loop(4, 3, np.random.default_rng(seed), label) for seed in range(2_000)])
+    draws = prior.sample(8_000, np.random.default_rng(0), np.full(8_000, label))
+    np.testing.assert_allclose(paths.mean(axis=0), draws.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(np.cov(paths.T), np.cov(draws.T), atol=0.05)
+
+
+@in_the_plane
+def test_loop_stays_where_draws_lie(prior):
+    least = np.quantile(prior.log_prob(prior.sample(20_000, np.random.default_rng(0))), 0.01)
+    inside = [prior.log_prob(prior.loop(500, 3, np.random.default_rng(seed))) >= least for seed in range(20)]
+    assert np.mean(inside) > 0.95
+
+
+def test_loop_of_the_swiss_roll_lies_on_it_and_stays_as_long_in_each_class(rng):
+    path = SwissRoll().loop(2_000, 3, rng)
+    root = np.linalg.norm(path, axis=1) / 3
+    np.testing.assert_allclose(path, SwissRoll()._at(root**2), atol=1e-12)
+    assert np.bincount(SwissRoll().region(path)).tolist() == pytest.approx([200] * 10, abs=3)
+
+
+def test_in_turn_stays_in_each_class_for_half_of_its_time():
+    at = in_turn(2_000)
+    assert at[0] == 0
+    assert (np.diff(at) >= 0).all()
+    assert 9.99 < at[-1] < 10
+    assert [(at == k).sum() for k in range(10)] == pytest.approx([100] * 10, abs=1)
+    assert np.diff(at).max() < 0.02
