@@ -1,8 +1,9 @@
 """A run's folder, whose files are written atomically.
 
 ``config.json``             the configuration, with the versions of the software
-``metrics.jsonl``           one line an epoch
+``metrics.jsonl``           one line an epoch; ``metrics.csv``, if asked for, the same as a table
 ``checkpoint.safetensors``  parameters, optimizer state, counters, random states: all that a resumed run needs
+``best.safetensors``        of a run with patience, the checkpoint of its best epoch
 ``summary.json``            the result
 
 While a process trains the run, it holds a lock on the file ``.scratchgen-lock``, which names its pid.
@@ -35,7 +36,9 @@ try:
 except ImportError:
     msvcrt = None  # type: ignore[assignment]
 
-FILES = ("config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json")
+FILES = (
+    "config.json", "metrics.jsonl", "metrics.csv", "checkpoint.safetensors", "best.safetensors", "summary.json",
+)  # fmt: skip
 FORMAT = 2  # version of the folder's format; incremented when older folders can no longer be read
 
 

@@ -234,6 +234,9 @@ def _report(config: RunConfig, summary: dict[str, Any], folder: Path) -> None:
     print(
         f"\n{config.name} on {summary['data']}, {summary['pixels']}: {summary['epochs']} epochs, {summary['seconds']} s"
     )
+    if "best_epoch" in summary:
+        figures = ", then ".join(recipe.selection(config).metrics)
+        print(f"kept: epoch {summary['best_epoch']}, the best by test {figures}; chosen so, it looks slightly too good")
     print(recipe.report(config, summary["test"]))
     expected = recipe.expectation(config, summary["data"])
     if expected:

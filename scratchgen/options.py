@@ -18,6 +18,7 @@ from scratchgen.models.vae import LIKELIHOODS
 from scratchgen.priors import PRIORS
 from scratchgen.recipes import Recipe, RunConfig
 from scratchgen.tasks import gan, vae
+from scratchgen.training import LOGS
 
 DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's cache)"
 
@@ -85,13 +86,20 @@ RUN_OPTIONS = (
     Option("data_dir", "run", Path, DATA_DIR, "DIR"),
     Option("epochs", "run", positive, "passes over the training images", "N"),
     Option("batch_size", "run", positive, "images per step", "N"),
+    Option("log", "run", LOGS, "write the metrics in this format, too: metrics.csv, for spreadsheets (none)"),
     Option("seed", "run", whole, "random seed", "N"),
     Option("kernels", "run", kernels.NAMES, "kernel set"),
+)
+PATIENCE = Option("patience", "run", positive, "", "N")
+STOPPING = (
+    "stop when the best epoch by {} is N epochs ago, and keep that epoch; chosen by the test images, its test figures "
+    "are slightly too good (off)"
 )
 LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code", "J")
 CONDITIONAL = Option("conditional", "network", True, "")
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
+        replace(PATIENCE, help=STOPPING.format("neg_elbo, or neg_iwae if that is the objective,")),
         replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
         replace(CONDITIONAL, help="both networks take the label, too"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
@@ -103,6 +111,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("lr", "training", number, "Adam's learning rate", "X"),
     ),
     "gan": (
+        replace(PATIENCE, help=STOPPING.format("classes_covered, then judge_confidence,")),
         replace(LATENT_DIM, help="dimensions of the noise"),
         replace(CONDITIONAL, help="both networks take the label, too"),
         Option("objective", "training", gan.OBJECTIVES, "what the generator minimises"),
@@ -112,6 +121,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),
     ),
     "aae": (
+        replace(PATIENCE, help=STOPPING.format("reconstruction_mse")),
         LATENT_DIM,
         Option("prior", "network", PRIORS, "p(z), to which the codes are matched"),
         Option("posterior", "network", POSTERIORS, "q(z|x): one code per image, a normal, or any distribution"),

@@ -60,9 +60,16 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
             raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
         config = replace(config, epochs=epochs or config.epochs)
         if (folder / "checkpoint.safetensors").exists():
-            _load_arrays(config, folder)  # or say that it does not fit, before a network of any size is made
+            _load_arrays(
+                config, folder, "checkpoint.safetensors"
+            )  # or say that it does not fit, before a network of any size is made
         data = load_data(config, folder, data_dir)
         trainer = _trainer(config, data, folder, resume=True)
+        if config.epochs > before.epochs and trainer.out_of_patience():
+            raise UserError(
+                f"{folder} has stopped early, after {len(trainer.progress.history)} epochs: no epoch was better for "
+                f"{config.patience}; more --epochs would not continue it"
+            )
         schedule = config.training.schedule
         if config.epochs > before.epochs and schedule in STRETCHED:
             print(
@@ -99,9 +106,11 @@ def load_config(folder: Path) -> RunConfig:
 
 
 def load_model(folder: Path) -> tuple[RunConfig, Module]:
-    """The trained model of the run in ``folder``, from its checkpoint alone."""
+    """The trained model of the run in ``folder``, from its checkpoint alone; with patience, that of the best epoch."""
     config = load_config(folder)
-    arrays = _load_arrays(config, folder)
+    arrays, progress = _load_arrays(config, folder, "checkpoint.safetensors")
+    if config.patience is not None and progress.get("history"):  # once an epoch has ended
+        arrays, _ = _load_arrays(config, folder, "best.safetensors")
     with kernels.use(config.kernels):
         model = _model(config)
     try:
@@ -111,12 +120,12 @@ def load_model(folder: Path) -> tuple[RunConfig, Module]:
     return config, model
 
 
-def _load_arrays(config: RunConfig, folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of the run's checkpoint. UserError if it was made with other settings than the configuration's."""
-    arrays, progress = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
+def _load_arrays(config: RunConfig, folder: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the progress of a checkpoint. UserError if it was made with other settings than the run's."""
+    arrays, progress = checkpoint.load_checkpoint(folder / name)
     if not isinstance(progress, dict) or progress.get("fingerprint") != config.fingerprint():
         raise UserError(f"{folder}: its checkpoint does not fit its config.json: it was made with other settings")
-    return arrays
+    return arrays, progress
 
 
 def load_data(config: RunConfig, folder: Path, data_dir: Path | None = None) -> Dataset:
@@ -143,6 +152,9 @@ def _trainer(config: RunConfig, data: Dataset, folder: Path, resume: bool = Fals
         task,
         seen,
         folder,
+        selection=RECIPES[config.model].selection(config),
+        patience=config.patience,
+        log=config.log,
         epochs=config.epochs,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -162,7 +174,8 @@ def _train(config: RunConfig, data: Dataset, trainer: Trainer) -> dict[str, Any]
             "config": config.name,
             "data": data.name,
             "pixels": recipe.pixels(config),
-            "epochs": config.epochs,
+            "epochs": len(history),
+            **({"best_epoch": trainer.selection.best(history)} if config.patience is not None else {}),
             "seconds": round(history[-1]["seconds"], 1),
             "test": recipe.evaluate(config, model, data),
         }

@@ -12,11 +12,13 @@ A loss that is not finite changes no parameters: the optimizer is given it and s
 read every 20 steps, and then the trainer raises ``NotFinite``, naming the step; what came after it is never saved.
 """
 
+import csv
+import io
 import json
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +86,19 @@ class Progress:
     revision: int = 1
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The test metrics by which epochs are compared, the next ones among equals: smaller is better, or ``larger``."""
+
+    metrics: tuple[str, ...]
+    larger: bool = False
+
+    def best(self, history: Sequence[Mapping[str, Any]]) -> int:
+        """The number, from 1, of the best epoch of a history that has one; of equal ones the first."""
+        figures = [tuple(entry["test"][name] for name in self.metrics) for entry in history]
+        return 1 + figures.index(max(figures) if self.larger else min(figures))
+
+
 class Interrupted(Exception):
     """Ctrl-C came; the checkpoint is written."""
 
@@ -93,6 +108,10 @@ class Trainer:
 
     With ``resume`` it continues from the folder's checkpoint, or from the start where a run was stopped before its
     first one. UserError if the checkpoint does not fit, or was made with settings of another ``fingerprint``.
+
+    With ``patience`` it stops when no epoch has been better, by ``selection``, for so many epochs, and
+    ``best.safetensors`` is the checkpoint of the best one. Which that is, follows from the history: there is no other
+    state that a resumed run would have to restore.
     """
 
     def __init__(
@@ -105,11 +124,15 @@ class Trainer:
         batch_size: int,
         seed: int,
         fingerprint: str,
+        selection: Selection = Selection(()),
+        patience: int | None = None,
+        log: str | None = None,
         resume: bool = False,
     ) -> None:
+        self.selection, self.patience, self.log = selection, patience, log
         self.task, self.data, self.folder = task, data, folder
         self.epochs, self.batch_size, self.seed = epochs, batch_size, seed
-        self.checkpoint = folder / "checkpoint.safetensors"
+        self.checkpoint, self.best = folder / "checkpoint.safetensors", folder / "best.safetensors"
         self.step = Capture(task.train_step, *task.modules())
         self.shuffle, self.noise = stream(seed, "shuffle"), task.random.generator
         self.unread: list[tuple[int, PendingMetrics]] = []  # of the last steps, the number of images and the metrics
@@ -127,7 +150,7 @@ class Trainer:
         """
         self.images = kernels.active().memory.to_device(self.data.train.images)  # once: a device keeps them
         with _ctrl_c() as interrupted, np.errstate(all="ignore"):  # require_finite says it better than a warning
-            while self.progress.epoch < self.epochs:
+            while self.progress.epoch < self.epochs and not self.out_of_patience():
                 for x, labels in self._batches():
                     self._step(x, labels)
                     if interrupted():
@@ -137,6 +160,13 @@ class Trainer:
                 if interrupted():  # while it measured
                     raise Interrupted
         return self.progress.history
+
+    def out_of_patience(self) -> bool:
+        """Whether the last ``patience`` epochs have not been better than all before."""
+        history = self.progress.history
+        if self.patience is None or not history:
+            return False
+        return len(history) - self.selection.best(history) >= self.patience
 
     def _batches(self) -> Iterator[tuple[Any, np.ndarray]]:
         """The batches of this epoch that are still to come, behind a progress bar."""
@@ -188,8 +218,10 @@ class Trainer:
         state = self._finite_state()
         progress.epoch, progress.batch, progress.sums, progress.images = progress.epoch + 1, 0, {}, {}
         progress.shuffle = self.shuffle.bit_generator.state
+        if self.patience is not None and self.selection.best(progress.history) == progress.epoch:
+            self._save(state, self.best)  # first: a run that is killed here measures this epoch, and writes it, again
         self._save(state)
-        write_metrics(self.folder, progress.history)
+        write_metrics(self.folder, progress.history, self.log)
         tqdm.write(describe(entry, self.epochs))
 
     def _stopped(self, where: str, error: NotFinite) -> NotFinite:
@@ -207,10 +239,10 @@ class Trainer:
             raise self._stopped(f"step {self.progress.batch}", NotFinite(f"{broken[0]} is not finite"))
         return state
 
-    def _save(self, state: dict[str, np.ndarray]) -> None:
+    def _save(self, state: dict[str, np.ndarray], path: Path | None = None) -> None:
         self.progress.noise = self.noise.bit_generator.state
         self.progress.seconds = time.perf_counter() - self.started
-        save_checkpoint(self.checkpoint, state, vars(self.progress))
+        save_checkpoint(path or self.checkpoint, state, vars(self.progress))
 
     def _restore(self) -> None:
         arrays, saved = load_checkpoint(self.checkpoint)
@@ -225,12 +257,33 @@ class Trainer:
             raise UserError(f"{self.checkpoint} does not fit the run's config.json: {error}") from None
         if self.progress.revision != REVISION:
             raise UserError(f"{self.checkpoint} was begun by a version whose seeds meant other numbers; train anew")
-        write_metrics(self.folder, self.progress.history)  # a kill may have come between checkpoint and metrics
+        write_metrics(
+            self.folder, self.progress.history, self.log
+        )  # a kill may have come between checkpoint and metrics
 
 
-def write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Write ``metrics.jsonl`` from the history, which the checkpoint keeps too."""
+LOGS = ("csv",)  # formats in which metrics can be written too
+
+
+def write_metrics(folder: Path, history: list[dict[str, Any]], log: str | None = None) -> None:
+    """Write ``metrics.jsonl`` from the history, which the checkpoint keeps too; ``metrics.csv`` for the log "csv"."""
     write_whole(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history).encode())
+    if log == "csv":
+        write_whole(folder / "metrics.csv", _table(history).encode())
+
+
+def _table(history: list[dict[str, Any]]) -> str:
+    """A line of names, then one an epoch: its number, seconds, and metrics (``train_kl``), empty where missing."""
+    rows = [
+        {"epoch": entry["epoch"], "seconds": entry["seconds"]}
+        | {f"{split}_{name}": value for split in ("train", "test") for name, value in entry[split].items()}
+        for entry in history
+    ]
+    text = io.StringIO()
+    table = csv.DictWriter(text, {name: None for row in rows for name in row}, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def describe(entry: Mapping[str, Any], epochs: int) -> str:

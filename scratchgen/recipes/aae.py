@@ -19,6 +19,7 @@ from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, classes_in_tu
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.task import Metrics
 from scratchgen.tensor import Tensor
+from scratchgen.training import Selection
 
 CODES_AN_EPOCH = 2_000  # compared with the prior after each epoch
 PRIOR_PAIRS = 3  # pairs of samples of the prior, compared with each other
@@ -108,6 +109,10 @@ class AAERecipe(Recipe):
         """The data, with only ``labels`` training labels kept."""
         train = keep_labels(data.train, config.training.labels, stream(config.seed, "labels"))
         return Dataset(data.name, train, data.test, data.image_shape)
+
+    def selection(self, config: RunConfig) -> Selection:
+        """The reconstruction error: how well the codes match the prior varies too much from epoch to epoch."""
+        return Selection(("reconstruction_mse",))
 
     def build(self, config: RunConfig) -> AAE:
         """A new adversarial autoencoder."""

@@ -26,6 +26,7 @@ from scratchgen.tasks.gan import GANTask, GANTraining, load_averaged
 from scratchgen.tasks.task import Metrics
 from scratchgen.tasks.wgan import WGANTask
 from scratchgen.tensor import Tensor
+from scratchgen.training import Selection
 
 SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after each epoch
 ROWS = 1_000  # pictures generated or judged at a time
@@ -120,6 +121,10 @@ class GANRecipe(Recipe):
     expected: ClassVar = {
         ("mlp", "mnist"): "10 classes, each above 8%; class entropy 2.29 to 2.30; judge's confidence 0.92 to 0.93",
     }
+
+    def selection(self, config: RunConfig) -> Selection:
+        """Classes, then legibility: a generator that draws one class only may draw it well."""
+        return Selection(("classes_covered", "judge_confidence"), larger=True)
 
     def build(self, config: RunConfig) -> GAN:
         """A new GAN."""

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -19,6 +20,7 @@ from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
 from scratchgen.priors import in_turn
 from scratchgen.tasks.task import Task, under
+from scratchgen.training import LOGS, Selection
 
 # Fields that came after the first checkpoints: fingerprints leave them out at these values, so that those fit.
 LATER: dict[str, dict[str, Any]] = {"network": {"conditional": False}, "training": {"objective": "elbo"}}
@@ -28,7 +30,9 @@ LATER: dict[str, dict[str, Any]] = {"network": {"conditional": False}, "training
 class RunConfig:
     """All that determines a run, to the last bit on one machine and number of BLAS threads.
 
-    ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining.
+    ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining. With ``patience`` training
+    stops when no epoch has been better, by the recipe's ``selection``, for so many epochs, and the best one is kept.
+    ``log`` is a further format of the metrics, one of ``training.LOGS``.
     """
 
     model: str
@@ -41,10 +45,15 @@ class RunConfig:
     seed: int = 0
     kernels: str = "cpu"
     data_dir: str | None = None
+    patience: int | None = None
+    log: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require({"epochs >= 1": self.epochs >= 1, "batch_size >= 1": self.batch_size >= 1, "seed >= 0": self.seed >= 0})
+        require({"patience >= 1": self.patience is None or self.patience >= 1})
+        if self.log is not None:
+            require_one_of("log", self.log, LOGS)
         require_one_of("data", self.data, SOURCES)
         require_one_of("kernels", self.kernels, kernels.NAMES)
 
@@ -87,12 +96,8 @@ class Recipe(ABC):
     def expectation(self, config: RunConfig, data: str) -> str | None:
         """The usual results of this configuration on this data, if it is a named one and unchanged."""
         named = self.configs.get(config.name)
-        same = named is not None and (named.network, named.training, named.epochs, named.batch_size) == (
-            config.network,
-            config.training,
-            config.epochs,
-            config.batch_size,
-        )
+        decisive = ("network", "training", "epochs", "batch_size", "patience")
+        same = named is not None and all(getattr(named, name) == getattr(config, name) for name in decisive)
         return self.expected.get((config.name, data)) if same else None
 
     def pixels(self, config: RunConfig) -> str:
@@ -115,6 +120,10 @@ class Recipe(ABC):
     def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Reconstructions (n, D) of images (n, D). UserError if the model has no encoder."""
         raise UserError(f"a {self.model.upper()} has no encoder, so it cannot reconstruct; draw samples instead")
+
+    @abstractmethod
+    def selection(self, config: RunConfig) -> Selection:
+        """By which test metrics a run with ``patience`` finds its best epoch."""
 
     @abstractmethod
     def build(self, config: RunConfig) -> Module:
@@ -249,6 +258,8 @@ def from_json(kind: Any, content: Any, prefix: str = "") -> Any:
 def _fits(value: Any, declared: Any) -> bool:
     if declared is Any:
         return True
+    if isinstance(declared, UnionType):
+        return any(_fits(value, each) for each in get_args(declared))
     if isinstance(value, bool):  # which Python takes for a number
         return declared is bool
     if declared is int:

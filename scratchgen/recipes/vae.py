@@ -17,6 +17,7 @@ from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels, walk_classes
 from scratchgen.tasks.vae import VAETask, VAETraining
 from scratchgen.tensor import Tensor, no_grad
+from scratchgen.training import Selection
 
 IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000 test images
 
@@ -98,6 +99,10 @@ class VAERecipe(Recipe):
         if config.training.binarize == "none":
             return data.test.images
         return _binarized_once(data.test.images, stream(config.seed, "pixels", 1))
+
+    def selection(self, config: RunConfig) -> Selection:
+        """The bound that training maximises."""
+        return Selection(("neg_iwae" if config.training.objective == "iwae" else "neg_elbo",))
 
     def build(self, config: RunConfig) -> VAE:
         """A new VAE."""

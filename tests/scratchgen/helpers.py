@@ -70,6 +70,10 @@ TINY_AAE = RunConfig(
     data="strokes",
 )
 TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE)}
+# A KL term whose weight soon is 10 makes the third epoch worse than the second.
+STOPPING = replace(
+    TINY, epochs=12, patience=1, log="csv", training=replace(TINY.training, lr=0.01, beta=10.0, beta_warmup=4.0)
+)
 
 HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
 TINY_DCGAN = GANConfig(
@@ -129,15 +133,22 @@ def without_figures(set_attribute) -> None:
 
 def outcome(folder: Path) -> dict:
     """All of a finished run that its seed decides: everything but times."""
-    arrays, progress = checkpoint.load_checkpoint(folder / "checkpoint.safetensors")
+    names = ["checkpoint.safetensors", *(path.name for path in folder.glob("best.safetensors"))]
+    checkpoints = [checkpoint.load_checkpoint(folder / name) for name in names]
+    progress = checkpoints[0][1]
     summary = json.loads((folder / "summary.json").read_text())
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert metrics == progress["history"]
     assert not list(folder.glob("*.tmp"))
-    for timed in (progress, summary, *metrics, *progress["history"]):
+    of_all = [entry for _, each in checkpoints for entry in (each, *each["history"])]
+    for timed in (summary, *metrics, *of_all):
         del timed["seconds"]
-    bits = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
-    return {"arrays": bits, "progress": progress, "metrics": metrics, "summary": summary}
+    bits, *best = (
+        {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+        for arrays, _ in checkpoints
+    )
+    found = {"arrays": bits, "progress": progress, "metrics": metrics, "summary": summary}
+    return found | ({"best": (best[0], checkpoints[1][1])} if best else {})
 
 
 def files(folder):

@@ -237,6 +237,7 @@ def test_train_passes_every_option_to_the_run(model):
         ),
     }[model]
     given = {"epochs": 1, "batch_size": 300, "seed": 5, "kernels": "reference", "data": "strokes"}
+    given |= {"patience": 4, "log": "csv"}
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
     flags = {"gan": ["--conditional"], "aae": []}[model]
     command = ["train", model, "--config", "tiny", "--out", "run", *sum(options, ()), *flags]

@@ -80,6 +80,8 @@ def test_train_passes_every_option_to_the_run(call, tmp_path):
         "kernels": "reference",
         "data": "strokes",
         "data_dir": str(tmp_path / "digits"),
+        "patience": 4,
+        "log": "csv",
     }
     network = {"latent_dim": 3, "likelihood": "gaussian"}
     training = {"samples": 3, "binarize": "none", "lr": 0.002, "beta": 0.5, "beta_warmup": 1.0, "objective": "elbo"}
@@ -117,7 +119,7 @@ def test_expectation_is_given_for_unchanged_configurations_only(monkeypatch):
     monkeypatch.setattr(VAE, "expected", {("tiny", "strokes"): "a miracle"})
     assert VAE.expectation(replace(TINY, seed=7, kernels="reference"), "strokes") == "a miracle"
     assert VAE.expectation(TINY, "mnist") is None
-    for change in ({"epochs": 4}, {"batch_size": 64}, {"name": "other"}, {"training": VAETraining()}):
+    for change in ({"epochs": 4}, {"patience": 9}, {"batch_size": 64}, {"name": "other"}, {"training": VAETraining()}):
         assert VAE.expectation(replace(TINY, **change), "strokes") is None
     other = replace(TINY, network=replace(TINY.network, latent_dim=3))
     assert VAE.expectation(other, "strokes") is None

@@ -81,6 +81,9 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         ("train vae --beta-warmup -0.5", "beta_warmup >= 0"),
         ("train vae --objective iwae --beta 2", "objective elbo for monte_carlo_kl, beta or beta_warmup is needed"),
         ("train vae --objective poisson", "'poisson'"),
+        ("train vae --patience 0", "'0' is not a positive integer"),
+        ("train aae --patience x", "--patience"),
+        ("train gan --log xlsx", "'xlsx'"),
         ("train vae --config unknown", "'unknown'"),
         ("train vae --likelihood poisson", "'poisson'"),
         ("train vae --binarize often", "'often'"),
@@ -128,6 +131,7 @@ def test_train_resume_refuses_other_options(mistake, run, option):
         "--binarize": "none",
         "--kernels": "cpu",
         "--data": "auto",
+        "--log": "csv",
     }
     value = [] if option == "--conditional" else [values.get(option, "1")]
     assert "only --epochs and --data-dir" in mistake("train", "vae", "--resume", run, option, *value)
@@ -222,6 +226,8 @@ def test_train_resume_adds_no_epochs_when_refused(mistake, run):
 EDITS = [
     ("epochs", 0), ("epochs", 2.5), ("epochs", "3"), ("epochs", None), ("epochs", ...), ("batch_size", 0.5),
     ("seed", -1), ("seed", 1.5), ("data", "imagenet"), ("data", ["mnist"]), ("data_dir", 5), ("kernels", "fortran"),
+    ("patience", 0), ("patience", 1.5),
+    ("patience", True), ("log", "xlsx"), ("log", 1),
     ("versions", 1), ("name", 3), ("unknown", 1), ("format", "one"), ("network", []), ("network", None),
     ("training", ...), ("training", "lr"), ("network.latent_dim", 3), ("network.latent_dim", 2.0),
     ("network.latent_dim", 0), ("network.latent_dim", 2**70), ("network.input_dim", 100),

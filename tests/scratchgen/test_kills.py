@@ -15,13 +15,14 @@ from threading import RLock
 
 import numpy as np
 import pytest
-from helpers import CONVOLUTIONAL, TINIES, outcome, use_tiny, without_figures
+from helpers import CONVOLUTIONAL, STOPPING, TINIES, outcome, use_tiny, without_figures
 from tqdm import tqdm
 
 from scratchgen import runs
 from scratchgen.checkpoint import load_checkpoint, read_config
 
 RUNS = TINIES | {f"convolutional {name}": config for name, config in CONVOLUTIONAL.items()}
+RUNS |= {"patient": STOPPING}
 QUICK = ("vae", "aae", "convolutional gan")  # the last has batch normalisation, which has a state, in both networks
 
 

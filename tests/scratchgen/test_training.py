@@ -340,9 +340,10 @@ def test_start_stores_the_data_folder_as_an_absolute_path(tmp_path, monkeypatch)
     assert runs.load_config(tmp_path / "run").data_dir == str(tmp_path / "digits")
 
 
-@pytest.mark.parametrize("setting", ["epochs", "data_dir", "versions", "name"])
+@pytest.mark.parametrize("setting", ["epochs", "data_dir", "versions", "name", "patience", "log"])
 def test_fingerprint_ignores_settings_that_may_change(setting):
-    value = {"epochs": 99, "data_dir": "/digits", "versions": {"numpy": "9"}, "name": "other"}[setting]
+    values = {"epochs": 99, "data_dir": "/digits", "versions": {"numpy": "9"}, "name": "other", "patience": 5}
+    value = (values | {"log": "csv"})[setting]
     assert replace(TINY, **{setting: value}).fingerprint() == TINY.fingerprint()
 
 
