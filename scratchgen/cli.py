@@ -131,6 +131,24 @@ def reconstruct(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a trained model for other programs."""
+    from scratchgen.export import write_pytorch
+
+    config, model = runs.load_model(options.run)
+    with kernels.use(config.kernels):
+        if options.to == "torch":
+            folder = options.out or options.run / "pytorch"
+            write_pytorch(folder, model)
+            print(folder / "model.py")
+        else:
+            out, archive = options.out or options.run / "weights.npz", io.BytesIO()
+            arrays: dict[str, Any] = model.state_dict()
+            np.savez(archive, **arrays)
+            _write(out, lambda: write_whole(out, archive.getvalue()), (".npz",))
+    return 0
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Print the test metrics of a trained model as JSON."""
     config, model = runs.load_model(options.run)
@@ -330,6 +348,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-n", type=positive, default=20, metavar="N", help="how many (20)")
     command.add_argument("--out", type=Path, metavar="FILE", help=".png (reconstructions.png in the run's folder)")
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
+
+    command = _command(commands, "export", export)
+    command.add_argument("run", type=Path, help=_RUN)
+    command.add_argument(
+        "--to",
+        choices=("numpy", "torch"),
+        required=True,
+        help="numpy: an archive of arrays, .npz; torch: model.py, for PyTorch, and its weights (required)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the archive, or the folder of model.py (weights.npz, or pytorch, in the run's folder)",
+    )
 
     command = _command(commands, "evaluate", evaluate)
     command.add_argument("run", type=Path, help=_RUN)

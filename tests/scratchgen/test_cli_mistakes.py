@@ -104,6 +104,10 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         ("walk nowhere --digit 10", "'10' is not a digit"),
         ("reconstruct nowhere", "nowhere"),
         ("reconstruct nowhere -n -3", "'-3'"),
+        ("export nowhere", "--to"),
+        ("export nowhere --to jax", "'jax'"),
+        ("export nowhere --to torch", "nowhere"),
+        ("export nowhere --to numpy", "nowhere"),
         ("evaluate nowhere", "nowhere"),
         ("evaluate nowhere --iw-samples 0", "--iw-samples"),
         ("evaluate nowhere --limit 0", "--limit"),
@@ -161,6 +165,8 @@ UNWRITABLE = ["file/a.png", "nowhere/a.png", "n" * 300 + ".png", "folder.png", "
     ("command", "out"),
     [(command, out) for command in ("sample", "reconstruct", "data show") for out in UNWRITABLE]
     + [("walk --seconds 1", out.replace("png", "gif")) for out in UNWRITABLE]
+    + [("export --to numpy", out.replace("png", "npz")) for out in UNWRITABLE]
+    + [("export --to torch", "file"), ("export --to torch", "file/folder"), ("export --to torch", "n" * 300)]
     + [("walk", "a.png"), ("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")],
 )
 def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, command, out):
@@ -168,6 +174,7 @@ def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, comm
     Path("folder.png").mkdir()
     Path("folder.npy").mkdir()
     Path("folder.gif").mkdir()
+    Path("folder.npz").mkdir()
     assert out in mistake(*command.split(), *([] if command == "data show" else [trained]), "--out", out)
 
 
@@ -181,7 +188,7 @@ def test_train_reports_a_full_disk_or_memory(capsys, monkeypatch, error):
     assert str(error) in capsys.readouterr().err
 
 
-READING = ["train vae --resume", "sample", "walk", "reconstruct", "evaluate"]
+READING = ["train vae --resume", "sample", "walk", "reconstruct", "evaluate", "export --to numpy"]
 
 
 @pytest.mark.parametrize("command", READING)
@@ -213,7 +220,7 @@ def test_commands_refuse_a_damaged_run(mistake, run, command, name, damage):
 def test_commands_ask_to_train_first_without_a_checkpoint(mistake, call, run, trained):
     (run / "checkpoint.safetensors").unlink()
     for command in READING[1:]:
-        assert "train first" in mistake(command, run)
+        assert "train first" in mistake(*command.split(), run)
     call("train", "vae", "--resume", run)  # it was stopped before its first one, and starts again
     assert outcome(run) == outcome(trained)
 
