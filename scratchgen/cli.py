@@ -19,6 +19,8 @@ import numpy as np
 import kernels
 from scratchgen import runs
 from scratchgen.checkpoint import write_json, write_whole
+from scratchgen.compare import read_run, shared_metrics
+from scratchgen.compare import table as comparison
 from scratchgen.data import SOURCES, load_dataset
 from scratchgen.data.mnist import fetch_mnist
 from scratchgen.errors import UserError
@@ -156,6 +158,26 @@ def evaluate(options: argparse.Namespace) -> int:
     with kernels.use(config.kernels):
         table = RECIPES[config.model].evaluate(config, model, data, options.limit, options.iw_samples)
     print(json.dumps(table, indent=2))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Show runs side by side, and draw the test metrics that they share."""
+    from scratchgen.figures import save_comparison
+
+    if len(options.runs) < 2 or len(set(options.runs)) < len(options.runs):
+        raise UserError("give two runs or more, each once")
+    found = [read_run(folder) for folder in options.runs]
+    print(comparison(found))
+    if len({run.pixels for run in found}) > 1:
+        pixels = "; ".join(f"{run.name}: {run.pixels}" for run in found)
+        print(f"their pixels differ, so their losses cannot be compared: {pixels}", file=sys.stderr)
+    metrics = shared_metrics(found)
+    if metrics:
+        histories = {run.name: run.history for run in found}
+        _write(options.out, lambda: save_comparison(options.out, histories, metrics))
+    else:
+        print("there is no figure: the runs share no test metric over the epochs", file=sys.stderr)
     return 0
 
 
@@ -374,6 +396,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"only the first N test images, or N samples of a GAN (all, and {NLL_IMAGES} for nll)",
     )
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
+
+    command = _command(commands, "compare", compare)
+    command.add_argument("runs", type=Path, nargs="+", metavar="run", help="folders of runs (two or more)")
+    command.add_argument("--out", type=Path, default=Path("compare.png"), metavar="FILE", help=".png (compare.png)")
 
     command = _command(commands, "gradcheck", gradcheck)
     command.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")

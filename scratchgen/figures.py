@@ -217,21 +217,66 @@ def save_loss_curves(
                 curves.setdefault(metric, {}).setdefault(split, []).append((entry["epoch"], value))
     if not curves:
         raise ValueError("the history has no metrics")
-    rows = math.ceil(len(curves) / 3)
-    columns = math.ceil(len(curves) / rows)
+    rows, columns = _rows_and_columns(len(curves))
     looks: dict[str, dict[str, Any]] = {"train": {"color": _BLUE}, "test": {"color": _ORANGE, "linestyle": "--"}}
     with _figure(path, _WIDTH, 520 * rows + _TITLE * bool(title), layout="constrained") as figure:
         figure.suptitle(title, x=0.01, ha="left", size=11)
-        for i, (metric, splits) in enumerate(curves.items()):
-            axes = figure.add_subplot(rows, columns, i + 1)
-            for split, points in splits.items():
-                marker = "o" if len(points) <= 20 else ""
-                axes.plot(*zip(*points, strict=True), label=split, marker=marker, markersize=3.5, **looks[split])
-            formula = (formulas or {}).get(metric, "" if i % columns else ylabel)
-            axes.set(title=metric.replace("_", " "), xlabel="epoch", ylabel=formula)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        for i, (metric, axes) in enumerate(_draw_curves(figure, curves, looks)):
+            axes.set_ylabel((formulas or {}).get(metric, "" if i % columns else ylabel))
             axes.legend()
     return path
+
+
+def save_comparison(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Sequence[str]) -> Path:
+    """Draw test metrics of several runs over the epochs: a panel each, with a line a run.
+
+    Parameters
+    ----------
+    histories : Mapping[str, Sequence[Mapping[str, Any]]]
+        By the name of a run, its history as in `save_loss_curves`.
+    metrics : Sequence[str]
+        The test metrics to draw, where an epoch has them.
+    """
+    curves = {
+        metric: {
+            name: [(entry["epoch"], entry["test"][metric]) for entry in history if metric in entry["test"]]
+            for name, history in histories.items()
+        }
+        for metric in metrics
+    }
+    if not any(line for lines in curves.values() for line in lines.values()):
+        raise ValueError("the runs have measured none of the metrics")
+    looks = {
+        name: {"color": _COLOURS[i % 10], "linestyle": "-" if i < 10 else "--"} for i, name in enumerate(histories)
+    }
+    rows, _ = _rows_and_columns(len(curves))
+    with _figure(path, _WIDTH, 520 * rows + 44 * len(histories), layout="constrained") as figure:  # a line each below
+        panels = [axes for _, axes in _draw_curves(figure, curves, looks)]
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left")
+    return path
+
+
+def _rows_and_columns(panels: int) -> tuple[int, int]:
+    """At most three panels in a row, and rows that are about equally long."""
+    rows = math.ceil(panels / 3)
+    return rows, math.ceil(panels / rows)
+
+
+def _draw_curves(
+    figure: Figure,
+    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
+    looks: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, Axes]]:
+    """Draw a panel for each metric, with a line of points (epoch, value) for each name; yield both, panel by panel."""
+    for i, (metric, lines) in enumerate(curves.items()):
+        axes = figure.add_subplot(*_rows_and_columns(len(curves)), i + 1)
+        for name, points in lines.items():
+            marker = "o" if len(points) <= 20 else ""
+            epochs, values = zip(*points, strict=True) if points else ((), ())
+            axes.plot(epochs, values, label=name, marker=marker, markersize=3.5, **looks[name])
+        axes.set(title=metric.replace("_", " "), xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        yield metric, axes
 
 
 def save_health(

@@ -45,6 +45,7 @@ SAVE = {
     "scatter": lambda path: figures.save_latent_scatter(path, CODES, LABELS),
     "scatter and prior": lambda path: figures.save_latent_scatter(path, CODES, LABELS, "codes", PRIOR),
     "curves": lambda path: figures.save_loss_curves(path, HISTORY),
+    "comparison": lambda path: figures.save_comparison(path, {"a": HISTORY, "b": HISTORY[:1]}, ["loss", "kl"]),
     "health": lambda path: figures.save_health(path, CODES[:, 0], CODES[:, 1], np.arange(10)),
 }
 every_figure = pytest.mark.parametrize("save", SAVE.values(), ids=SAVE)
@@ -453,6 +454,40 @@ def test_save_health_draws_a_critic_s_outputs_at_any_scale(tmp_path, drawn, scal
 def test_save_health_refuses_what_cannot_be_drawn(tmp_path, real, fake, counts, message):
     with pytest.raises(ValueError, match=message):
         figures.save_health(tmp_path / "figure.png", np.array(real), np.array(fake), np.array(counts))
+    assert not list(tmp_path.iterdir())
+
+
+# ---- comparisons ----
+
+
+def test_save_comparison_draws_a_line_a_run_in_a_panel_a_metric(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "Figure", lambda *args, **kwargs: drawn.append(Figure(*args, **kwargs)) or drawn[-1])
+    other = [{"epoch": 1, "test": {"kl": 7.0}}, {"epoch": 2, "test": {"loss": 4.0, "kl": 8.0}}]
+    figures.save_comparison(tmp_path / "c.png", {"first": HISTORY, "second": other, "third": []}, ["kl", "loss"])
+    (figure,) = drawn
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["kl", "loss"]
+    lines = [[(*map(tuple, line.get_data()),) for line in axes.lines] for axes in figure.axes]
+    assert lines == [
+        [((1, 2, 3), (1, 2, 3)), ((1, 2), (7.0, 8.0)), ((), ())],
+        [((1, 2, 3), (10.0, 5.0, 10 / 3)), ((2,), (4.0,)), ((), ())],
+    ]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["first", "second", "third"]
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 3
+
+
+def test_save_comparison_tells_more_than_ten_runs_apart(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "Figure", lambda *args, **kwargs: drawn.append(Figure(*args, **kwargs)) or drawn[-1])
+    figures.save_comparison(tmp_path / "c.png", {f"run {i}": HISTORY for i in range(12)}, ["kl"])
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines}) == 12
+
+
+@pytest.mark.parametrize("metrics", [[], ["other"]])
+def test_save_comparison_refuses_metrics_that_no_run_has(tmp_path, metrics):
+    with pytest.raises(ValueError, match="have measured none of the metrics"):
+        figures.save_comparison(tmp_path / "c.png", {"a": HISTORY}, metrics)
     assert not list(tmp_path.iterdir())
 
 
