@@ -11,7 +11,7 @@ flattened image has its inputs in another order, and one before a reshaped one i
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -310,15 +310,16 @@ def _aae(model: AAE) -> Parts:
     return networks, [encode, decode, discriminate]
 
 
+MODELS: dict[type, Callable[[Any], Parts]] = {VAE: _vae, GAN: _gan, AAE: _aae}
+
+
 # ---- the files ----
 
 
-def to_pytorch(model: VAE | GAN | AAE) -> tuple[str, dict[str, np.ndarray]]:
-    """The source of a Python module with the model in PyTorch, and the weights for its ``load()``."""
+def to_pytorch(model: Any) -> tuple[str, dict[str, np.ndarray]]:
+    """The source of a Python module with a VAE, GAN or AAE in PyTorch, and the weights for its ``load()``."""
     kind = type(model).__name__
-    networks, methods = (
-        _vae(model) if isinstance(model, VAE) else _gan(model) if isinstance(model, GAN) else _aae(model)
-    )
+    networks, methods = MODELS[type(model)](model)
     made = "".join(network.code() for network in networks)
     source = f'''"""{"A" if kind != "AAE" else "An"} {kind} in PyTorch. {WRITTEN}
 
