@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import checkpoint, cli, recipes, runs
+from scratchgen import checkpoint, cli, commands, recipes, runs
 from scratchgen.capture import Capture
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
@@ -114,7 +114,7 @@ class ByBrightness:
 
 def use_tiny(set_attribute) -> None:
     """Have runs and the command line know ``TINIES`` and load ``tiny_data``; ``set_attribute`` may be monkeypatch's."""
-    for module in (runs, cli):
+    for module in (runs, commands.data, commands.engine):
         set_attribute(module, "load_dataset", lambda source="auto", data_dir=None: tiny_data())
     for name, recipe in RECIPES.items():
         set_attribute(recipe, "configs", {**recipe.configs, "tiny": TINIES[name]})

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 import kernels
 import scratchgen.data
 import scratchgen.figures
-from scratchgen import __version__, cli, recipes, runs
+from scratchgen import __version__, cli, commands, recipes, runs
 from scratchgen.capture import Capture, PendingMetrics
 from scratchgen.op import REGISTRY
 from scratchgen.recipes import RECIPES
@@ -106,7 +106,7 @@ def test_train_numbers_the_folders_of_a_named_configuration(call, monkeypatch, n
         return {"data": "mnist"}
 
     monkeypatch.setattr(runs, "start", start)
-    monkeypatch.setattr(cli, "_report", lambda *_: None)
+    monkeypatch.setattr(commands.train, "_report", lambda *_: None)
     monkeypatch.setattr(runs, "load_config", lambda folder: None)
     for _ in range(3):
         call("train", "vae", *(["--config", name] if name else []))
@@ -273,7 +273,7 @@ def test_data_show_counts_images_and_draws_digits(call):
 
 
 def test_data_fetch_prints_the_folder_of_mnist(call, monkeypatch):
-    monkeypatch.setattr(cli, "fetch_mnist", lambda folder: folder or Path("the cache"))
+    monkeypatch.setattr(commands.data, "fetch_mnist", lambda folder: folder or Path("the cache"))
     assert call("data", "fetch") == "the cache\n"
     assert call("data", "fetch", "--data-dir", "digits") == "digits\n"
 

@@ -11,7 +11,7 @@ from helpers import TINY, edit, files, outcome, tiny_data, train_options
 import kernels
 import scratchgen.data
 import scratchgen.figures
-from scratchgen import cli, runs
+from scratchgen import cli, commands, runs
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.mnist import SHA256
 from scratchgen.errors import UserError
@@ -281,7 +281,7 @@ def test_run_config_names_only_the_wrong_setting(change, need):
 @pytest.fixture
 def real_data(monkeypatch):
     """Load what is asked for, not the tiny data."""
-    for module in (runs, cli):
+    for module in (runs, commands.data, commands.engine):
         monkeypatch.setattr(module, "load_dataset", scratchgen.data.load_dataset)
 
 
@@ -350,7 +350,7 @@ def test_commands_refuse_pixels_that_are_no_grey_levels(mistake, monkeypatch, pi
         images[7, 300] = pixel
         return Dataset("strokes", Split(images, tiny_data().train.labels), tiny_data().test)
 
-    for module in (runs, cli):
+    for module in (runs, commands.data, commands.engine):
         monkeypatch.setattr(module, "load_dataset", load)
     for command in ASKING:
         assert "image 7" in mistake(*command.split())

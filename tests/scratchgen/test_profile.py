@@ -13,7 +13,7 @@ from helpers import STEPS, TINIES, TINY, drive, files, tiny_data
 from task_helpers import captured
 
 import kernels
-from scratchgen import cli, profile, runs
+from scratchgen import cli, commands, profile, runs
 from scratchgen.checkpoint import load_checkpoint
 from scratchgen.profile import Call, Round, measure, summarize, table, timed
 from scratchgen.tasks.vae import VAETraining
@@ -242,7 +242,7 @@ def test_profile_obeys_its_options(call, monkeypatch):
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | network | training).items()]
     asked = []
     monkeypatch.setattr(
-        cli, "measure", lambda config, *rest: asked.append((config, rest[-1])) or measure(config, *rest)
+        commands.engine, "measure", lambda config, *rest: asked.append((config, rest[-1])) or measure(config, *rest)
     )
     out = call("profile", "vae", "--config", "tiny", "--steps", 2, *sum(options, ()))
     expected = replace(
@@ -293,6 +293,6 @@ def test_profile_reports_divergence_in_one_line():
 
 def test_profile_refuses_images_of_another_size(capsys, monkeypatch):
     config = replace(TINY, network=replace(TINY.network, input_dim=100), training=VAETraining())
-    monkeypatch.setattr(cli, "configure", lambda *_: config)
+    monkeypatch.setattr(commands.engine, "configure", lambda *_: config)
     assert cli.main(["profile", "vae"]) == 2
     assert capsys.readouterr().err == "scratchgen: strokes has images of 784 pixels, and the network takes 100\n"

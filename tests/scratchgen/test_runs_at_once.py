@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import TINIES, TINY, files, outcome, use_tiny, without_figures
 
-from scratchgen import checkpoint, cli, runs
+from scratchgen import checkpoint, cli, commands, runs
 from scratchgen.recipes import RECIPES
 
 
@@ -83,7 +83,7 @@ def trained_of(tmp_path_factory):
 
 @pytest.mark.parametrize("model", TINIES)
 def test_sample_of_any_number_needs_little_memory(trained_of, tmp_path, monkeypatch, model):
-    monkeypatch.setattr(cli, "DRAWN", 500)
+    monkeypatch.setattr(commands.trained, "DRAWN", 500)
     counts, original = [], RECIPES[model].sample
     monkeypatch.setattr(
         RECIPES[model], "sample", lambda c, m, n, *rest: counts.append(n) or original(c, m, n, *rest), raising=False
@@ -103,7 +103,7 @@ def test_sample_of_any_number_needs_little_memory(trained_of, tmp_path, monkeypa
 def test_sample_in_parts_is_the_same_as_at_once(trained_of, tmp_path, monkeypatch):
     parts = {}
     for size in (7, 100):
-        monkeypatch.setattr(cli, "DRAWN", size)
+        monkeypatch.setattr(commands.trained, "DRAWN", size)
         assert cli.main(["sample", str(trained_of / TINY.model), "-n", "20", "--out", str(tmp_path / "a.npy")]) == 0
         parts[size] = np.load(tmp_path / "a.npy")
     np.testing.assert_allclose(parts[7], parts[100], rtol=1e-5, atol=1e-6)

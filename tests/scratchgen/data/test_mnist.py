@@ -20,7 +20,7 @@ import pooch
 import pytest
 from idx_helpers import idx, refusal
 
-from scratchgen import cli
+from scratchgen import cli, commands
 from scratchgen.data import mnist
 
 REAL = os.environ.get("SCRATCHGEN_DATA")
@@ -316,7 +316,9 @@ def test_load_mnist_names_the_command_that_mends_a_damaged_file(server, small, t
     folder = place(tmp_path / "my digits", small | {NAMES[2]: small[NAMES[2]][:-1]})
     monkeypatch.setenv("SCRATCHGEN_DATA", str(folder))
     command = re.search("`(.*)`", refusal(mnist.load_mnist))[1]
-    monkeypatch.setattr(cli, "fetch_mnist", functools.partial(mnist.fetch_mnist, mirrors=[server.mirror("good")]))
+    monkeypatch.setattr(
+        commands.data, "fetch_mnist", functools.partial(mnist.fetch_mnist, mirrors=[server.mirror("good")])
+    )
     assert cli.main(shlex.split(command)[1:]) == 0
     assert len(mnist.load_mnist().test) == 3
 

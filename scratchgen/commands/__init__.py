@@ -1,0 +1,1 @@
+"""The commands, a module for each group: functions of the parsed options that return the exit status."""

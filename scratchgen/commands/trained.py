@@ -1,0 +1,130 @@
+"""What can be done with trained runs."""
+
+import argparse
+import io
+import json
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+import kernels
+from scratchgen import runs
+from scratchgen.checkpoint import write_whole
+from scratchgen.commands.output import npy, write
+from scratchgen.compare import read_run, shared_metrics, table
+from scratchgen.errors import UserError
+from scratchgen.random import stream
+from scratchgen.recipes import RECIPES
+
+DRAWN = 10_000  # samples drawn at a time, so that any number fits into memory
+LONGEST_WALK = 300  # seconds, whose 6,000 frames take nearly a GB of memory
+WAVES_A_SECOND = 0.3  # of a walk: about every second it comes to another picture
+MOST_PICTURED = 1000  # images in a picture: more take minutes to draw and are too small to see
+
+
+def sample(options: argparse.Namespace) -> int:
+    """Draw digits from the prior."""
+    chosen = options.digit
+    from scratchgen.figures import save_samples
+
+    out = options.out or options.run / ("samples.png" if chosen is None else f"digit-{chosen}.png")
+    if out.suffix != ".npy":
+        _fits_a_picture(options.n)
+    config, model = runs.load_model(options.run)
+    rng, counts = stream(options.seed, "samples"), [min(DRAWN, options.n - i) for i in range(0, options.n, DRAWN)]
+    with kernels.use(config.kernels):
+        parts = (RECIPES[config.model].sample(config, model, count, rng, chosen) for count in counts)
+        if out.suffix == ".npy":
+            write(out, lambda: write_whole(out, npy((options.n, config.network.input_dim), parts)), (".npy",))
+        else:
+            (images,) = parts
+            write(out, lambda: save_samples(out, images), (".png", ".npy"))
+    return 0
+
+
+def walk(options: argparse.Namespace) -> int:
+    """Animate a random walk through the prior and the classes."""
+    if options.seconds > LONGEST_WALK:
+        raise UserError(f"a walk lasts at most {LONGEST_WALK} seconds, not {options.seconds}")
+    from scratchgen.figures import FRAMES_A_SECOND, save_animation
+
+    out = options.out or options.run / ("walk.gif" if options.digit is None else f"walk-{options.digit}.gif")
+    config, model = runs.load_model(options.run)
+    frames, waves = options.seconds * FRAMES_A_SECOND, math.ceil(options.seconds * WAVES_A_SECOND)
+    with kernels.use(config.kernels):
+        rng = stream(options.seed, "samples")
+        images = RECIPES[config.model].walk(config, model, frames, waves, rng, options.digit)
+    write(out, lambda: save_animation(out, images), (".gif",))
+    return 0
+
+
+def reconstruct(options: argparse.Namespace) -> int:
+    """Show test images beside their reconstructions."""
+    from scratchgen.figures import save_reconstructions
+
+    _fits_a_picture(options.n)
+    config, model = runs.load_model(options.run)
+    data, recipe = runs.load_data(config, options.run, options.data_dir), RECIPES[config.model]
+    with kernels.use(config.kernels):
+        images = recipe.test_images(config, data)[: options.n]
+        reconstructions = recipe.reconstruct(config, model, images, data.test.labels[: options.n])
+    out = options.out or options.run / "reconstructions.png"
+    write(out, lambda: save_reconstructions(out, images, reconstructions))
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a trained model for other programs."""
+    from scratchgen.export import write_pytorch
+
+    config, model = runs.load_model(options.run)
+    with kernels.use(config.kernels):
+        if options.to == "torch":
+            folder = options.out or options.run / "pytorch"
+            write_pytorch(folder, model)
+            print(folder / "model.py")
+        else:
+            out, archive = options.out or options.run / "weights.npz", io.BytesIO()
+            arrays: dict[str, Any] = model.state_dict()
+            np.savez(archive, **arrays)
+            write(out, lambda: write_whole(out, archive.getvalue()), (".npz",))
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print the test metrics of a trained model as JSON."""
+    config, model = runs.load_model(options.run)
+    data = runs.load_data(config, options.run, options.data_dir)
+    with kernels.use(config.kernels):
+        metrics = RECIPES[config.model].evaluate(config, model, data, options.limit, options.iw_samples)
+    print(json.dumps(metrics, indent=2))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Show runs side by side, and draw the test metrics that they share."""
+    from scratchgen.figures import save_comparison
+
+    if len(options.runs) < 2 or len(set(options.runs)) < len(options.runs):
+        raise UserError("give two runs or more, each once")
+    found = [read_run(folder) for folder in options.runs]
+    print(table(found))
+    if len({run.pixels for run in found}) > 1:
+        pixels = "; ".join(f"{run.name}: {run.pixels}" for run in found)
+        print(f"their pixels differ, so their losses cannot be compared: {pixels}", file=sys.stderr)
+    metrics = shared_metrics(found)
+    if metrics:
+        histories = {run.name: run.history for run in found}
+        write(options.out, lambda: save_comparison(options.out, histories, metrics))
+    else:
+        print("there is no figure: the runs share no test metric over the epochs", file=sys.stderr)
+    return 0
+
+
+def _fits_a_picture(n: int) -> None:
+    if n > MOST_PICTURED:
+        raise UserError(
+            f"a picture holds at most {MOST_PICTURED} images, not {n}; `sample --out FILE.npy` takes any number"
+        )
