@@ -60,9 +60,8 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
             raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
         config = replace(config, epochs=epochs or config.epochs)
         if (folder / "checkpoint.safetensors").exists():
-            _load_arrays(
-                config, folder, "checkpoint.safetensors"
-            )  # or say that it does not fit, before a network of any size is made
+            # Or say that it does not fit, before a network of any size is made.
+            _load_arrays(config, folder, "checkpoint.safetensors")
         data = load_data(config, folder, data_dir)
         trainer = _trainer(config, data, folder, resume=True)
         if config.epochs > before.epochs and trainer.out_of_patience():

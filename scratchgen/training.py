@@ -257,9 +257,8 @@ class Trainer:
             raise UserError(f"{self.checkpoint} does not fit the run's config.json: {error}") from None
         if self.progress.revision != REVISION:
             raise UserError(f"{self.checkpoint} was begun by a version whose seeds meant other numbers; train anew")
-        write_metrics(
-            self.folder, self.progress.history, self.log
-        )  # a kill may have come between checkpoint and metrics
+        # A kill may have come between checkpoint and metrics.
+        write_metrics(self.folder, self.progress.history, self.log)
 
 
 LOGS = ("csv",)  # formats in which metrics can be written too
