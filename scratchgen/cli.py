@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "walk", walk)
     command.add_argument("run", type=Path, help=_RUN)
-    command.add_argument("--seconds", type=positive, default=10, metavar="N", help="how long it lasts, at most 300 (10)")
+    command.add_argument(
+        "--seconds", type=positive, default=10, metavar="N", help="how long it lasts, at most 300 (10)"
+    )
     command.add_argument("--digit", type=digit, metavar="D", help="only this digit, of a run that takes labels (all)")
     command.add_argument("--out", type=Path, metavar="FILE", help=".gif (walk.gif, or walk-D.gif, in the run's folder)")
     command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")

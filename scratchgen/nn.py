@@ -1,5 +1,6 @@
 """Layers."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -195,7 +196,8 @@ class Reshape(Module):
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(len(x), *self.shape)
+        shape = self.shape if self.shape != (-1,) else (math.prod(x.shape[1:]),)  # -1 is unknown where b is 0
+        return x.reshape(len(x), *shape)
 
 
 class Maxout(Module):

@@ -103,7 +103,9 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
         replace(CONDITIONAL, help="both networks take the label, too"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
-        Option("objective", "training", vae.OBJECTIVES, "the bound that is maximised; iwae: L_K, K = samples"),
+        Option(
+            "objective", "training", vae.OBJECTIVES, "the bound that is maximised; iwae: L_K, K = --samples, above 1"
+        ),
         Option("samples", "training", positive, "draws of z for each image", "M"),
         Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
         Option("beta", "training", number, "weight of the KL term", "B"),
@@ -115,7 +117,13 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         replace(LATENT_DIM, help="dimensions of the noise"),
         replace(CONDITIONAL, help="both networks take the label, too"),
         Option("objective", "training", gan.OBJECTIVES, "what the generator minimises"),
-        Option("real_label", "training", number, "the discriminator's target for data; below 1 smooths", "Y"),
+        Option(
+            "real_label",
+            "training",
+            number,
+            "the discriminator's target for data; below 1 smooths; not of wasserstein",
+            "Y",
+        ),
         Option("discriminator_steps", "training", positive, "discriminator steps per generator step", "K"),
         Option("generator_lr", "training", number, "the generator's learning rate", "X"),
         Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),

@@ -194,8 +194,10 @@ def main():
         task = RECIPE.task(config, RECIPE.build(config), RECIPE.seen(config, data))
         models[words] = train(task, data, options.out / name, config.epochs, config.batch_size)
         tests[words] = RECIPE.evaluate(config, models[words], data)
+    config = RECIPE.configs["conv"]
+    epochs = 1 if options.quick else config.epochs
     game = ImageGame(RECIPE.build(config), CHANNELS, RandomStream(stream(0, "noise")))
-    models["(b) D on images"] = train(game, data, options.out / "images", config.epochs, config.batch_size)
+    models["(b) D on images"] = train(game, data, options.out / "images", epochs, config.batch_size)
 
     test, judge = data.test, load_judge(data)
     pictures = {name: reconstruct(model, test.images) for name, model in models.items()}

@@ -24,8 +24,8 @@ from kernels.cpu.products import pack_columns
 from kernels.cpu.simd import BITS, ROWS, lanes, load_tile, store_tile
 from kernels.cpu.vector_math import JIT
 
-TERMS = 128  # output pixels, at most, that weights are summed over at a time: their windows stay in the nearest cache
-GROUPS = 8  # of weights, which threads share; a constant, so that the bits do not depend on the number of threads
+TERMS = 128  # output pixels, or those of one image, that weights are summed over at a time: a near cache holds them
+GROUPS = 8  # of weights, which threads share
 
 
 def conv2d(out, x, w, stride, padding):

@@ -21,7 +21,8 @@ from kernels.cpu.products import multiply_tile, pack_columns, product_tiled
 from kernels.cpu.simd import ROWS, add_outer_product, lanes, load, store, store_rows, store_tile, zero_tile
 from kernels.cpu.vector_math import JIT
 
-NEAR = 1 << 15  # numbers of the images that one thread works on at a time, so that they stay in a near cache
+NEAR = 1 << 15  # numbers of the images, or of one, that a thread works on at a time, so that they stay in a near cache
+PARTS = 8  # of the images at least, so that threads are done at about the same time
 
 
 @njit(**JIT)
@@ -103,7 +104,7 @@ def conv_direct(out, x, w, stride, padding):
     """out (b,p,q,o) = the convolution of x (b,h,w,i) with w (k,l,i,o), without a copy of any window.
 
     Compared with `conv_packed`: number t of a window lies in the padded image at the window's corner plus an offset
-    that is the same for all windows. So the micro-kernel reads it there, at six corners plus one offset. What is
+    that is the same for all windows. So the micro-kernel reads it there, at ``ROWS`` corners plus one offset. What is
     copied is x, once, to add the zeros of the padding.
     """
     (k, j, i, o), plan = w.shape, plan_of_windows(x.shape, w.shape, out.shape, stride, padding)
@@ -200,7 +201,7 @@ def multiply_patches(out, x, packed, terms, first_term, corners, places, first_c
     ``terms[first_term[f] : first_term[f + 1]]`` further on. There is more than one phase if windows differ.
     """
     (b, p, q, o), width, size = out.shape, 2 * lanes(out), frame[2] * frame[3] * x.shape[3]
-    flat, parts = out.reshape(-1), max(1, b // max(1, min(NEAR // max(1, size), b // 8)))
+    flat, parts = out.reshape(-1), max(1, b // max(1, min(NEAR // max(1, size), b // PARTS)))
     for part in prange(parts):
         begin, end = b, 0  # the images of this part: a tile may reach from one into the next
         for phase in range(first_term.size - 1):

@@ -3,7 +3,7 @@
 LLVM vectorises a plain loop over an array, but it does not keep a tile of the output of a matrix product in registers
 over the loop that adds up its terms. Here a vector is an ordinary value: assigned to a variable, it stays in a
 register. A matrix product needs only the first six functions; a convolution also those of a tile, a block of ``ROWS``
-rows of two vectors each, which together fill the registers.
+rows of two vectors each, which take most of 16 registers, or half of 32.
 
 ``load(array, index)``
     array[index : index + lanes], of a C-contiguous one-dimensional array. Indices are not checked.

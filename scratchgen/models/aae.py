@@ -49,8 +49,8 @@ class AAEConfig:
     encoder_hidden, decoder_hidden, discriminator_hidden : tuple of int
         Sizes of the hidden layers, each with relu.
     encoder_channels, decoder_channels : tuple of int
-        Channels of the convolutions before the encoder's hidden layers, and of the images of which the decoder's
-        transposed convolutions make larger ones, after its hidden layers: see ``models.images``.
+        Of the encoder: what each convolution gives, before the hidden layers. Of the decoder: what each transposed
+        convolution takes, after the hidden layers. See ``models.images``.
     posterior : str
         q(z|x): "deterministic", one code an image; "gaussian", with a mean and a variance for each image; "universal",
         an encoder whose hidden layers take ``noise_dim`` numbers of noise beside the pixels, or what convolutions make
@@ -113,8 +113,8 @@ class AAE(Module):
         def network(inputs: int, hidden: tuple[int, ...], outputs: int, channels: tuple[int, ...] = ()) -> Sequential:
             sizes = (inputs, *hidden)
             body = mlp(sizes, "relu", rng, dtype).layers
-            images, width = decoder_layers(sizes[-1], outputs, channels, rng, "relu", dtype=dtype)
-            return Sequential(*body, *images, decoder_output(width, outputs, channels, rng, dtype=dtype))
+            convolutions, width = decoder_layers(sizes[-1], outputs, channels, rng, "relu", dtype=dtype)
+            return Sequential(*body, *convolutions, decoder_output(width, outputs, channels, rng, dtype=dtype))
 
         self.encoder = Encoder(config, rng, dtype)
         self.decodes_classes = config.labels_for != "discriminator"

@@ -79,8 +79,8 @@ class GANConfig:
     generator_hidden : tuple of int
         Sizes of the hidden layers, each with relu; the output is the sigmoid of a linear layer, so pixels in [0, 1].
     generator_channels, discriminator_channels : tuple of int
-        Channels of the images of which G's transposed convolutions make larger ones, after its hidden layers, and of
-        D's convolutions, before its: see ``models.images``.
+        Of G: what each transposed convolution takes, after the hidden layers. Of D: what each convolution gives, before
+        the hidden layers. See ``models.images``.
     batch_norm, discriminator_batch_norm : bool
         Whether the generator's hidden layers are batch-normalised, and the discriminator's convolutions, except for the
         first.
@@ -124,9 +124,9 @@ class GANConfig:
         for name in ("initializer", "discriminator_initializer"):
             require_one_of(name, getattr(self, name), ("by_activation", *INITIALIZERS))
         require({"pack >= 1": self.pack >= 1})
-        check_sides(self.input_dim, self.generator_channels, self.discriminator_channels)
         if min(self.input_dim, self.latent_dim, self.pieces, *self.generator_hidden, *self.discriminator_hidden) < 1:
             raise ValueError("every layer, the noise and the input must have at least one dimension")
+        check_sides(self.input_dim, self.generator_channels, self.discriminator_channels)
 
 
 class GAN(Module):
@@ -144,18 +144,19 @@ class GAN(Module):
                 layers += [Dense(i, o, rng, "identity", weights, dtype, bias=False), BatchNorm(o, "relu", dtype=dtype)]
             else:
                 layers.append(Dense(i, o, rng, "relu", **kind))
-        images, width = decoder_layers(sizes[-1], pixels, channels, rng, "relu", batch_norm=config.batch_norm, **kind)
-        output = decoder_output(width, pixels, channels, rng, "sigmoid", **kind)
-        self.generator = Sequential(*layers, *images, output)
-
-        kind["initializer"], channels = (
-            INITIALIZERS.get(config.discriminator_initializer),
-            config.discriminator_channels,
+        convolutions, width = decoder_layers(
+            sizes[-1], pixels, channels, rng, "relu", batch_norm=config.batch_norm, **kind
         )
-        normalized = config.discriminator_batch_norm
-        packed: dict[str, Any] = {"images": config.pack, "classes": classes}
-        images, width = encoder_layers(pixels, channels, rng, "leaky_relu", batch_norm=normalized, **packed, **kind)
-        layers, sizes = [Dropout(config.input_dropout), *images], (width, *config.discriminator_hidden)
+        output = decoder_output(width, pixels, channels, rng, "sigmoid", **kind)
+        self.generator = Sequential(*layers, *convolutions, output)
+
+        kind["initializer"] = INITIALIZERS.get(config.discriminator_initializer)
+        channels, normalized = config.discriminator_channels, config.discriminator_batch_norm
+        packed: dict[str, Any] = {"pack": config.pack, "classes": classes}
+        convolutions, width = encoder_layers(
+            pixels, channels, rng, "leaky_relu", batch_norm=normalized, **packed, **kind
+        )
+        layers, sizes = [Dropout(config.input_dropout), *convolutions], (width, *config.discriminator_hidden)
         for i, o in pairwise(sizes):
             hidden = (
                 Maxout(i, o, config.pieces, rng, **kind)

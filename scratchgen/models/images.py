@@ -35,18 +35,19 @@ def encoder_layers(
     initializer: Initializer | None = None,
     dtype: Any = np.float32,
     batch_norm: bool = False,
-    images: int = 1,
+    pack: int = 1,
     classes: int = 0,
 ) -> tuple[list[Module], int]:
-    """Layers from ``images`` images, pixel by pixel (b, pixels · images), to features (b, n), and n.
+    """Layers from ``pack`` images, judged together, to features (b, n), and n.
 
-    With ``classes``, each image has its class beside it: one-hot after its pixels (b, images · (pixels + classes)); or,
-    for convolutions, as that many more numbers of each pixel (b, pixels · images · (1 + classes)).
+    The input (b, pixels · pack) has the numbers of all images at the first pixel, then at the second, and so on.
+    With ``classes``, each image has its class beside it: one-hot after its pixels (b, pack · (pixels + classes)); or,
+    for convolutions, as that many more numbers of each pixel (b, pixels · pack · (1 + classes)).
     With ``batch_norm`` every convolution but the first, which sees the data itself, is batch-normalised.
     """
     if not channels:
-        return [], images * (pixels + classes)
-    side, numbers = math.isqrt(pixels), images * (1 + classes)
+        return [], pack * (pixels + classes)
+    side, numbers = math.isqrt(pixels), pack * (1 + classes)
     layers: list[Module] = [Reshape(side, side, numbers)]
     for number, (i, o) in enumerate(pairwise((numbers, *channels))):
         layers += _normalized(Conv2d, i, o, rng, activation, initializer, dtype, batch_norm and number > 0)

@@ -45,8 +45,8 @@ class VAEConfig:
     encoder_hidden, decoder_hidden : tuple of int
         Sizes of the hidden layers, each followed by ``activation``.
     encoder_channels, decoder_channels : tuple of int
-        Channels of the convolutions before the encoder's hidden layers, and of the images of which the decoder's
-        transposed convolutions make larger ones, after its hidden layers: see ``models.images``.
+        Of the encoder: what each convolution gives, before the hidden layers. Of the decoder: what each transposed
+        convolution takes, after the hidden layers. See ``models.images``.
     likelihood : str
         p(x|z): "bernoulli" of logits; "gaussian" with its own mean and variance for every pixel, its standard deviation
         at least ``sigma_floor``; "gaussian-fixed" with standard deviation ``sigma`` throughout (L13).
@@ -102,7 +102,10 @@ class VAE(Module):
             self.decoder_logvar = decoder_output(width, pixels, channels, rng, **kind)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x), each (..., J), of x (..., D); or of q(z|x, y), of classes y (..., 10) too."""
+        """mu and logvar of q(z|x), each (..., J), of x (..., D); or of q(z|x, y), of classes y (..., 10) too.
+
+        A convolutional encoder takes x (b, D) only.
+        """
         beside = beside_planes if self.config.encoder_channels else beside_classes
         h = self.encoder(beside(x, y, self.config.conditional))
         return self.encoder_mu(h), self.encoder_logvar(h)

@@ -97,7 +97,8 @@ class GANRecipe(Recipe):
             epochs=24,
             batch_size=64,
         ),
-        # The same with the distance and the gradient penalty of Gulrajani et al. 2017, and their five steps of f.
+        # The same layers with the distance and the gradient penalty of Gulrajani et al. 2017, and their five steps of
+        # f, which must judge pictures one by one and have no batch normalisation.
         RunConfig(
             "gan",
             "wgan-gp",
@@ -152,10 +153,13 @@ class GANRecipe(Recipe):
         random = RandomStream(stream(config.seed, "noise"))
         wasserstein = config.training.objective == "wasserstein"
         if wasserstein:
+            model.set_random(random)  # for dropout, which the check meets
             try:
                 check_critic(model)
             except TypeError as error:
-                raise UserError(f"the objective wasserstein does not fit this network: {error}") from None
+                raise UserError(
+                    f"the objective wasserstein does not fit this network: {error}; use --config wgan-gp"
+                ) from None
         health, kind = Health(load_judge(data), wasserstein), WGANTask if wasserstein else GANTask
         return kind(model, config.training, random, steps_per_epoch, config.epochs, health)
 

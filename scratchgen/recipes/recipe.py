@@ -22,7 +22,7 @@ from scratchgen.priors import in_turn
 from scratchgen.tasks.task import Task, under
 from scratchgen.training import LOGS, Selection
 
-# Fields that came after the first checkpoints: fingerprints leave them out at these values, so that those fit.
+# Fields of later versions: fingerprints leave them out at these values, so that checkpoints from before still fit.
 LATER: dict[str, dict[str, Any]] = {"network": {"conditional": False}, "training": {"objective": "elbo"}}
 
 
@@ -227,7 +227,7 @@ def classes_in_turn(frames: int, digit: int | None = None) -> np.ndarray:
 
 
 def by_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each of the codes (n, J) with each of ten labels, for pictures of a row a code: (10 n, J), (10 n,)."""
+    """Codes (10 n, J), each of the given (n, J) ten times, and their labels (10 n,), 0 to 9 for each code."""
     return np.repeat(codes, CLASSES, axis=0), np.tile(np.arange(CLASSES), len(codes))
 
 

@@ -11,14 +11,16 @@ from scratchgen.data import Dataset
 from scratchgen.data.dataset import CLASSES
 from scratchgen.data.pixels import describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
+from scratchgen.inference import in_batches
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.priors import Gaussian
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels, walk_classes
 from scratchgen.tasks.vae import VAETask, VAETraining
-from scratchgen.tensor import Tensor, no_grad
+from scratchgen.tensor import Tensor
 from scratchgen.training import Selection
 
+ROWS = 1_000  # codes decoded at a time
 IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000 test images
 
 
@@ -202,8 +204,7 @@ def decode(model: VAE, codes: np.ndarray, labels: np.ndarray | None = None) -> n
 def _means(model: VAE, codes: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
     """The decoder's means (n, D) of codes (n, J) and, if it takes them, classes (n, 10)."""
     given = [codes] if classes is None else [codes, classes]
-    with no_grad():
-        return model.mean(*(Tensor(rows, dtype=model.dtype) for rows in given)).data
+    return in_batches(lambda *rows: (model.mean(*rows),), *given, size=ROWS, dtype=model.dtype)[0]
 
 
 def _codes(model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:

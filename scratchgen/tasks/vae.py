@@ -56,17 +56,16 @@ class VAETraining:
         require_one_of("objective", self.objective, OBJECTIVES)
         require_one_of("schedule", self.schedule, SCHEDULES)
         require_one_of("binarize", self.binarize, BINARIZE)
-        other = self.monte_carlo_kl, self.beta, self.beta_warmup
         require(
             {
                 "samples >= 1": self.samples >= 1,
                 "lr > 0": self.lr > 0,
                 "beta >= 0": self.beta >= 0,
                 "beta_warmup >= 0": self.beta_warmup >= 0,
-                "objective elbo for monte_carlo_kl, beta or beta_warmup": self.objective == "elbo"
-                or other == (False, 1, 0),
             }
         )
+        if self.objective == "iwae" and (self.monte_carlo_kl, self.beta, self.beta_warmup) != (False, 1, 0):
+            raise ValueError("the objective iwae takes no beta, beta_warmup or monte_carlo_kl; use the objective elbo")
 
 
 class VAETask(Task):

@@ -27,9 +27,9 @@ from tests.benchmarks.workloads import RTOL
 ROUNDS = 11
 STRIDE, PADDING = (2, 2), (1, 1)
 SHAPES = [  # of images (b, h, w, i) and weights (k, l, i, o); transposed convolutions are these in the other direction
-    ((100, 28, 28, 1), (4, 4, 1, 32)),  # the VAE `conv`
+    ((100, 28, 28, 1), (4, 4, 1, 32)),  # the workload `vae-conv`
     ((100, 14, 14, 32), (4, 4, 32, 64)),
-    ((64, 28, 28, 1), (4, 4, 1, 64)),  # the GAN `dcgan`
+    ((64, 28, 28, 1), (4, 4, 1, 64)),  # the workload `dcgan`
     ((64, 14, 14, 64), (4, 4, 64, 128)),
 ]
 DIRECTIONS = ("conv2d", "conv2d_input", "conv2d_weight")

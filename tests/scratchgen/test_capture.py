@@ -169,6 +169,28 @@ def warned_once():
     assert "something else changes from call to call" in str(found[0].message)
 
 
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize("changed", ["gradient", "buffer"])
+def test_step_whose_metrics_alone_repeat_is_not_captured(rng, changed):
+    """A Python number that only a gradient depends on, or only a moving average."""
+    layer, calls = BatchNorm(3), [0]
+
+    def step(x):
+        calls[0] += 1
+        layer.momentum = 1 / (1 + calls[0]) if changed == "buffer" else 0.9
+        loss = (layer(x) ** 3).mean()
+        for parameter in layer.parameters():
+            parameter.grad = None
+        (loss * (float(calls[0]) if changed == "gradient" else 1.0)).backward()
+        return {"loss": loss}
+
+    capture, x = Capture(step, layer), rng.standard_normal((10, 3)).astype(np.float32)
+    with warned_once():
+        for _ in range(6):
+            capture(Tensor(x))
+    assert states(capture)[-1] == REFUSED
+
+
 def assert_equal(found, expected):
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -79,7 +79,7 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
           ("nan", "inf", "-inf", "1e999", "much")],
         ("train vae --beta -1", "beta >= 0"),
         ("train vae --beta-warmup -0.5", "beta_warmup >= 0"),
-        ("train vae --objective iwae --beta 2", "objective elbo for monte_carlo_kl, beta or beta_warmup is needed"),
+        ("train vae --objective iwae --beta 2", "the objective iwae takes no beta"),
         ("train vae --objective poisson", "'poisson'"),
         ("train vae --patience 0", "'0' is not a positive integer"),
         ("train aae --patience x", "--patience"),

@@ -76,8 +76,13 @@ def test_figures_tell_a_critic_from_a_discriminator(name, health, curves, tmp_pa
     assert outputs.axes[0].get_title(loc="left") == health
 
 
-def test_train_refuses_a_network_that_cannot_be_a_critic(tmp_path, capsys):
-    """The default network judges pictures in pairs."""
-    assert cli.main(["train", "gan", "--objective", "wasserstein", "--out", str(tmp_path / "run")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("does not fit this network: a critic takes one picture at a time: pack must be 1, not 2")
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [("mlp", "a critic takes one picture at a time: pack must be 1, not 2"), ("goodfellow", "no fixed linear map")],
+)
+def test_train_refuses_a_network_that_cannot_be_a_critic(config, says, tmp_path, capsys):
+    options = ["--config", config, "--data", "strokes", "--objective", "wasserstein", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", "gan", *options]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert says in line
+    assert line.endswith("use --config wgan-gp")

@@ -1,5 +1,6 @@
 """Models with convolutional networks: shapes, gradients, what their configurations refuse."""
 
+import math
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ from scratchgen.gradcheck import gradcheck
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.vae import LIKELIHOODS, VAE, VAEConfig
-from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d
+from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d, Dense
 from scratchgen.tensor import Tensor
 
 SIDE = 8
@@ -49,6 +50,15 @@ def test_vae_gradients_of_both_terms(rng, likelihood):
     gradcheck(lambda *_: sum(term.mean() for term in model.negative_elbo(x, noise)), *model.parameters())
 
 
+@pytest.mark.parametrize("images", [0, 1])
+def test_convolutional_networks_take_no_images_too(images):
+    model = conv_vae()
+    x = Tensor(np.zeros((images, SIDE * SIDE)))
+    mu, logvar = model.encode(x)
+    assert mu.shape == logvar.shape == (images, model.config.latent_dim)
+    assert model.mean(mu).shape == x.shape
+
+
 def test_vae_output_bias_takes_the_mean_of_all_pixels(rng):
     model, means = conv_vae(), rng.random(SIDE * SIDE)
     model.set_output_bias(means)
@@ -66,6 +76,20 @@ def test_gan_normalises_all_layers_but_the_first_of_d_and_the_last_of_g(rng):
     assert fake.shape == (6, SIDE * SIDE)
     assert model.discriminate(fake).shape == (6, 1)
     assert not conv_gan(batch_norm=False).state_dict().keys() & {"generator.layers.2.gamma"}
+
+
+def test_layers_before_batch_normalisation_have_the_initialisation_of_relu():
+    """Their own activation is the identity; the relu comes after the normalisation."""
+    side = {"input_dim": 784, "pack": 1, "generator_hidden": (200,), "generator_channels": (32, 32)}
+    model = GAN(GANConfig(**side, latent_dim=50, discriminator_channels=(32, 32)), 0)
+    weights = [
+        layer.weight.data
+        for layer in model.generator.layers + model.discriminator.layers
+        if isinstance(layer, Dense | Conv2d | ConvTranspose2d) and layer.bias is None
+    ]
+    fan_ins = [50, 200, 4 * 32, 16 * 32]  # two dense layers and a transposed convolution of G, a convolution of D
+    for weight, fan_in in zip(weights, fan_ins, strict=True):
+        assert weight.std() == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
 
 
 def test_gan_packs_pictures_as_channels(rng):

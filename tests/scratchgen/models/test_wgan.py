@@ -68,6 +68,16 @@ def test_penalty_of_a_linear_critic_is_known(rng):
     np.testing.assert_allclose(critic.layers[0].weight.grad, 2 * (3 - 1) * w / 3, rtol=1e-10)
 
 
+def test_penalty_of_a_constant_critic_has_a_finite_gradient(rng):
+    """The norm of a gradient that is 0 has no slope there."""
+    critic = Sequential(Dense(3, 1, rng, dtype=np.float64))
+    critic.layers[0].weight.write(np.zeros((3, 1)))
+    penalty = gradient_penalty(critic, *(Tensor(rng.random(shape)) for shape in ((4, 3), (4, 3), (4, 1))))
+    assert penalty.item() == pytest.approx(1, rel=1e-5)
+    penalty.backward()
+    np.testing.assert_array_equal(critic.layers[0].weight.grad, 0)
+
+
 def test_penalty_points_lie_between_data_and_samples(rng):
     """Where f bends between the two, the share of points on either side shows in the penalty."""
     critic = Sequential(Dense(1, 1, rng, "leaky_relu", dtype=np.float64), Dense(1, 1, rng, dtype=np.float64))

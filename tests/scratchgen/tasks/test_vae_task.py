@@ -186,12 +186,14 @@ def test_evaluate_sees_pixels_as_training_does(binarize):
     assert found == mean_bound(task.model, pixels, rng)
 
 
-def test_evaluate_measures_the_objective_too():
-    task, images, labels = task_of(VAETraining(objective="iwae", samples=5)), batches(1)[0], np.zeros(8, np.int64)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_evaluate_measures_the_objective_too(conditional):
+    task = task_of(VAETraining(objective="iwae", samples=5), conditional=conditional)
+    images, labels = batches(1)[0], all_labels(1)[0]
     data = Dataset("toy", Split(images[:0], labels[:0]), Split(images, labels))
     found, rng = task.evaluate(data, np.random.default_rng(3)), np.random.default_rng(3)
-    terms = mean_bound(task.model, images, rng)
-    assert found == {"neg_iwae": importance_nll(task.model, images, 5, rng)} | terms
+    terms = mean_bound(task.model, images, rng, labels=labels)
+    assert found == {"neg_iwae": importance_nll(task.model, images, 5, rng, labels)} | terms
 
 
 def test_evaluate_gives_the_decoder_the_test_labels():
@@ -208,7 +210,7 @@ def test_evaluate_gives_the_decoder_the_test_labels():
         ({"schedule": "sawtooth"}, "'sawtooth' is not one of constant, cosine, late-cosine, tripling"),
         ({"objective": "log p"}, "objective 'log p' is not one of elbo, iwae"),
         *(
-            ({"objective": "iwae", name: value}, "^objective elbo for monte_carlo_kl, beta or beta_warmup is needed$")
+            ({"objective": "iwae", name: value}, "^the objective iwae takes no beta")
             for name, value in (("monte_carlo_kl", True), ("beta", 0.5), ("beta_warmup", 1.0))
         ),
         ({"binarize": "always"}, "'always' is not one of none, static, dynamic"),

@@ -50,6 +50,23 @@ def test_steps_move_both_networks_and_replay_to_the_same_bits(rng, conditional):
     assert all((tasks[0].model.state_dict()[name] != before[name]).any() for name in weights)
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_update_discriminator_takes_each_picture_with_its_class_and_a_point_for_each(rng, conditional):
+    """Both metrics, against their formulas, with the u that the task draws."""
+    task, other = (wgan(np.float64, conditional=conditional) for _ in range(2))
+    real, fake = (Tensor(rng.random((10, 64))) for _ in range(2))
+    y = Tensor(np.eye(10)[rng.integers(10, size=10)]) if conditional else None
+    found = task.update_discriminator(real, fake, y)
+
+    model, u = other.model, RandomStream(1).uniform((10, 1), np.dtype(np.float64)).data
+    difference = model.discriminate(real, y).data.mean() - model.discriminate(fake, y).data.mean()
+    between = Tensor(u * real.data + (1 - u) * fake.data, requires_grad=True)
+    model.discriminate(between, y).sum().backward()
+    assert found["wasserstein"].item() == pytest.approx(difference, rel=1e-9)
+    penalty = np.mean((np.linalg.norm(between.grad, axis=1) - 1) ** 2)
+    assert found["penalty"].item() == pytest.approx(penalty, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
