@@ -14,7 +14,7 @@ import kernels
 from scratchgen.commands.data import fetch, show
 from scratchgen.commands.engine import gradcheck, profile
 from scratchgen.commands.train import train
-from scratchgen.commands.trained import compare, evaluate, export, reconstruct, sample, walk
+from scratchgen.commands.trained import compare, evaluate, explore, export, reconstruct, sample, walk
 from scratchgen.data import SOURCES
 from scratchgen.errors import UserError
 from scratchgen.options import DATA_DIR, add_config_options, add_train_options, digit, positive, whole
@@ -124,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the archive, or the folder of model.py (weights.npz, or pytorch, in the run's folder)",
     )
+
+    command = _command(commands, "explore", explore)
+    command.add_argument("run", type=Path, help=_RUN)
+    command.add_argument("--out", type=Path, metavar="FILE", help=".html (explorer.html in the run's folder)")
+    command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
     command = _command(commands, "evaluate", evaluate)
     command.add_argument("run", type=Path, help=_RUN)

@@ -54,7 +54,7 @@ _STYLE: dict[Any, Any] = {
 # Ten colours that are distinguishable with the common kinds of colour blindness.
 # Source: Petroff, "Accessible Color Sequences for Data Visualization", 2021, https://arxiv.org/abs/2107.02270
 _BLUE, _ORANGE = "#3f90da", "#e76300"
-_COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", "#717581", "#92dadd"]
+COLOURS = [_BLUE, "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", _ORANGE, "#b9ac70", "#717581", "#92dadd"]
 
 
 def save_samples(
@@ -171,17 +171,17 @@ def save_latent_scatter(
     dots: dict[str, Any] = {"s": float(np.clip(2e4 / len(codes), 3, 20)), "alpha": 0.7, "linewidths": 0}
     with _figure(path, *((1200, 1120) if len(panels) == 1 else (_WIDTH, 820)), layout="compressed") as figure:
         left, *right = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        left.scatter(*codes[shuffled].T, c=[_COLOURS[label] for label in labels[shuffled]], **dots)
+        left.scatter(*codes[shuffled].T, c=[COLOURS[label] for label in labels[shuffled]], **dots)
         left.set(title=title, xlabel="z₁", ylabel="z₂", xlim=x_limits, ylim=y_limits, aspect="equal")
         halo = [withStroke(linewidth=3, foreground="white")]
         for label in np.unique(labels):
             x, y = np.median(codes[labels == label], axis=0)
             left.text(x, y, str(label), ha="center", va="center", size=12, weight="bold", path_effects=halo)
-            left.scatter([], [], c=_COLOURS[label], s=30, label=str(label))
+            left.scatter([], [], c=COLOURS[label], s=30, label=str(label))
         for axes in right:
             colours: Any = "#444444"
             if prior_labels is not None:
-                colours = [_COLOURS[label] for label in _as_labels("prior_labels", prior_labels, len(panels[1]))]
+                colours = [COLOURS[label] for label in _as_labels("prior_labels", prior_labels, len(panels[1]))]
             axes.scatter(*panels[1].T, c=colours, **dots)
             axes.set(title="samples of the prior", xlabel="z₁", aspect="equal")
             axes.label_outer(remove_inner_ticks=True)
@@ -246,9 +246,7 @@ def save_comparison(path: Path, histories: Mapping[str, Sequence[Mapping[str, An
     }
     if not any(line for lines in curves.values() for line in lines.values()):
         raise ValueError("the runs have measured none of the metrics")
-    looks = {
-        name: {"color": _COLOURS[i % 10], "linestyle": "-" if i < 10 else "--"} for i, name in enumerate(histories)
-    }
+    looks = {name: {"color": COLOURS[i % 10], "linestyle": "-" if i < 10 else "--"} for i, name in enumerate(histories)}
     rows, _ = _rows_and_columns(len(curves))
     with _figure(path, _WIDTH, 520 * rows + 44 * len(histories), layout="constrained") as figure:  # a line each below
         panels = [axes for _, axes in _draw_curves(figure, curves, looks)]

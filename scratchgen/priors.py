@@ -35,6 +35,10 @@ class Prior:
         """The class (n,), int64, of the region of each code z (n, dim). NotImplementedError without regions."""
         raise NotImplementedError(f"{type(self).__name__} has no regions")
 
+    def outlines(self, points: int) -> np.ndarray:
+        """Lines (10, points, 2), one around or along the region of each class. NotImplementedError without regions."""
+        raise NotImplementedError(f"{type(self).__name__} has no regions")
+
     def walk(self, rows: int, columns: int) -> np.ndarray:
         """A grid of codes (rows * columns, 2), row by row, that covers the prior, to be decoded into a picture.
 
@@ -128,6 +132,12 @@ class Mixture(Prior):
         """The most probable component."""
         return self._log_components(z).argmax(axis=1)
 
+    def outlines(self, points: int) -> np.ndarray:
+        """Ellipses at two standard deviations, closed."""
+        angles = np.linspace(0, 2 * np.pi, points)[:, None]
+        along, across = self.shift + 2 * self.along * np.cos(angles), 2 * self.across * np.sin(angles)
+        return along * self.axes[:, None] + across * self.normals[:, None]
+
     def walk(self, rows: int, columns: int) -> np.ndarray:
         """Row k follows the axis of component k outwards, at the quantiles (j + 0.5) / columns."""
         _require_a_row_each(rows)
@@ -178,6 +188,11 @@ class SwissRoll(Prior):
         for i in range(0, len(z), self.at_once):
             nearest[i : i + self.at_once] = (squares - 2 * z[i : i + self.at_once] @ roll.T).argmin(axis=1)
         return nearest * CLASSES // self.points
+
+    def outlines(self, points: int) -> np.ndarray:
+        """The segments, each from the end of the one before."""
+        starts = np.arange(CLASSES)[:, None]
+        return self._at((starts + np.linspace(0, 1, points)).ravel() / CLASSES).reshape(CLASSES, points, 2)
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
         """Row k follows the segment of class k outwards, in equal steps of u."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import kernels
 from scratchgen import runs
 from scratchgen.checkpoint import write_json
-from scratchgen.commands.output import write
+from scratchgen.commands.output import require_suffix, write
 from scratchgen.data import load_dataset
 from scratchgen.errors import UserError
 from scratchgen.gradcheck import check_registry, format_table
@@ -17,8 +17,8 @@ from scratchgen.recipes import RECIPES
 
 def profile(options: argparse.Namespace) -> int:
     """Show where the time of a training step goes, kernel by kernel."""
-    if options.json and options.json.suffix != ".json":  # checked before the measurement
-        raise UserError(f"{options.json}: give a name that ends in .json")
+    if options.json:
+        require_suffix(options.json, ".json")  # before the measurement
     config = configure(options, RECIPES[options.model])
     if config.kernels == "cuda":
         kernels.find("cuda")  # or say what is missing

@@ -10,10 +10,15 @@ import numpy as np
 from scratchgen.errors import UserError
 
 
-def write(path: Path, save: Any, suffixes: tuple[str, ...] = (".png",)) -> None:
-    """Have ``save`` write a file of that name, and print the name. UserError if it cannot be written."""
+def require_suffix(path: Path, *suffixes: str) -> None:
+    """UserError unless the file's name ends in one of these, such as ".png"."""
     if path.suffix not in suffixes:
         raise UserError(f"{path}: give a name that ends in {' or '.join(suffixes)}")
+
+
+def write(path: Path, save: Any, suffixes: tuple[str, ...] = (".png",)) -> None:
+    """Have ``save`` write a file of that name, and print the name. UserError if it cannot be written."""
+    require_suffix(path, *suffixes)
     try:
         save()
     except (OSError, ValueError) as error:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import kernels
-from scratchgen import runs
+from scratchgen import explorer, runs
 from scratchgen.checkpoint import write_whole
-from scratchgen.commands.output import npy, write
+from scratchgen.commands.output import npy, require_suffix, write
 from scratchgen.compare import read_run, shared_metrics, table
 from scratchgen.errors import UserError
 from scratchgen.random import stream
@@ -72,6 +72,18 @@ def reconstruct(options: argparse.Namespace) -> int:
         reconstructions = recipe.reconstruct(config, model, images, data.test.labels[: options.n])
     out = options.out or options.run / "reconstructions.png"
     write(out, lambda: save_reconstructions(out, images, reconstructions))
+    return 0
+
+
+def explore(options: argparse.Namespace) -> int:
+    """Write a page on which to explore the model in a browser."""
+    out = options.out or options.run / "explorer.html"
+    require_suffix(out, ".html")  # before a judge is trained
+    config, model = runs.load_model(options.run)
+    data, recipe = runs.load_data(config, options.run, options.data_dir), RECIPES[config.model]
+    with kernels.use(config.kernels):
+        content = explorer.page(config, recipe.explorable(config, model, data), data)
+    write(out, lambda: write_whole(out, content), (".html",))
     return 0
 
 

@@ -14,8 +14,9 @@ from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, m
 from scratchgen.inference import in_batches
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.labels import one_hot
+from scratchgen.nn import Sequential
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, classes_in_turn, named
+from scratchgen.recipes.recipe import Explorable, Recipe, RunConfig, by_class, classes_in_turn, named
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.task import Metrics
 from scratchgen.tensor import Tensor
@@ -203,6 +204,30 @@ class AAERecipe(Recipe):
         """Pictures (n, D) of the codes of images (n, D)."""
         codes, classes = encode(model, images, stream(config.seed, "final evaluation"))
         return decode(model, codes, labels if classes is None else classes)
+
+    def explorable(self, config: RunConfig, model: AAE, data: Dataset) -> Explorable:
+        """Encoder and decoder, and codes of the test images."""
+        network, images, encoder = config.network, data.test.images, model.encoder
+        codes, _ = encode(model, images, stream(config.seed, "final evaluation"))
+        networks = {
+            "images": encoder.images,
+            "encoder": encoder.body,
+            "mean": encoder.code,
+            "decoder": model.decoder,
+            "output": Sequential(),
+        }
+        if network.posterior == "gaussian":
+            networks["logvar"] = encoder.logvar
+        if network.labels_for == "encoder":
+            networks["classes"] = encoder.classes
+        facts = {
+            "posterior": network.posterior,
+            "noiseDim": network.noise_dim,
+            "decoderClasses": network.labels_for != "discriminator",
+            "decoderGives": "logits",
+            "regionsOfClasses": model.regional and config.training.labels > 0,
+        }
+        return Explorable(networks, model.prior, codes.var(axis=0), facts, images, codes)
 
     def draw(
         self, config: RunConfig, model: AAE, data: Dataset, history: list[dict[str, Any]], folder: Path

@@ -18,10 +18,19 @@ from scratchgen.inference import in_batches
 from scratchgen.judge import Judge, load_judge
 from scratchgen.models.gan import GAN, GANConfig
 from scratchgen.models.wgan import check_critic
-from scratchgen.nn import evaluating
-from scratchgen.priors import Gaussian, Uniform
+from scratchgen.nn import Sequential, evaluating
+from scratchgen.priors import Gaussian, Prior, Uniform
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels, walk_classes
+from scratchgen.recipes.recipe import (
+    Explorable,
+    Recipe,
+    RunConfig,
+    by_class,
+    named,
+    require_labels,
+    sample_labels,
+    walk_classes,
+)
 from scratchgen.tasks.gan import GANTask, GANTraining, load_averaged
 from scratchgen.tasks.task import Metrics
 from scratchgen.tasks.wgan import WGANTask
@@ -29,6 +38,7 @@ from scratchgen.tensor import Tensor
 from scratchgen.training import Selection
 
 SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after each epoch
+EXPLORED = 100  # draws of noise, over which it is found how much each of its numbers changes the pictures
 ROWS = 1_000  # pictures generated or judged at a time
 
 # The metrics of a Wasserstein GAN; the first is an estimate of the distance.
@@ -219,9 +229,15 @@ class GANRecipe(Recipe):
         digit: int | None = None,
     ) -> np.ndarray:
         """Samples (frames, D) along a closed path through the noise."""
-        classes, dim = walk_classes(model, frames, digit), config.network.latent_dim
-        noise = Gaussian(dim) if config.network.noise == "normal" else Uniform(dim, math.sqrt(3))
-        return _generated(model, noise.loop(frames, waves, rng), classes)
+        classes = walk_classes(model, frames, digit)
+        return _generated(model, noise_prior(config.network).loop(frames, waves, rng), classes)
+
+    def explorable(self, config: RunConfig, model: GAN, data: Dataset) -> Explorable:
+        """The generator."""
+        prior, rng = noise_prior(config.network), stream(config.seed, "samples")
+        networks = {"decoder": model.generator, "output": Sequential()}
+        facts = {"decoderClasses": config.network.conditional, "decoderGives": "means"}
+        return Explorable(networks, prior, pixel_changes(model, prior.sample(EXPLORED, rng), rng), facts)
 
     def draw(
         self, config: RunConfig, model: GAN, data: Dataset, history: list[dict[str, Any]], folder: Path
@@ -296,6 +312,22 @@ def _generated(model: GAN, noise: np.ndarray, classes: np.ndarray | None) -> np.
     given = [noise] if classes is None else [noise, classes]
     with evaluating(model):
         return in_batches(lambda z, y=None: (model.generate(z, y),), *given, size=ROWS, dtype=model.dtype)[0]
+
+
+def noise_prior(network: GANConfig) -> Prior:
+    """p(z)."""
+    return Gaussian(network.latent_dim) if network.noise == "normal" else Uniform(network.latent_dim, math.sqrt(3))
+
+
+def pixel_changes(model: GAN, noise: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How far a pixel moves, as root mean square (J,), as each number of the noise (n, J) goes from -1 to 1."""
+    labels, changes = sample_labels(model, len(noise), rng), list[float]()
+    for j in range(noise.shape[1]):
+        low, high = noise.copy(), noise.copy()
+        low[:, j], high[:, j] = -1, 1
+        difference = generate(model, high, labels) - generate(model, low, labels)
+        changes.append(math.sqrt(np.mean(difference**2, dtype=np.float64)))
+    return np.array(changes)
 
 
 def logits(model: GAN, images: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from scratchgen.data import SOURCES, Dataset
 from scratchgen.data.dataset import CLASSES, UNLABELLED, Split
 from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
-from scratchgen.priors import in_turn
+from scratchgen.priors import Prior, in_turn
 from scratchgen.tasks.task import Task, under
 from scratchgen.training import LOGS, Selection
 
@@ -64,6 +64,33 @@ class RunConfig:
         for part, later in LATER.items():
             made_of[part] = {name: value for name, value in made_of[part].items() if later.get(name, ...) != value}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Explorable:
+    """What the latent explorer shows of a model.
+
+    Attributes
+    ----------
+    networks : Mapping
+        Its networks, by the names that they have in ``explorer/models.js``.
+    prior : Prior
+        p(z), also of a GAN's noise.
+    variation : np.ndarray
+        (J,) how much there is to see along each dimension of the code: the variance of test images' codes, or how far
+        a GAN's pixels move.
+    facts : dict
+        What else ``explorer/models.js`` needs to know of the model, by its names there.
+    images, codes : np.ndarray, optional
+        Test images (n, D) as the model sees them, and their codes (n, J), if it has an encoder.
+    """
+
+    networks: Mapping[str, Module]
+    prior: Prior
+    variation: np.ndarray
+    facts: dict[str, Any]
+    images: np.ndarray | None = None
+    codes: np.ndarray | None = None
 
 
 class Recipe(ABC):
@@ -166,6 +193,10 @@ class Recipe(ABC):
 
         A model that knows classes visits 0 to 9 in turn, or stays in class ``digit``. UserError as in ``sample``.
         """
+
+    @abstractmethod
+    def explorable(self, config: RunConfig, model: Any, data: Dataset) -> Explorable:
+        """What the latent explorer shows of the model."""
 
     @abstractmethod
     def draw(

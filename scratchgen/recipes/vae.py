@@ -13,9 +13,19 @@ from scratchgen.data.pixels import describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
 from scratchgen.inference import in_batches
 from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.nn import Sequential
 from scratchgen.priors import Gaussian
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Recipe, RunConfig, by_class, named, require_labels, sample_labels, walk_classes
+from scratchgen.recipes.recipe import (
+    Explorable,
+    Recipe,
+    RunConfig,
+    by_class,
+    named,
+    require_labels,
+    sample_labels,
+    walk_classes,
+)
 from scratchgen.tasks.vae import VAETask, VAETraining
 from scratchgen.tensor import Tensor
 from scratchgen.training import Selection
@@ -166,6 +176,32 @@ class VAERecipe(Recipe):
         """The decoder's means (n, D) for the posterior means of images (n, D)."""
         return decode(model, latent_means(model, images, labels), labels)
 
+    def explorable(self, config: RunConfig, model: VAE, data: Dataset) -> Explorable:
+        """Both networks, and the posterior means of the test images."""
+        images, network = self.test_images(config, data), config.network
+        codes = latent_means(model, images, data.test.labels)
+        networks = {
+            "images": Sequential(),
+            "encoder": model.encoder,
+            "mean": model.encoder_mu,
+            "logvar": model.encoder_logvar,
+            "decoder": model.decoder,
+            "output": model.decoder_out,
+        }
+        if network.likelihood == "gaussian":
+            networks["pixel_logvar"] = model.decoder_logvar
+        facts = {
+            "posterior": "gaussian",
+            "encoderClasses": classes_beside(network),
+            "decoderClasses": network.conditional,
+            "decoderGives": "logits" if network.likelihood == "bernoulli" else "means",
+            "likelihood": network.likelihood,
+            "sigma": network.sigma,
+            "sigmaFloor": network.sigma_floor,
+            "binary": config.training.binarize != "none",
+        }
+        return Explorable(networks, Gaussian(network.latent_dim), codes.var(axis=0), facts, images, codes)
+
     def draw(
         self, config: RunConfig, model: VAE, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
@@ -194,6 +230,13 @@ class VAERecipe(Recipe):
                 grid = decode(model, Gaussian(2).walk(20, 20))
                 paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
         return paths
+
+
+def classes_beside(network: VAEConfig) -> str | None:
+    """How the encoder takes classes, in the words of ``explorer/models.js``; None if it takes none."""
+    if not network.conditional:
+        return None
+    return "beside each pixel" if network.encoder_channels else "beside the pixels"
 
 
 def decode(model: VAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import checkpoint, cli, commands, recipes, runs
+from scratchgen import checkpoint, cli, commands, explorer, recipes, runs
 from scratchgen.capture import Capture
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
+from scratchgen.judge import Judge
 from scratchgen.models.aae import AAEConfig
+from scratchgen.models.classifier import Classifier
 from scratchgen.models.gan import GANConfig
 from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES, RunConfig
@@ -112,6 +114,13 @@ class ByBrightness:
         return np.exp(nearness) / np.exp(nearness).sum(axis=1, keepdims=True)
 
 
+def untrained_judge(test: Split) -> Judge:
+    """A judge of the usual size, with its first weights."""
+    classifier = Classifier(test.images.shape[1], np.random.default_rng(0))
+    classifier.eval()
+    return Judge(classifier, test)
+
+
 def use_tiny(set_attribute) -> None:
     """Have runs and the command line know ``TINIES`` and load ``tiny_data``; ``set_attribute`` may be monkeypatch's."""
     for module in (runs, commands.data, commands.engine):
@@ -122,6 +131,7 @@ def use_tiny(set_attribute) -> None:
     set_attribute(recipes.gan, "SAMPLES", 300)
     set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
     set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
+    set_attribute(explorer, "load_judge", lambda data: untrained_judge(data.test))
     set_attribute(recipes.aae, "fresh_discriminator_bce", lambda *_: 0.5)  # which takes seconds
 
 

@@ -17,6 +17,7 @@ from matplotlib.image import imread
 
 import kernels
 import scratchgen.data
+import scratchgen.explorer
 import scratchgen.figures
 from scratchgen import __version__, cli, commands, recipes, runs
 from scratchgen.capture import Capture, PendingMetrics
@@ -221,6 +222,16 @@ def test_data_dir_option_replaces_the_data_folder_of_the_run(call, run, monkeypa
     call(command, run)
     call(command, run, "--data-dir", "/mine")
     assert asked == [("strokes", Path("/the/run/s")), ("strokes", Path("/mine"))]
+
+
+def test_explore_writes_the_page_of_the_trained_model(call, run):
+    assert call("explore", run) == f"{run / 'explorer.html'}\n"
+    assert call("explore", run, "--out", "page.html") == "page.html\n"
+    assert Path("page.html").read_bytes() == (run / "explorer.html").read_bytes()
+    config, model = runs.load_model(run)
+    shown = VAE.explorable(config, model, tiny_data())
+    assert Path("page.html").read_bytes() == scratchgen.explorer.page(config, shown, tiny_data())
+    np.testing.assert_array_equal(shown.images, VAE.test_images(config, tiny_data()))  # as the model sees pixels
 
 
 def test_evaluate_agrees_with_the_summary_and_obeys_its_options(call, trained):

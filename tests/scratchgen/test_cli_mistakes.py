@@ -11,7 +11,7 @@ from helpers import TINY, edit, files, outcome, tiny_data, train_options
 import kernels
 import scratchgen.data
 import scratchgen.figures
-from scratchgen import cli, commands, runs
+from scratchgen import checkpoint, cli, commands, runs
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.mnist import SHA256
 from scratchgen.errors import UserError
@@ -104,6 +104,8 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         ("walk nowhere --digit 10", "'10' is not a digit"),
         ("reconstruct nowhere", "nowhere"),
         ("reconstruct nowhere -n -3", "'-3'"),
+        ("explore", "run"),
+        ("explore nowhere", "nowhere"),
         ("export nowhere", "--to"),
         ("export nowhere --to jax", "'jax'"),
         ("export nowhere --to torch", "nowhere"),
@@ -167,7 +169,9 @@ UNWRITABLE = ["file/a.png", "nowhere/a.png", "n" * 300 + ".png", "folder.png", "
     + [("walk --seconds 1", out.replace("png", "gif")) for out in UNWRITABLE]
     + [("export --to numpy", out.replace("png", "npz")) for out in UNWRITABLE]
     + [("export --to torch", "file"), ("export --to torch", "file/folder"), ("export --to torch", "n" * 300)]
-    + [("walk", "a.png"), ("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")],
+    + [("walk", "a.png"), ("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")]
+    + [("explore", out.replace("png", "html")) for out in UNWRITABLE]
+    + [("explore", "a.png")],
 )
 def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, command, out):
     Path("file").write_text("a file")
@@ -175,6 +179,7 @@ def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, comm
     Path("folder.npy").mkdir()
     Path("folder.gif").mkdir()
     Path("folder.npz").mkdir()
+    Path("folder.html").mkdir()
     assert out in mistake(*command.split(), *([] if command == "data show" else [trained]), "--out", out)
 
 
@@ -188,7 +193,7 @@ def test_train_reports_a_full_disk_or_memory(capsys, monkeypatch, error):
     assert str(error) in capsys.readouterr().err
 
 
-READING = ["train vae --resume", "sample", "walk", "reconstruct", "evaluate", "export --to numpy"]
+READING = ["train vae --resume", "sample", "walk", "reconstruct", "explore", "evaluate", "export --to numpy"]
 
 
 @pytest.mark.parametrize("command", READING)
@@ -320,7 +325,7 @@ def test_commands_name_the_missing_data_folder_of_a_run(mistake, monkeypatch):
         patch.setattr(runs, "load_dataset", lambda *_: replace(tiny_data(), name="mnist"))
         runs.start(replace(TINY, epochs=1, data_dir="/nowhere/digits"), Path("run"))
     monkeypatch.setattr(runs, "load_dataset", scratchgen.data.load_dataset)
-    for command in ("train vae --resume", "reconstruct", "evaluate"):
+    for command in ("train vae --resume", "reconstruct", "explore", "evaluate"):
         line = mistake(*command.split(), "run")
         assert line.startswith("scratchgen: run/config.json names the data folder '/nowhere/digits'")
         assert "give its folder with --data-dir" in line
@@ -354,6 +359,13 @@ def test_commands_refuse_pixels_that_are_no_grey_levels(mistake, monkeypatch, pi
         monkeypatch.setattr(module, "load_dataset", load)
     for command in ASKING:
         assert "image 7" in mistake(*command.split())
+
+
+def test_explore_refuses_a_model_that_cannot_be_shown(mistake, run, monkeypatch):
+    arrays, progress = checkpoint.load_checkpoint(run / "checkpoint.safetensors")
+    arrays["model.decoder_out.bias"][3] = np.nan
+    checkpoint.save_checkpoint(run / "checkpoint.safetensors", arrays, progress)
+    assert "NaN" in mistake("explore", run)
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct"])

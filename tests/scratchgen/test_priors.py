@@ -311,3 +311,34 @@ def test_in_turn_stays_in_each_class_for_half_of_its_time():
     assert 9.99 < at[-1] < 10
     assert [(at == k).sum() for k in range(10)] == pytest.approx([100] * 10, abs=1)
     assert np.diff(at).max() < 0.02
+
+
+# ---- outlines ----
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_outlines_are_of_the_regions(name):
+    prior = make_prior(name, 2)
+    lines = prior.outlines(41)
+    assert lines.shape == (10, 41, 2)
+    regions = prior.region(lines[:, 1:-1].reshape(-1, 2)).reshape(10, 39)
+    np.testing.assert_array_equal(regions, np.repeat(np.arange(10)[:, None], 39, axis=1))
+
+
+def test_mixture_outlines_are_two_standard_deviations_from_the_means():
+    prior = make_prior("mixture", 2)
+    density = prior.log_prob(prior.outlines(41).reshape(-1, 2), np.repeat(np.arange(10), 41))
+    peak = prior.log_prob(1.4 * prior.axes, np.arange(10))
+    np.testing.assert_allclose(density, np.repeat(peak, 41) - 2, rtol=1e-9)
+
+
+def test_swiss_roll_outlines_join_to_the_whole_roll():
+    lines = make_prior("swiss-roll", 2).outlines(41)
+    np.testing.assert_allclose(lines[1:, 0], lines[:-1, -1], atol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(lines, axis=2)[[0, 9], [0, 40]], [0, 3], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(set(PRIORS) - set(REGIONS)))
+def test_outlines_need_regions(name):
+    with pytest.raises(NotImplementedError):
+        make_prior(name, 2).outlines(5)

@@ -1,0 +1,249 @@
+// Draw: strokes or a file, made like MNIST's; its code, reconstruction, bound and class.
+"use strict";
+
+const BOUND_DRAWS = 50; // of z, for the reconstruction term
+const PEN = 0.12; // diameter of the pen, as a part of the digit's longer side: about 2.4 pixels of MNIST's
+const CANVAS = 280; // pixels of the canvas
+const CHARTED = 20; // dimensions of the code in its chart
+
+// Strokes are lists of points; a picture from elsewhere has none. `x` is what the encoder sees, null if there is nothing.
+const drawing = { strokes: [], x: null };
+
+function startDraw() {
+  const canvas = element("easel");
+  const point = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top].map((length) => (length * CANVAS) / box.width);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    if (!drawing.strokes.length) clearEasel();
+    drawing.strokes.push([point(event)]);
+    strokesChanged();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!event.buttons || !drawing.strokes.length) return;
+    drawing.strokes.at(-1).push(point(event));
+    strokesChanged();
+  });
+  element("clear").addEventListener("click", clearDrawing);
+  let taken = -1;
+  element("take").addEventListener("click", () => {
+    taken = (taken + 1) % model.testDigits.length;
+    const { x } = model.testDigits[taken];
+    showOnEasel(inkImage(x), SIDE, SIDE);
+    setDrawing(x);
+  });
+  element("file").addEventListener("change", (event) => {
+    if (event.target.files.length) readFile(event.target.files[0]);
+    event.target.value = ""; // the same file may be chosen again
+  });
+  for (let label = 0; label < CLASSES; label++) element("given")?.append(new Option(label, label));
+  element("given")?.addEventListener("change", encodeDrawing);
+  element("use-code").addEventListener("click", () => {
+    if (model.decoderClasses) setLabel(drawing.label);
+    moveTo(drawing.found.mean);
+    element("decode").scrollIntoView({ behavior: "smooth" });
+  });
+  addEventListener("repaint", () => {
+    clearEasel();
+    if (drawing.strokes.length) drawStrokes(canvas.getContext("2d"), theme.ink, PEN * CANVAS * 0.7);
+    else if (drawing.x) showOnEasel(inkImage(drawing.x), SIDE, SIDE);
+    encodeDrawing();
+  });
+  clearEasel();
+  encodeDrawing();
+}
+
+function clearDrawing() {
+  drawing.strokes = [];
+  clearEasel();
+  setDrawing(null);
+}
+
+function clearEasel() {
+  const context = element("easel").getContext("2d");
+  context.fillStyle = theme.paper;
+  context.fillRect(0, 0, CANVAS, CANVAS);
+}
+
+function showOnEasel(image, height, width) {
+  drawing.strokes = [];
+  const source = new OffscreenCanvas(width, height);
+  source.getContext("2d").putImageData(image, 0, 0);
+  clearEasel();
+  const context = element("easel").getContext("2d");
+  const scale = CANVAS / Math.max(height, width);
+  context.imageSmoothingEnabled = scale < 1;
+  context.drawImage(source, (CANVAS - width * scale) / 2, (CANVAS - height * scale) / 2, width * scale, height * scale);
+}
+
+function strokesChanged() {
+  clearEasel();
+  drawStrokes(element("easel").getContext("2d"), theme.ink, PEN * CANVAS * 0.7);
+  setDrawing(centred(...strokeLevels(drawing.strokes)));
+}
+
+function drawStrokes(context, colour, width) {
+  [context.strokeStyle, context.lineWidth] = [colour, width];
+  [context.lineCap, context.lineJoin] = ["round", "round"];
+  for (const stroke of drawing.strokes) {
+    context.beginPath();
+    context.moveTo(...stroke[0]);
+    for (const point of stroke) context.lineTo(...point);
+    context.stroke();
+  }
+}
+
+// Grey levels, height and width of the strokes, with a pen that will be as wide as MNIST's once the digit fits the box.
+function strokeLevels(strokes) {
+  const points = strokes.flat();
+  const sides = [0, 1].map((axis) => {
+    const along = points.map((point) => point[axis]);
+    return Math.max(...along) - Math.min(...along);
+  });
+  const pen = Math.max(4, PEN * Math.max(...sides));
+  const canvas = new OffscreenCanvas(CANVAS, CANVAS);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  drawStrokes(context, "#fff", pen);
+  const bytes = context.getImageData(0, 0, CANVAS, CANVAS).data;
+  return [Float64Array.from({ length: CANVAS ** 2 }, (_, i) => bytes[4 * i + 3] / 255), CANVAS, CANVAS];
+}
+
+async function readFile(file) {
+  try {
+    const bitmap = await createImageBitmap(file);
+    const scale = Math.min(1, 600 / Math.max(bitmap.width, bitmap.height)); // large photographs would take seconds
+    const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d");
+    context.drawImage(bitmap, 0, 0, width, height);
+    const image = context.getImageData(0, 0, width, height);
+    showOnEasel(image, height, width);
+    setDrawing(centred(inkOf(image.data, height, width), height, width));
+  } catch {
+    clearDrawing();
+    element("draw-text").textContent = `${file.name} is no picture that this browser can read.`;
+  }
+}
+
+function setDrawing(x) {
+  drawing.x = x && model.binary ? x.map((level) => Number(level >= 0.5)) : x;
+  encodeDrawing();
+}
+
+// ---- what the model makes of it ----
+
+// Probabilities (10) of the classes, by the encoder or the judge; null if neither reads classes.
+function reading(x) {
+  if (model.networks.classes) return softmax(encode(model, x, null, encoderNoise(model, normalsFrom(2))).classLogits);
+  return model.judge ? softmax(forward(model.judge, x)) : null;
+}
+
+function encodeDrawing() {
+  const { x } = drawing;
+  element("findings").hidden = !x;
+  if (code.map) code.map.drawn = null;
+  if (!x) {
+    const blank = new Float64Array(SIDE ** 2);
+    for (const id of ["seen", "reconstruction"]) paint(element(id), blank);
+    element("draw-text").textContent = "Nothing is drawn yet.";
+    element("draw-text").classList.remove("unseen");
+    code.show(true);
+    return;
+  }
+  const read = reading(x);
+  const likeliest = read ? read.indexOf(Math.max(...read)) : 0;
+  drawing.label = element("given")?.value ? Number(element("given").value) : likeliest;
+  const y = oneHot(drawing.label);
+  drawing.found = posterior(model, x, y, normalsFrom(2), BOUND_DRAWS);
+  drawing.reconstruction = decode(model, drawing.found.mean, y);
+  paint(element("seen"), x);
+  paint(element("reconstruction"), drawing.reconstruction);
+  if (read) showReading(read);
+  showCode(drawing.found);
+  if (code.map) code.map.drawn = drawing.found;
+  code.show(true);
+  measure();
+}
+
+// The slow part, once the pen rests: it takes a decoding for each draw of z.
+const measure = afterPause(() => {
+  if (!drawing.x) return;
+  const { x, found, reconstruction, label } = drawing;
+  const y = oneHot(label);
+  const said = [];
+  if (model.model === "vae") {
+    const terms = found.draws.map((z) => negativeLogLikelihood(model, x, z, y));
+    const mean = terms.reduce((a, b) => a + b) / terms.length;
+    const kl = klStandardNormal(found.mean, found.logvar);
+    for (const [name, value] of Object.entries({ reconstruction: mean, kl, bound: mean + kl })) {
+      element(`term-${name}`).textContent = written(value, 1);
+    }
+    said.push(`reconstruction ${written(mean, 1)} nats, kl ${written(kl, 1)} nats`);
+  } else {
+    const error = x.reduce((sum, value, d) => sum + (value - reconstruction[d]) ** 2, 0) / x.length;
+    element("term-error").textContent = error.toFixed(4);
+    said.push(`squared error ${error.toFixed(4)} a pixel`);
+  }
+  if (model.decoderClasses) {
+    const styles = Array.from({ length: CLASSES }, (_, k) => decode(model, found.mean, oneHot(k)));
+    paintStrip(element("styles"), styles);
+  }
+  const read = reading(x);
+  if (read) said.unshift(`read as ${read.indexOf(Math.max(...read))} (${(100 * Math.max(...read)).toFixed(0)}%)`);
+  element("draw-text").textContent = `${said.join("; ")}.`; // for screen readers: others see it below
+  element("draw-text").classList.add("unseen");
+}, 80);
+
+function showReading(probabilities) {
+  const box = element("reading");
+  if (!box.children.length) {
+    for (let label = 0; label < CLASSES; label++) {
+      const bar = document.createElement("div");
+      bar.innerHTML = `<span class="bar"><span></span></span><b>${label}</b><small></small>`;
+      box.append(bar);
+    }
+  }
+  const most = Math.max(...probabilities);
+  probabilities.forEach((p, label) => {
+    const bar = box.children[label];
+    bar.classList.toggle("most", p === most);
+    bar.querySelector(".bar > span").style.height = `${100 * p}%`;
+    bar.querySelector("small").textContent = `${(100 * p).toFixed(0)}%`;
+  });
+}
+
+// The mean and two standard deviations of q(z|x) in each dimension, the most active first, beside the prior's.
+function showCode({ mean, sd }) {
+  const order = byActivity().slice(0, CHARTED);
+  const numbers = order.map((j) => `z<sub>${j + 1}</sub> = ${written(mean[j])}${sd[j] > 0 ? ` ± ${written(sd[j])}` : ""}`);
+  const few = model.latentDim <= 5;
+  element("code-chart").innerHTML = few ? `<p>${numbers.join("<br>")}</p>` : codeChart(order, mean, sd);
+  const parts = [
+    [true, few ? "<i>z</i>" : `<i>z</i> in ${order.length} of its dimensions, the most active first`],
+    [model.posterior !== "deterministic", few ? "± the standard deviation of <i>q</i>(<i>z</i>|<i>x</i>)"
+      : "with two standard deviations of <i>q</i>(<i>z</i>|<i>x</i>)"],
+    [!few && model.prior.name === "gaussian", "shaded: one and two of the prior"],
+    [code.map, "a cross on the map"],
+  ];
+  element("code-caption").innerHTML = `${parts.flatMap(([applies, text]) => (applies ? [text] : [])).join("; ")}.`;
+}
+
+function codeChart(order, mean, sd) {
+  const [left, column, height, reach] = [26, 16, 120, 3.2];
+  const width = left + column * order.length;
+  const y = (value) => (height / 2) * (1 - Math.min(reach, Math.max(-reach, value)) / reach);
+  const band = (sds) => `<rect class="band" x="${left}" y="${y(sds)}" width="${width}" height="${y(-sds) - y(sds)}"/>`;
+  const tick = (value) => `<text x="20" y="${y(value) + 3}" text-anchor="end">${written(value, 0)}</text>`;
+  const mark = (j, n) => {
+    const x = left + column * (n + 0.5);
+    return `<line x1="${x}" x2="${x}" y1="${y(mean[j] - 2 * sd[j])}" y2="${y(mean[j] + 2 * sd[j])}"/>
+      <circle cx="${x}" cy="${y(mean[j])}" r="3.2"/>
+      <text x="${x}" y="${height + 11}" text-anchor="middle">${j + 1}</text>`;
+  };
+  const label = order.map((j) => `z${j + 1} ${written(mean[j])} ± ${written(sd[j])}`).join(", ");
+  const bands = model.prior.name === "gaussian" ? [2, 1].map(band) : [];
+  return `<svg viewBox="0 0 ${width} ${height + 14}" role="img" aria-label="${label}" style="max-width: ${1.5 * width}px">
+    ${[...bands, ...[-2, 0, 2].map(tick), ...order.map(mark)].join("")}</svg>`;
+}

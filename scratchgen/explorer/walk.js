@@ -1,0 +1,119 @@
+// From one digit to another: straight and spherical paths between two codes.
+"use strict";
+
+const SHOWN = 20; // digits to choose from at a time
+const STEPS = 9; // pictures in a strip
+
+// The two ends, each with its code and class; which of them is chosen next; where the gallery begins.
+const paths = { ends: [], next: 0, first: 0, normals: normalsFrom(3) };
+
+function startPaths() {
+  [0, 1].forEach((n) => element(`end-${n}`).addEventListener("click", () => chooseNext(n)));
+  element("others").addEventListener("click", () => {
+    paths.first += SHOWN;
+    showGallery();
+  });
+  const use = () => {
+    if (!paths.used) drawPaths();
+    paths.used = true;
+  };
+  let direction = 1;
+  const travel = player(element("travel"), ["Play", "Pause"], (seconds) => {
+    const place = Number(element("place").value) + (direction * seconds) / 4;
+    if (place >= 1 || place <= 0) direction = place >= 1 ? -1 : 1;
+    element("place").value = Math.min(1, Math.max(0, place));
+    use();
+    showPlace();
+  });
+  element("place").addEventListener("input", () => {
+    travel.stop();
+    use();
+    showPlace();
+  });
+  const typical = element("typical-norm");
+  if (typical) typical.textContent = written(Math.sqrt(model.latentDim));
+  const digits = showGallery();
+  paths.ends = [digits[0], digits[Math.min(digits.length - 1, 3)]].map((digit) => ({ ...digit }));
+  addEventListener("repaint", () => {
+    showGallery();
+    showEnds();
+  });
+  showEnds();
+}
+
+// What can be chosen: test digits with the means of their codes, or draws of a GAN's noise with their pictures.
+function galleryDigits() {
+  if (model.testDigits) {
+    const { length } = model.testDigits;
+    return Array.from({ length: Math.min(SHOWN, length) }, (_, n) => model.testDigits[(paths.first + n) % length]);
+  }
+  return Array.from({ length: SHOWN }, (_, n) => {
+    const z = samplePrior(model, paths.normals);
+    const label = n % CLASSES;
+    return { label, z, x: decode(model, z, oneHot(label)) };
+  });
+}
+
+function showGallery() {
+  const digits = galleryDigits();
+  const known = model.testDigits || model.decoderClasses;
+  element("gallery").replaceChildren(
+    ...digits.map((digit, n) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.setAttribute("aria-label", known ? `a ${digit.label}` : `draw ${n + 1}`);
+      button.append(smallPicture(digit.x));
+      button.addEventListener("click", () => {
+        paths.ends[paths.next] = digit;
+        paths.used = true;
+        chooseNext(1 - paths.next);
+        showEnds();
+      });
+      return button;
+    }),
+  );
+  return digits;
+}
+
+function chooseNext(n) {
+  paths.next = n;
+  [0, 1].forEach((each) => element(`end-${each}`).setAttribute("aria-pressed", each === n));
+}
+
+function codeOf(digit) {
+  return digit.z ?? posterior(model, digit.x, oneHot(digit.label), normalsFrom(2)).mean;
+}
+
+function showEnds() {
+  const [a, b] = paths.ends.map(codeOf);
+  const [classA, classB] = paths.ends.map((end) => oneHot(end.label));
+  paths.ends.forEach((end, n) => paint(element(`end-${n}`).querySelector("canvas"), end.x));
+  paths.at = {};
+  for (const [name, path] of Object.entries({ straight: straightPath, spherical: sphericalPath })) {
+    const at = (t) => path(a, b, t);
+    const picture = (t) => decode(model, at(t), straightPath(classA, classB, t));
+    paths.at[name] = { at, picture };
+    paintStrip(
+      element(`${name}-strip`),
+      Array.from({ length: STEPS }, (_, n) => picture(n / (STEPS - 1))),
+    );
+  }
+  if (paths.used) drawPaths();
+  showPlace();
+}
+
+function drawPaths() {
+  if (!code.map) return;
+  const fine = Array.from({ length: 61 }, (_, n) => n / 60);
+  code.map.paths = Object.values(paths.at).map(({ at }) => fine.map(at));
+  code.show(true);
+}
+
+function showPlace() {
+  const t = Number(element("place").value);
+  for (const [name, { at, picture }] of Object.entries(paths.at)) {
+    paint(element(name), picture(t));
+    element(name).setAttribute("aria-label", `the picture ${Math.round(100 * t)}% of the way along the ${name} path`);
+    element(`${name}-text`).innerHTML = `${name}<br>‖<i>z</i>‖ = ${written(Math.hypot(...at(t)))}`;
+  }
+}

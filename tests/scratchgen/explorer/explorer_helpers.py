@@ -1,0 +1,97 @@
+"""Small models of every kind, with 28 by 28 pixels, and their pages."""
+
+from dataclasses import replace
+
+import numpy as np
+from helpers import untrained_judge
+
+from scratchgen import explorer
+from scratchgen.data.dataset import Dataset, Split
+from scratchgen.data.strokes import draw_strokes
+from scratchgen.models.aae import AAEConfig
+from scratchgen.models.gan import GANConfig
+from scratchgen.models.vae import VAEConfig
+from scratchgen.nn import ACTIVATIONS, BatchNorm
+from scratchgen.recipes import RECIPES, RunConfig
+
+HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
+UPWARD = {"generator_channels": (4, 3), "generator_hidden": (9,)}
+
+
+def vae(**options):
+    return "vae", VAEConfig(**{"latent_dim": 3, "encoder_hidden": (9,), "decoder_hidden": (8,), **options}), {}
+
+
+def gan(**options):
+    return (
+        "gan",
+        GANConfig(**{"latent_dim": 3, "generator_hidden": (9, 8), "discriminator_hidden": (4,), **options}),
+        {},
+    )
+
+
+def aae(labels=0, **options):
+    sizes = {
+        "latent_dim": 3,
+        "encoder_hidden": (9,),
+        "decoder_hidden": (8,),
+        "discriminator_hidden": (4,),
+        "noise_dim": 2,
+    }
+    return "aae", AAEConfig(**(sizes | options)), {"labels": labels}
+
+
+KINDS = {
+    **{f"vae {name}": vae(activation=name) for name in ACTIVATIONS},
+    "vae 2-d": vae(latent_dim=2),
+    "vae conditional 2-d": vae(latent_dim=2, conditional=True),
+    "vae gaussian": vae(likelihood="gaussian"),
+    "vae gaussian-fixed": vae(likelihood="gaussian-fixed", sigma=0.7),
+    "vae conv": vae(**HALVES),
+    "vae conv conditional gaussian": vae(**HALVES, conditional=True, likelihood="gaussian"),
+    "gan": gan(),
+    "gan uniform conditional": gan(noise="uniform", batch_norm=False, conditional=True, latent_dim=2),
+    "gan conv": gan(**UPWARD),
+    "gan conv conditional": gan(**UPWARD, conditional=True),
+    "aae gaussian posterior": aae(posterior="gaussian"),
+    "aae universal conv": aae(posterior="universal", **HALVES),
+    "aae uniform": aae(prior="uniform"),
+    "aae mixture": aae(prior="mixture", latent_dim=2, labels=50),
+    "aae swiss-roll": aae(prior="swiss-roll", latent_dim=2),
+    "aae supervised": aae(labels_for="decoder", labels=50),
+    "aae semi-supervised": aae(labels_for="encoder", labels=50, posterior="universal"),
+}
+
+
+def drawn(count=100):
+    """So many digits to test with, and none to train with."""
+    digits = draw_strokes(count, rng=3, labels=np.arange(count) % 10)
+    images = np.rint(255 * digits.images).astype(np.float32) / 255  # as a page holds them
+    return Dataset("strokes", Split(images[:0], digits.labels[:0]), Split(images, digits.labels))
+
+
+def built(kind, seed=0):
+    """A model of a kind: its configuration, and itself with biases and averages as if it had been trained."""
+    name, network, training = KINDS[kind]
+    recipe = RECIPES[name]
+    settings = replace(recipe.configs[next(iter(recipe.configs))].training, **training)
+    config = RunConfig(name, kind, network, settings, epochs=1, batch_size=10, data="strokes", seed=seed)
+    model, rng = recipe.build(config), np.random.default_rng(seed)
+    for parameter_name, parameter in model.named_parameters().items():
+        if parameter_name.rpartition(".")[2] in ("bias", "beta"):
+            parameter.write(rng.normal(0, 0.3, parameter.shape).astype(np.float32))
+    for layer in model.modules():
+        if isinstance(layer, BatchNorm):
+            layer.gamma.write(rng.uniform(0.5, 2, layer.gamma.shape).astype(np.float32))
+            layer.mean.write(rng.normal(0, 1, layer.mean.shape).astype(np.float32))
+            layer.variance.write(rng.uniform(0.2, 3, layer.variance.shape).astype(np.float32))
+    model.eval()
+    return config, model
+
+
+def page_of(config, model, data, monkeypatch, judge=True):
+    """The model's page, with a judge that was not trained, or without one."""
+    monkeypatch.setattr(explorer, "load_judge", lambda data: untrained_judge(data.test))
+    if not judge:
+        monkeypatch.setattr(explorer, "LARGEST", 0)
+    return explorer.page(config, RECIPES[config.model].explorable(config, model, data), data)

@@ -1,0 +1,390 @@
+"""The explorer in a browser: its numbers are the engine's, and it does what its controls say.
+
+Skipped where there is no Chromium. One browser for all tests, since it takes a second to start.
+"""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from browser_helpers import MISSING, load, open_browser, resize
+from explorer_helpers import KINDS, built, drawn, page_of
+from helpers import untrained_judge
+from matplotlib.image import imsave
+
+from scratchgen.data.pictures import centred
+from scratchgen.recipes import RECIPES, aae, gan, vae
+from scratchgen.tensor import Tensor, no_grad
+
+pytest.importorskip("selenium")
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
+DATA = drawn()
+TOLERANCE = {"rtol": 0, "atol": 1e-5}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    driver = open_browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser, tmp_path, monkeypatch):
+    """Opens the page of a kind of model; at the end nothing may have gone wrong on it, and nothing been requested."""
+
+    def opened(kind, width=1200, judge=False):
+        config, model = built(kind)
+        (tmp_path / "explorer.html").write_bytes(page_of(config, model, DATA, monkeypatch, judge))
+        resize(browser, width)
+        assert load(browser, tmp_path / "explorer.html") == ""
+        return config, model
+
+    browser.get_log("browser")
+    yield opened
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+
+
+def asked(browser, expression, *arguments):
+    """The value of a JavaScript expression, in which arrays are plain; ``given`` are the arguments."""
+    plain = "(_, value) => (ArrayBuffer.isView(value) ? Array.from(value) : value)"
+    arguments = [a.tolist() if isinstance(a, np.ndarray) else a for a in arguments]
+    script = f"const given = Array.from(arguments); return JSON.stringify({expression}, {plain})"
+    return json.loads(browser.execute_script(script, *arguments))
+
+
+def pressed(browser, name):
+    browser.find_element("id", name).click()
+
+
+# ---- the numbers ----
+
+
+def decoded(config, model, codes, labels):
+    """The engine's pictures (n, D) of codes (n, J)."""
+    return {"vae": vae.decode, "gan": gan.generate, "aae": aae.decode}[config.model](model, codes, labels)
+
+
+def encoded(config, model, data, noise):
+    """What the engine's encoder gives: the mean of q(z|x), or z of noise, log variances and class logits, or None."""
+    x, y = Tensor(data.images), model.labels_given(data.labels)
+    if config.model == "vae":
+        mean, logvar = model.encode(x, None if y is None else Tensor(y))
+        return mean.data, logvar.data, None
+    if config.network.posterior == "universal":
+        z, class_logits = model.encode(x, Tensor(noise))
+    else:
+        z, class_logits = model.encode(x, Tensor(np.zeros((len(x), config.network.latent_dim), np.float32)))
+    logvar = None
+    if config.network.posterior == "gaussian":
+        logvar = 2 * np.log(model.encode(x, Tensor(np.ones(z.shape, np.float32)))[0].data - z.data)
+    return z.data, logvar, None if class_logits is None else class_logits.data
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_equal_the_engine(browser, opened, rng, kind):
+    """Decoder or generator on 100 codes, encoder on 100 test digits."""
+    config, model = opened(kind)
+    codes, noise = (rng.standard_normal((100, size)).astype(np.float32) for size in (config.network.latent_dim, 2))
+    expected = decoded(config, model, 2 * codes, DATA.test.labels)
+    found = asked(browser, "given[0].map((z, n) => decode(model, z, oneHot(n % 10)))", 2 * codes)
+    np.testing.assert_allclose(found, expected, **TOLERANCE)
+    assert expected.std() > 0.01
+    if config.model == "gan":
+        return
+    found = asked(browser, "model.testDigits.map(({ x }, n) => encode(model, x, oneHot(n % 10), given[0][n]))", noise)
+    with no_grad():
+        parts = encoded(config, model, DATA.test, noise)
+    for name, expected in zip(("mean", "logvar", "classLogits"), parts, strict=True):
+        if expected is None:
+            assert {each[name] for each in found} == {None}
+        else:
+            np.testing.assert_allclose([each[name] for each in found], expected, **TOLERANCE)
+            assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["vae 2-d", "vae gaussian", "vae gaussian-fixed", "vae conv conditional gaussian"])
+def test_terms_of_the_bound_equal_the_engine(browser, opened, rng, kind):
+    config, model = opened(kind)
+    z, images, labels = (
+        rng.standard_normal((10, config.network.latent_dim)),
+        DATA.test.images[:10],
+        DATA.test.labels[:10],
+    )
+    rows = model.labels_given(labels)
+    y = None if rows is None else Tensor(rows)
+    with no_grad():
+        reconstruction = model.reconstruction(Tensor(z, dtype=np.float32), Tensor(images), y)
+        mean, logvar = model.encode(Tensor(images), y)
+        _, kl = model.negative_elbo(Tensor(images), Tensor(np.zeros((1, *z.shape), np.float32)), y=y)
+    script = "given[0].map((x, n) => negativeLogLikelihood(model, x, given[1][n], oneHot(given[2][n])))"
+    np.testing.assert_allclose(asked(browser, script, images, z, labels), reconstruction.data, rtol=1e-5)
+    script = "given[0].map((mean, n) => klStandardNormal(mean, given[1][n]))"
+    np.testing.assert_allclose(asked(browser, script, mean.data, logvar.data), kl.data, rtol=1e-5)
+
+
+def test_judge_equals_the_engine(browser, opened):
+    opened("vae 2-d", judge=True)
+    judge = untrained_judge(DATA.test)
+    found = asked(browser, "model.testDigits.map(({ x }) => reading(x))")
+    np.testing.assert_allclose(found, judge.probabilities(DATA.test.images), **TOLERANCE)
+
+
+def test_posterior_has_the_spread_of_its_draws(browser, opened):
+    for kind in ("vae 2-d", "aae universal conv", "aae gaussian posterior"):
+        opened(kind)
+        found = asked(browser, "posterior(model, model.testDigits[3].x, oneHot(3), normalsFrom(9), 2000)")
+        draws, mean, sd = (np.array(found[name]) for name in ("draws", "mean", "sd"))
+        assert draws.shape == (2000, len(mean))
+        assert sd.min() > 0
+        np.testing.assert_allclose(draws.mean(axis=0), mean, atol=5 * sd.max() / 2000**0.5)
+        np.testing.assert_allclose(draws.std(axis=0), sd, rtol=0.1)
+    opened("aae mixture")
+    assert asked(browser, "posterior(model, model.testDigits[3].x, null, normalsFrom(9)).sd") == [0, 0]
+
+
+# ---- centring ----
+
+
+def test_centred_equals_python_on_any_picture(browser, opened, rng):
+    opened("vae 2-d")
+    digits = DATA.test.images[:20].reshape(-1, 28, 28)
+    pictures = [np.pad(np.kron(digit, np.ones((5, 3))), ((0, 9), (17, 0))) for digit in digits]
+    pictures += [np.full((20, 18), 1 / 3), np.zeros((5, 9)), np.eye(1), rng.random((9, 40)), np.full((70, 1), 0.5)]
+    for picture in pictures:
+        found = asked(browser, "centred(given[0].flat(), given[0].length, given[0][0].length)", picture)
+        np.testing.assert_allclose(np.reshape(found, (28, 28)), centred(picture), atol=1e-6)
+
+
+def test_strokes_are_centred_as_python_does(browser, opened):
+    from selenium.webdriver import ActionChains
+
+    opened("vae 2-d")
+    easel = browser.find_element("id", "easel")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", easel)
+    for stroke in ([(-60, -90), (40, -80), (10, 0), (-30, 70)], [(-40, 10), (50, 15)]):
+        moves = ActionChains(browser, duration=0).move_to_element_with_offset(easel, *stroke[0]).click_and_hold()
+        for before, after in pairwise(stroke):
+            moves.move_by_offset(after[0] - before[0], after[1] - before[1])
+        moves.release().perform()
+        levels, height, width = asked(browser, "strokeLevels(drawing.strokes)")
+        expected = centred(np.reshape(levels, (height, width)))
+        np.testing.assert_allclose(asked(browser, "drawing.x"), expected.ravel(), atol=1e-6)
+        assert np.ptp(np.argwhere(expected > 0), axis=0).max() == 19
+    assert asked(browser, "drawing.strokes.map((stroke) => stroke.length)") == [4, 2]
+    inked = expected > 0.5
+    assert 1.5 < inked.sum() / 40 < 3.5  # the pen's width: the strokes are some forty pixels long
+    pressed(browser, "clear")
+    assert asked(browser, "drawing.x") is None
+
+
+@pytest.mark.parametrize("dark_on_light", [False, True])
+def test_file_becomes_the_digit_in_it(browser, opened, tmp_path, dark_on_light):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    opened("vae 2-d")
+    digit = centred(DATA.test.images[7].reshape(28, 28))
+    picture = np.pad(np.kron(digit / digit.max(), np.ones((3, 3))), ((40, 10), (5, 60)))
+    imsave(tmp_path / "digit.png", 0.9 - 0.8 * picture if dark_on_light else picture, cmap="gray", vmin=0, vmax=1)
+    browser.find_element("id", "file").send_keys(str(tmp_path / "digit.png"))
+    WebDriverWait(browser, 5).until(lambda _: asked(browser, "drawing.x"))
+    np.testing.assert_allclose(asked(browser, "drawing.x"), (digit / digit.max()).ravel(), atol=0.02)
+    (tmp_path / "text.png").write_text("no picture")
+    browser.find_element("id", "file").send_keys(str(tmp_path / "text.png"))
+    WebDriverWait(browser, 5).until(lambda _: "no picture" in browser.find_element("id", "draw-text").text)
+
+
+# ---- the controls ----
+
+
+def shown(browser, name="picture"):
+    """The pixels of a canvas, painted in the light theme's colours, as grey levels with ink 1."""
+    script = f"Array.from(element('{name}').getContext('2d').getImageData(0, 0, 28, 28).data)"
+    red = np.array(asked(browser, script))[::4]
+    paper, ink = (asked(browser, f"theme.{name}Bytes[0]") for name in ("paper", "ink"))
+    return (red - paper) / (ink - paper)
+
+
+def expect_picture_of_code(browser):
+    picture = asked(browser, "decode(model, code.z, oneHot(code.label))")
+    np.testing.assert_allclose(shown(browser), picture, atol=0.01)
+
+
+def test_map_is_dragged_and_moved_by_keys(browser, opened):
+    from selenium.webdriver import ActionChains, Keys
+
+    opened("vae conditional 2-d")
+    expect_picture_of_code(browser)
+    canvas = browser.find_element("id", "map")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
+    ActionChains(browser, duration=0).move_to_element_with_offset(canvas, 0, 0).click_and_hold().move_by_offset(
+        100, -50
+    ).release().perform()
+    width, extent = asked(browser, "[element('map').clientWidth, model.extent]")
+    unit = 2 * extent / width
+    np.testing.assert_allclose(asked(browser, "code.z"), [100 * unit, 50 * unit], atol=2 * unit)
+    expect_picture_of_code(browser)
+    before = np.array(asked(browser, "code.z"))
+    canvas.send_keys(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP)
+    np.testing.assert_allclose(asked(browser, "code.z") - before, [-extent / 50, 2 * extent / 50])
+    browser.find_elements("css selector", "#class-buttons button")[7].click()
+    assert asked(browser, "code.label") == 7
+    expect_picture_of_code(browser)
+    assert "mostly" in browser.find_element("id", "code-text").text
+
+
+def test_sliders_come_by_activity_and_move_their_dimension(browser, opened):
+    from selenium.webdriver import Keys
+
+    config, model = opened("vae tanh")
+    variances = RECIPES["vae"].explorable(config, model, DATA).variation
+    order = np.argsort(-variances)
+    sliders = browser.find_elements("css selector", "#sliders .slider")
+    for slider, j in zip(sliders, order, strict=True):
+        assert slider.text.split()[:3] == [f"z{j + 1}", "variance", f"{variances[j]:.2f}"]
+    sliders[0].find_element("tag name", "input").send_keys(Keys.ARROW_RIGHT * 5)
+    expected = np.zeros(3)
+    expected[order[0]] = 0.05
+    np.testing.assert_allclose(asked(browser, "code.z"), expected, atol=1e-9)
+    expect_picture_of_code(browser)
+    pressed(browser, "surprise")
+    assert np.abs(asked(browser, "code.z")).min() > 0
+    expect_picture_of_code(browser)
+
+
+def test_walk_moves_until_it_is_paused(browser, opened):
+    opened("gan")
+    pressed(browser, "wander")
+    browser.execute_async_script("setTimeout(arguments[0], 300)")
+    first = asked(browser, "code.z")
+    browser.execute_async_script("setTimeout(arguments[0], 200)")
+    assert asked(browser, "code.z") != first
+    pressed(browser, "wander")
+    last = asked(browser, "code.z")
+    browser.execute_async_script("setTimeout(arguments[0], 200)")
+    assert asked(browser, "code.z") == last
+    expect_picture_of_code(browser)
+
+
+SAMPLES = """(() => {
+  const normals = normalsFrom(8);
+  return Array.from({ length: 20000 }, () => samplePrior(model, normals));
+})()"""
+WALK = """(() => {
+  const walk = new Walk(model, normalsFrom(4));
+  return Array.from({ length: given[0] }, () => walk.advance(given[1]));
+})()"""
+
+
+@pytest.mark.parametrize("kind", ["vae 2-d", "gan uniform conditional", "aae swiss-roll", "aae mixture"])
+def test_walk_and_samples_are_draws_from_the_prior(browser, opened, kind):
+    config, model = opened(kind)
+    prior = RECIPES[config.model].explorable(config, model, DATA).prior
+    exact = prior.sample(100_000, np.random.default_rng(0))
+    samples = asked(browser, SAMPLES)
+    grid = np.linspace(0.1, 0.9, 9)
+    np.testing.assert_allclose(np.quantile(samples, grid, axis=0), np.quantile(exact, grid, axis=0), atol=0.1)
+    walked = np.array(asked(browser, WALK, 20_000, 0.61))
+    if kind == "aae mixture":  # it goes through the origin, which is in no component
+        radii = np.linalg.norm(walked, axis=1)
+        assert radii.min() < 0.01
+        assert set(prior.region(walked[radii > 0.5])) == set(range(10))
+        assert np.abs(walked[radii > 1] @ prior.normals.T).min(axis=1).max() < 0.5
+    else:
+        np.testing.assert_allclose(np.quantile(walked, grid, axis=0), np.quantile(exact, grid, axis=0), atol=0.15)
+    steps = np.diff(asked(browser, WALK, 3000, 0.01), axis=0)
+    assert np.linalg.norm(steps, axis=1).max() < 0.25
+    assert np.linalg.norm(np.diff(steps, axis=0), axis=1).max() < 0.03
+
+
+def test_paths_join_the_two_codes(browser, opened):
+    opened("vae 2-d")
+    a, b, t = np.array([3.0, 0, 0]), np.array([0, 1.0, 0]), 0.25
+    np.testing.assert_allclose(asked(browser, "straightPath(...given)", a, b, t), (1 - t) * a + t * b)
+    angle = t * np.pi / 2
+    expected = 2.5 * np.array([np.cos(angle), np.sin(angle), 0])
+    np.testing.assert_allclose(asked(browser, "sphericalPath(...given)", a, b, t), expected, atol=1e-12)
+    for end in (2 * a, -a, 0 * a):  # no great circle, or many
+        np.testing.assert_allclose(
+            asked(browser, "sphericalPath(...given)", a, end, t), 0.75 * a + 0.25 * end, atol=1e-12
+        )
+    gallery = browser.find_elements("css selector", "#gallery button")
+    gallery[5].click()
+    gallery[12].click()
+    ends = asked(browser, "paths.ends.map(codeOf)")
+    assert asked(browser, "paths.ends.map(({ label }) => label)") == [5, 2]
+    for name in ("straight", "spherical"):
+        np.testing.assert_allclose(asked(browser, f"[0, 1].map(paths.at.{name}.at)"), ends, atol=1e-12)
+    assert asked(browser, "code.map.paths.length") == 2
+
+
+def test_drawing_is_read_encoded_and_measured(browser, opened):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    opened("vae conv conditional gaussian", judge=True)
+    pressed(browser, "take")
+    WebDriverWait(browser, 5).until(lambda _: "kl" in asked(browser, "element('draw-text').textContent"))
+    read = np.array(asked(browser, "reading(drawing.x)"))
+    assert asked(browser, "drawing.label") == read.argmax()
+    bars = [bar.text.split() for bar in browser.find_elements("css selector", "#reading > div")]
+    assert bars == [[str(k), f"{100 * p:.0f}%"] for k, p in enumerate(read)]
+    parts = {name: float(browser.find_element("id", f"term-{name}").text.replace("−", "-"))
+             for name in ("reconstruction", "kl", "bound")}  # fmt: skip
+    assert parts["bound"] == pytest.approx(parts["reconstruction"] + parts["kl"], abs=0.11)
+    script = "drawing.found.draws.map((z) => negativeLogLikelihood(model, drawing.x, z, oneHot(drawing.label)))"
+    assert parts["reconstruction"] == pytest.approx(np.mean(asked(browser, script)), abs=0.051)
+    browser.execute_script("element('given').value = '4'; element('given').dispatchEvent(new Event('change'))")
+    expected = asked(browser, "decode(model, encode(model, drawing.x, oneHot(4)).mean, oneHot(4))")
+    np.testing.assert_allclose(shown(browser, "reconstruction"), np.clip(expected, 0, 1), atol=0.01)
+    pressed(browser, "use-code")
+    assert asked(browser, "[code.z, code.label]") == [asked(browser, "drawing.found.mean"), 4]
+
+
+# ---- the page ----
+
+
+@pytest.mark.parametrize("kind", ["aae mixture", "vae conv conditional gaussian", "gan conv"])
+def test_page_fits_a_small_screen_and_says_what_it_shows(browser, opened, kind):
+    opened(kind, width=360, judge=True)
+    if kind != "gan conv":
+        pressed(browser, "take")
+    browser.execute_async_script("setTimeout(arguments[0], 200)")
+    assert browser.execute_script("return innerWidth - document.documentElement.clientWidth") <= 20  # its scroll bar
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= browser.execute_script(
+        "return document.documentElement.clientWidth"
+    )
+    nameless = """return Array.from(document.querySelectorAll("canvas, button, input, select"), (part) => {
+      if (part.closest("[aria-hidden], [aria-label]") || part.matches("button *, [role=img] *")) return "";
+      if (part.labels && part.labels.length) return "";
+      return part.textContent.trim() ? "" : part.outerHTML;
+    }).filter(Boolean)"""
+    assert browser.execute_script(nameless) == []
+    left = browser.execute_script("return document.querySelectorAll('h2').length")
+    assert left == (3 if kind == "gan conv" else 4)
+
+
+def test_page_follows_the_colours_of_the_system(browser, opened):
+    opened("vae 2-d")
+    grounds = []
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.execute_async_script("setTimeout(arguments[0], 100)")
+        assert shown(browser).max() <= 1.01  # painted again, in the colours of this theme
+        expect_picture_of_code(browser)
+        grounds.append(asked(browser, "theme.paperBytes[0]"))
+    assert grounds[0] > 200 > 50 > grounds[1]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_page_says_when_it_cannot_start(browser, tmp_path, monkeypatch):
+    config, model = built("vae 2-d")
+    content = page_of(config, model, DATA, monkeypatch).replace(
+        b'"text/plain" id="weights">', b'"text/plain" id="weights">!'
+    )
+    (tmp_path / "broken.html").write_bytes(content)
+    assert "atob" in load(browser, tmp_path / "broken.html")
+    assert "could not start" in browser.find_element("id", "problem").text
+    browser.get_log("browser")

@@ -1,0 +1,198 @@
+"""The page as a file: what it holds, what it leaves out, how large it is. What it does is in test_browser.py."""
+
+import base64
+import json
+import re
+import zlib
+from dataclasses import replace
+from importlib import resources
+
+import numpy as np
+import pytest
+from explorer_helpers import KINDS, built, drawn, page_of
+from helpers import untrained_judge
+
+from scratchgen import explorer
+from scratchgen.errors import UserError
+from scratchgen.explorer.networks import Weights, described
+from scratchgen.nn import AvgPool2d, BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Reshape, Sequential
+from scratchgen.recipes import RECIPES
+
+DATA = drawn(60)
+
+
+def held(page, name):
+    """What the page holds under a name: data, or the bytes of its text."""
+    (text,) = re.findall(rf'<script type="[^"]*" id="{name}">(.*?)</script>', page.decode(), re.DOTALL)
+    return json.loads(text) if name == "run" else zlib.decompress(base64.b64decode(text))
+
+
+def numbers(planes):
+    return np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<f4").ravel()
+
+
+# ---- networks ----
+
+
+def test_described_gives_every_layer_its_parameters(rng):
+    network = Sequential(
+        Reshape(5, 7, 1),
+        Sequential(Conv2d(1, 2, (3, 2), rng, "relu", stride=(2, 1), padding=(1, 0)), BatchNorm(2, "tanh", epsilon=0.1)),
+        ConvTranspose2d(2, 3, 4, rng, stride=2, padding=1, output_padding=(1, 0), bias=False),
+        Reshape(-1),
+        Dropout(0.5),
+        Dense(252, 4, rng, "elu"),
+    )
+    for parameter in network.parameters():
+        parameter.write(rng.standard_normal(parameter.shape).astype(np.float32))
+    weights = Weights()
+    weights.add(network.parameters()[0])  # another network's
+    layers = described(network, weights)
+    assert [layer["kind"] for layer in layers] == ["convolution", "batch norm", "transposed convolution", "dense"]
+    assert [layer["activation"] for layer in layers] == ["relu", "tanh", "identity", "elu"]
+    assert (layers[0]["before"], layers[0]["after"], layers[2]["after"]) == ([5, 7], [3, 6], [7, 12])
+    assert [(layer["inputs"], layer["outputs"]) for layer in layers if "inputs" in layer] == [(1, 2), (2, 3), (252, 4)]
+    assert (layers[1]["epsilon"], layers[2]["bias"]) == (0.1, None)
+    every = numbers(zlib.decompress(base64.b64decode(weights.text())))
+    conv, norm, transposed, dense = (
+        layer for layer in network.modules() if not isinstance(layer, Sequential | Reshape | Dropout)
+    )
+    for layer, described_layer in zip((conv, norm, transposed, dense), layers, strict=True):
+        for name, tensor in vars(layer).items():
+            if name in described_layer and described_layer[name] is not None and hasattr(tensor, "data"):
+                np.testing.assert_array_equal(every[slice(*described_layer[name])], tensor.data.ravel())
+
+
+def test_described_refuses_a_layer_that_the_page_cannot_compute():
+    with pytest.raises(UserError, match="AvgPool2d"):
+        described(Sequential(AvgPool2d(2)), Weights())
+
+
+def test_described_refuses_parameters_that_are_not_finite(rng):
+    layer = Dense(2, 3, rng)
+    layer.bias.write(np.array([0, np.inf, 0], np.float32))
+    with pytest.raises(UserError, match="train again"):
+        described(layer, Weights())
+
+
+# ---- what is in the page ----
+
+
+@pytest.mark.parametrize("kind", ["vae 2-d", "gan conv", "aae semi-supervised"])
+def test_page_loads_nothing(monkeypatch, kind):
+    page = page_of(*built(kind), DATA, monkeypatch).decode()
+    assert "default-src 'none'" in page
+    assert re.findall(r"(?:https?:)?//[a-z][\w.]*\.[a-z]{2,}|@import|\bsrc=|\bhref=|url\(", page) == []
+
+
+def test_page_holds_the_parameters_to_the_last_bit(monkeypatch):
+    config, model = built("vae 2-d")
+    page = page_of(config, model, DATA, monkeypatch)
+    found = numbers(held(page, "weights"))
+    expected = np.concatenate([parameter.data.ravel() for parameter in model.parameters()])
+    np.testing.assert_array_equal(np.sort(found), np.sort(expected))
+    run = held(page, "run")
+    begin, end = run["networks"]["mean"][0]["weight"]
+    np.testing.assert_array_equal(found[begin:end], model.encoder_mu.weight.data.ravel())
+
+
+def test_page_holds_test_digits_of_each_class_and_codes(monkeypatch):
+    config, model = built("vae 2-d")
+    page = page_of(config, model, DATA, monkeypatch)
+    run = held(page, "run")
+    assert run["digits"] == [*range(10)] * 6
+    pixels = np.frombuffer(held(page, "digits"), np.uint8).reshape(60, 784)
+    np.testing.assert_array_equal(pixels, np.rint(255 * DATA.test.images))
+    shown = RECIPES["vae"].explorable(config, model, DATA)
+    np.testing.assert_allclose(run["codes"], shown.codes, rtol=1e-3)
+    np.testing.assert_allclose(run["variation"], shown.codes.var(axis=0), rtol=1e-3)
+    assert run["labels"] == DATA.test.labels.tolist()
+    assert run["extent"] >= 3
+
+
+def test_page_takes_digits_in_turn_from_uneven_classes():
+    assert explorer._of_each_class(np.array([1, 1, 0, 7, 1, 7])) == [2, 0, 3, 1, 5, 4]
+    assert len(explorer._of_each_class(np.zeros(99, int))) == explorer.DIGITS_A_CLASS
+
+
+def test_page_survives_a_name_with_markup(monkeypatch):
+    config, model = built("vae 2-d")
+    name = "</script><b>&$title"
+    page = page_of(replace(config, name=name), model, DATA, monkeypatch)
+    assert held(page, "run")["name"] == name
+    assert b"<b>&" not in page
+
+
+def test_page_holds_the_judge_where_there_is_room(monkeypatch):
+    asked = []
+
+    def load_judge(data):
+        asked.append(data)
+        return untrained_judge(data.test)
+
+    def judged(kind):
+        config, model = built(kind)
+        page = explorer.page(config, RECIPES[config.model].explorable(config, model, DATA), DATA)
+        return len(page), "judge" in held(page, "run"), len(asked)
+
+    monkeypatch.setattr(explorer, "load_judge", load_judge)
+    assert judged("gan")[1:] == (False, 0)  # nothing is drawn there
+    assert judged("aae semi-supervised")[1:] == (False, 0)  # the encoder reads classes
+    size, *found = judged("vae 2-d")
+    assert found == [True, 1]
+    monkeypatch.setattr(explorer, "LARGEST", size - 1)
+    assert judged("vae 2-d")[1:] == (False, 2)
+    monkeypatch.setattr(explorer, "LARGEST", 1000)
+    assert judged("vae 2-d")[1:] == (False, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_describes_every_kind_of_model(monkeypatch, kind):
+    config, model = built(kind)
+    run = held(page_of(config, model, DATA, monkeypatch, judge=False), "run")
+    assert (run["model"], run["name"], run["latentDim"]) == (config.model, kind, config.network.latent_dim)
+    assert run["decoderClasses"] == ("conditional" in kind or "supervised" in kind)
+    outlines = np.array(run["prior"].get("outlines", []))
+    assert (outlines.shape == (10, explorer.OUTLINE, 2)) == (kind in ("aae mixture", "aae swiss-roll"))
+    assert run.get("regionsOfClasses", False) == (kind == "aae mixture")  # the roll has no labels
+    assert ("codes" in run, "extent" in run) == (
+        run["latentDim"] == 2 and config.model != "gan",
+        run["latentDim"] == 2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "options"),
+    [("vae", "pytorch-example", {}), ("vae", "metzen", {"latent_dim": 2}), ("aae", "gaussian", {})],
+)
+def test_page_of_a_default_configuration_has_at_most_six_megabytes(monkeypatch, model, name, options):
+    config = RECIPES[model].configs[name]
+    config = replace(config, network=replace(config.network, **options))
+    page = page_of(config, RECIPES[model].build(config), drawn(2000), monkeypatch)
+    assert len(page) <= 6_000_000
+    assert ("judge" in held(page, "run")) == (name != "metzen")
+
+
+def test_package_declares_all_files_of_the_page():
+    files = [
+        file.name
+        for file in resources.files("scratchgen.explorer").iterdir()
+        if file.name.endswith((".js", ".css", ".html"))
+    ]
+    assert sorted(files) == sorted([*explorer.SCRIPTS, "explorer.html", "explorer.css"])
+
+
+# ---- what the recipes measure ----
+
+
+def test_gan_pixel_changes_are_finite_differences_of_the_pictures(rng):
+    from scratchgen.recipes.gan import generate, pixel_changes
+
+    _, model = built("gan")
+    noise = rng.standard_normal((6, 3))
+    changes = pixel_changes(model, noise, rng)
+    for j in range(3):
+        ends = [np.where(np.arange(3) == j, side, noise) for side in (-1, 1)]
+        low, high = (generate(model, end, np.zeros(6, int)) for end in ends)
+        assert changes[j] == pytest.approx(np.sqrt(((high - low) ** 2).mean()), rel=1e-5)
+    assert changes.min() > 0
