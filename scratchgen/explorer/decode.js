@@ -37,7 +37,6 @@ function setCode(z, { moving = false } = {}) {
   const picture = decode(model, z, oneHot(code.label));
   paint(element("picture"), picture);
   code.show(moving);
-  if (!moving) code.describe?.();
 }
 
 function startClassButtons() {
@@ -102,63 +101,52 @@ function startSliders() {
       });
     }
   }, 60);
-  code.describe = () => {
-    element("code-text").innerHTML = `‖<i>z</i>‖ = ${written(Math.hypot(...code.z))}`;
-  };
   return (moving) => {
     for (const { j, input, value } of rows) {
       input.value = code.z[j];
       value.textContent = written(code.z[j]);
     }
+    element("code-text").innerHTML = `‖<i>z</i>‖ = ${written(Math.hypot(...code.z))}`;
     if (!moving) showEnds();
   };
 }
 
 // ---- map ----
 
+// Two canvases, one on the other: the ground, which stays, and the marks, which move.
 function startMap() {
-  const canvas = element("map");
-  const [pictures, dots] = [document.createElement("canvas"), document.createElement("canvas")];
-  const map = { canvas, pictures, dots, extent: model.extent };
+  const map = { canvas: element("map"), ground: element("ground"), pictures: document.createElement("canvas") };
   code.map = map;
-  pictures.width = pictures.height = TILES * SIDE;
-  const fit = () => {
-    const size = Math.round(canvas.clientWidth * devicePixelRatio);
-    if (!size || size === canvas.width) return;
-    for (const each of [canvas, dots]) each.width = each.height = size;
-    drawDots(map);
-    drawMap(map);
-  };
+  map.pictures.width = map.pictures.height = TILES * SIDE;
+  new ResizeObserver(() => {
+    const size = Math.round(map.canvas.clientWidth * devicePixelRatio);
+    if (!size || size === map.canvas.width) return;
+    for (const each of [map.canvas, map.ground]) each.width = each.height = size;
+    drawGround(map);
+    drawMarks(map);
+  }).observe(map.canvas);
+  for (const name of ["pictures", "codes", "prior"]) {
+    element(`show-${name}`)?.addEventListener("change", () => drawGround(map));
+  }
   code.drawPictures = () => drawTiles(map);
-  const layers = ["pictures", "codes", "prior"].map((name) => element(`show-${name}`)).filter(Boolean);
-  const redraw = () => {
-    drawDots(map);
-    drawMap(map);
-  };
-  for (const box of layers) box.addEventListener("change", redraw);
-  addEventListener("repaint", () => {
-    drawTiles(map);
-    redraw();
-  });
-  new ResizeObserver(fit).observe(canvas);
+  addEventListener("repaint", () => drawTiles(map));
   followPointer(map);
   if (model.codes) writeLegend();
-  code.describe = () => {
-    const [a, b] = code.z;
-    const near = model.codes ? `; test digits near it: mostly ${nearestClass(code.z)}` : "";
-    element("code-text").innerHTML = `<i>z</i> = (${written(a)}, ${written(b)})${near}`;
-  };
-  fit();
   drawTiles(map);
-  const showClasses = afterPause(showAllClasses, 60);
+  const showWhatIsNear = afterPause(() => {
+    if (model.codes) element("near-text").textContent = `Test digits near it: mostly ${nearestClass(code.z)}.`;
+    showAllClasses();
+  }, 60);
   return (moving) => {
-    drawMap(map);
-    if (!moving) showClasses();
+    drawMarks(map);
+    element("code-text").innerHTML = `<i>z</i> = (${written(code.z[0])}, ${written(code.z[1])})`;
+    if (!moving) showWhatIsNear();
   };
 }
 
 function followPointer(map) {
-  const { canvas, extent } = map;
+  const { canvas } = map;
+  const { extent } = model;
   const inside = (value) => Math.min(extent, Math.max(-extent, value));
   const follow = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -190,27 +178,34 @@ function drawTiles(map) {
     const began = performance.now();
     for (; row < TILES && performance.now() - began < 10; row++) {
       for (let column = 0; column < TILES; column++) {
-        const middle = [column, TILES - 1 - row].map((n) => ((2 * n + 1) / TILES - 1) * map.extent);
+        const middle = [column, TILES - 1 - row].map((n) => ((2 * n + 1) / TILES - 1) * model.extent);
         const picture = decode(model, Float64Array.from(middle), oneHot(code.label));
         context.putImageData(inkImage(picture), column * SIDE, row * SIDE);
       }
     }
-    drawMap(map);
+    drawGround(map);
     if (row < TILES) requestAnimationFrame(() => next(row));
   };
   next(0);
 }
 
-// The prior and the codes of test digits, which stay as they are.
-function drawDots({ dots, extent }) {
-  const context = dots.getContext("2d");
-  const size = dots.width;
-  const unit = size / (2 * extent);
+// What stays as it is: the pictures, the prior, the codes of test digits.
+function drawGround({ ground, pictures }) {
+  const context = ground.getContext("2d");
+  const size = ground.width;
+  const unit = size / (2 * model.extent);
+  const [showCodes, showPrior] = ["codes", "prior"].map((name) => element(`show-${name}`)?.checked);
   context.setTransform(1, 0, 0, 1, 0, 0);
-  context.clearRect(0, 0, size, size);
+  context.fillStyle = theme.paper;
+  context.fillRect(0, 0, size, size);
+  if (element("show-pictures").checked) {
+    context.globalAlpha = showCodes ? 0.4 : 1;
+    context.drawImage(pictures, 0, 0, size, size);
+    context.globalAlpha = 1;
+  }
   context.setTransform(unit, 0, 0, -unit, size / 2, size / 2); // from here on lengths are those of codes
-  if (element("show-prior").checked) drawPrior(context, 1.5 * devicePixelRatio / unit);
-  if (!model.codes || !element("show-codes").checked) return;
+  if (showPrior) drawPrior(context, (1.5 * devicePixelRatio) / unit);
+  if (!showCodes) return;
   const radius = (1.7 * devicePixelRatio) / unit;
   model.codes.forEach(([a, b], n) => {
     context.fillStyle = model.colours[model.labels[n]];
@@ -257,60 +252,62 @@ function drawClassName(context, label, unit, size) {
   context.fillText(label, ...place);
 }
 
-// Everything: the pictures, the prior and the codes, paths, the drawing's code, the point.
-function drawMap(map) {
-  const { canvas, pictures, dots, extent } = map;
+// What moves: the ring, the drawing's code, the paths.
+function drawMarks({ canvas, drawn, paths }) {
   const context = canvas.getContext("2d");
-  const size = canvas.width;
-  const place = ([a, b]) => [(size / 2) * (1 + a / extent), (size / 2) * (1 - b / extent)];
-  context.globalAlpha = 1;
-  context.fillStyle = theme.paper;
-  context.fillRect(0, 0, size, size);
-  if (element("show-pictures").checked) {
-    context.globalAlpha = element("show-codes")?.checked ? 0.4 : 1;
-    context.drawImage(pictures, 0, 0, size, size);
-    context.globalAlpha = 1;
-  }
-  if (dots.width) context.drawImage(dots, 0, 0);
-  const ring = (z, radius, colour, width) => {
-    context.beginPath();
-    context.arc(...place(z), radius * devicePixelRatio, 0, 2 * Math.PI);
-    [context.strokeStyle, context.lineWidth] = [colour, width * devicePixelRatio];
-    context.stroke();
-  };
-  for (const path of map.paths ?? []) {
+  const half = canvas.width / 2;
+  const place = ([a, b]) => [half * (1 + a / model.extent), half * (1 - b / model.extent)];
+  context.clearRect(0, 0, canvas.width, canvas.width);
+  for (const path of paths ?? []) {
     context.beginPath();
     for (const z of path) context.lineTo(...place(z));
-    for (const [colour, width] of [[theme.paper, 5], [theme.ink, 2]]) {
-      [context.strokeStyle, context.lineWidth] = [colour, width * devicePixelRatio];
-      context.stroke();
-    }
+    strokeTwice(context, theme.ink, 2, 5);
   }
+  if (drawn) drawSpread(context, drawn, place, half / model.extent);
+  context.beginPath();
+  context.arc(...place(code.z), 9 * devicePixelRatio, 0, 2 * Math.PI);
+  strokeTwice(context, theme.accent, 3.5, 7);
+}
+
+// A line that stands out from whatever is behind it: the paper's colour, wider, under its own.
+function strokeTwice(context, colour, width, under) {
+  for (const [each, pixels] of [
+    [theme.paper, under],
+    [colour, width],
+  ]) {
+    [context.strokeStyle, context.lineWidth] = [each, pixels * devicePixelRatio];
+    context.stroke();
+  }
+}
+
+// Says what the marks are, of those that are there.
+function writeKey({ drawn, paths }) {
+  const spread = drawn?.sd[0] > 0 ? ", in two standard deviations of <i>q</i>(<i>z</i>|<i>x</i>)" : "";
   const marks = ["ring: <i>z</i>"];
-  if (map.drawn) marks.push(`cross: the drawing's code${map.drawn.sd[0] > 0 ? ", in two standard deviations of <i>q</i>(<i>z</i>|<i>x</i>)" : ""}`);
-  if (map.paths) marks.push("lines: the two paths");
+  if (drawn) marks.push(`cross: the drawing's code${spread}`);
+  if (paths) marks.push("lines: the two paths");
   element("map-key").innerHTML = marks.join("; ");
-  if (map.drawn) drawSpread(context, map.drawn, place, (size / 2) / extent);
-  ring(code.z, 9, theme.paper, 7);
-  ring(code.z, 9, theme.accent, 3.5);
+}
+
+// Puts other marks on the map, if there is one: {drawn} or {paths}.
+function mark(marks) {
+  if (!code.map) return;
+  Object.assign(code.map, marks);
+  writeKey(code.map);
+  drawMarks(code.map);
 }
 
 // q(z|x) of the drawing: the ellipse at two standard deviations, a cross at the mean.
 function drawSpread(context, { mean, sd }, place, unit) {
   const [x, y] = place(mean);
-  for (const [colour, width] of [[theme.paper, 6], [theme.ink, 2.5]]) {
-    [context.strokeStyle, context.lineWidth] = [colour, width * devicePixelRatio];
-    context.beginPath();
-    context.ellipse(x, y, 2 * sd[0] * unit, 2 * sd[1] * unit, 0, 0, 2 * Math.PI);
-    context.stroke();
-    const arm = 7 * devicePixelRatio;
-    context.beginPath();
-    for (const sign of [-1, 1]) {
-      context.moveTo(x - arm, y - sign * arm);
-      context.lineTo(x + arm, y + sign * arm);
-    }
-    context.stroke();
+  const arm = 7 * devicePixelRatio;
+  context.beginPath();
+  context.ellipse(x, y, 2 * sd[0] * unit, 2 * sd[1] * unit, 0, 0, 2 * Math.PI);
+  for (const sign of [-1, 1]) {
+    context.moveTo(x - arm, y - sign * arm);
+    context.lineTo(x + arm, y + sign * arm);
   }
+  strokeTwice(context, theme.ink, 2.5, 6);
 }
 
 function writeLegend() {

@@ -2,8 +2,9 @@
 "use strict";
 
 const BOUND_DRAWS = 50; // of z, for the reconstruction term
-const PEN = 0.12; // diameter of the pen, as a part of the digit's longer side: about 2.4 pixels of MNIST's
+const PEN = 0.14; // diameter of the pen, as a part of the digit's longer side: 2.5 pixels of MNIST's
 const CANVAS = 280; // pixels of the canvas
+const SHOWN_PEN = 24; // on the canvas
 const CHARTED = 20; // dimensions of the code in its chart
 
 // Strokes are lists of points; a picture from elsewhere has none. `x` is what the encoder sees, null if there is nothing.
@@ -43,11 +44,11 @@ function startDraw() {
   element("use-code").addEventListener("click", () => {
     if (model.decoderClasses) setLabel(drawing.label);
     moveTo(drawing.found.mean);
-    element("decode").scrollIntoView({ behavior: "smooth" });
+    element("decode").scrollIntoView();
   });
   addEventListener("repaint", () => {
     clearEasel();
-    if (drawing.strokes.length) drawStrokes(canvas.getContext("2d"), theme.ink, PEN * CANVAS * 0.7);
+    if (drawing.strokes.length) drawStrokes(canvas.getContext("2d"), theme.ink, SHOWN_PEN);
     else if (drawing.x) showOnEasel(inkImage(drawing.x), SIDE, SIDE);
     encodeDrawing();
   });
@@ -80,7 +81,7 @@ function showOnEasel(image, height, width) {
 
 function strokesChanged() {
   clearEasel();
-  drawStrokes(element("easel").getContext("2d"), theme.ink, PEN * CANVAS * 0.7);
+  drawStrokes(element("easel").getContext("2d"), theme.ink, SHOWN_PEN);
   setDrawing(centred(...strokeLevels(drawing.strokes)));
 }
 
@@ -143,13 +144,12 @@ function reading(x) {
 function encodeDrawing() {
   const { x } = drawing;
   element("findings").hidden = !x;
-  if (code.map) code.map.drawn = null;
   if (!x) {
     const blank = new Float64Array(SIDE ** 2);
     for (const id of ["seen", "reconstruction"]) paint(element(id), blank);
     element("draw-text").textContent = "Nothing is drawn yet.";
     element("draw-text").classList.remove("unseen");
-    code.show(true);
+    mark({ drawn: null });
     return;
   }
   const read = reading(x);
@@ -162,8 +162,7 @@ function encodeDrawing() {
   paint(element("reconstruction"), drawing.reconstruction);
   if (read) showReading(read);
   showCode(drawing.found);
-  if (code.map) code.map.drawn = drawing.found;
-  code.show(true);
+  mark({ drawn: drawing.found });
   measure();
 }
 
@@ -217,7 +216,7 @@ function showReading(probabilities) {
 // The mean and two standard deviations of q(z|x) in each dimension, the most active first, beside the prior's.
 function showCode({ mean, sd }) {
   const order = byActivity().slice(0, CHARTED);
-  const numbers = order.map((j) => `z<sub>${j + 1}</sub> = ${written(mean[j])}${sd[j] > 0 ? ` ± ${written(sd[j])}` : ""}`);
+  const numbers = order.map((j) => `<i>z</i><sub>${j + 1}</sub> = ${written(mean[j])}${sd[j] > 0 ? ` ± ${written(sd[j])}` : ""}`);
   const few = model.latentDim <= 5;
   element("code-chart").innerHTML = few ? `<p>${numbers.join("<br>")}</p>` : codeChart(order, mean, sd);
   const parts = [

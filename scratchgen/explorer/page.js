@@ -26,7 +26,7 @@ const ready = (async () => {
 })();
 ready.catch((error) => {
   const problem = element("problem");
-  problem.textContent = `This page could not start: ${error.message}. It needs a browser of 2023 or later.`;
+  problem.textContent = `This page could not start: ${error.message}. It needs a browser of 2024 or later.`;
   problem.hidden = false;
 });
 

@@ -103,10 +103,8 @@ function showEnds() {
 }
 
 function drawPaths() {
-  if (!code.map) return;
   const fine = Array.from({ length: 61 }, (_, n) => n / 60);
-  code.map.paths = Object.values(paths.at).map(({ at }) => fine.map(at));
-  code.show(true);
+  mark({ paths: Object.values(paths.at).map(({ at }) => fine.map(at)) });
 }
 
 function showPlace() {

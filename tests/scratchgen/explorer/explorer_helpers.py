@@ -11,15 +11,16 @@ from scratchgen.data.strokes import draw_strokes
 from scratchgen.models.aae import AAEConfig
 from scratchgen.models.gan import GANConfig
 from scratchgen.models.vae import VAEConfig
-from scratchgen.nn import ACTIVATIONS, BatchNorm
+from scratchgen.nn import BatchNorm
 from scratchgen.recipes import RECIPES, RunConfig
 
 HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
 UPWARD = {"generator_channels": (4, 3), "generator_hidden": (9,)}
 
 
-def vae(**options):
-    return "vae", VAEConfig(**{"latent_dim": 3, "encoder_hidden": (9,), "decoder_hidden": (8,), **options}), {}
+def vae(binarize="none", **options):
+    sizes = {"latent_dim": 3, "encoder_hidden": (9,), "decoder_hidden": (8,)}
+    return "vae", VAEConfig(**(sizes | options)), {"binarize": binarize}
 
 
 def gan(**options):
@@ -42,7 +43,8 @@ def aae(labels=0, **options):
 
 
 KINDS = {
-    **{f"vae {name}": vae(activation=name) for name in ACTIVATIONS},
+    "vae": vae(),
+    "vae binary": vae("dynamic", activation="softplus", decoder_hidden=(8, 7)),
     "vae 2-d": vae(latent_dim=2),
     "vae conditional 2-d": vae(latent_dim=2, conditional=True),
     "vae gaussian": vae(likelihood="gaussian"),
