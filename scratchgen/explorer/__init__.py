@@ -1,8 +1,8 @@
 """The latent explorer: a page, in one file, on which a trained model runs in the reader's browser.
 
 ``networks.js`` computes networks, ``models.js`` what the models make of them, ``pictures.js`` centres what is drawn;
-``page.js``, ``decode.js``, ``draw.js`` and ``walk.js`` are the page, with ``explorer.html`` and ``explorer.css``. The
-file holds all of it, and the model's parameters; it loads nothing.
+``page.js``, ``decode.js``, ``map.js``, ``draw.js`` and ``walk.js`` are the page, with ``explorer.html`` and
+``explorer.css``. The file holds all of it, and the model's parameters; it loads nothing.
 """
 
 import html
@@ -20,7 +20,7 @@ from scratchgen.judge import load_judge
 from scratchgen.priors import Gaussian, Mixture, Prior, SwissRoll, Uniform
 from scratchgen.recipes.recipe import Explorable, RunConfig
 
-SCRIPTS = ("networks.js", "models.js", "pictures.js", "page.js", "decode.js", "draw.js", "walk.js")
+SCRIPTS = ("networks.js", "models.js", "pictures.js", "page.js", "decode.js", "map.js", "draw.js", "walk.js")
 LARGEST = 6_000_000  # bytes of a page, beyond which it goes without the judge
 DIGITS_A_CLASS = 20  # test digits to choose from
 MAPPED = 2_000  # codes on the map

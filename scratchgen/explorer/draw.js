@@ -7,7 +7,7 @@ const CANVAS = 280; // pixels of the canvas
 const SHOWN_PEN = 24; // on the canvas
 const CHARTED = 20; // dimensions of the code in its chart
 
-// Strokes are lists of points; a picture from elsewhere has none. `x` is what the encoder sees, null if there is nothing.
+// Strokes are lists of points; a picture from elsewhere has none. x is what the encoder sees, or null.
 const drawing = { strokes: [], x: null };
 
 function startDraw() {
@@ -216,13 +216,15 @@ function showReading(probabilities) {
 // The mean and two standard deviations of q(z|x) in each dimension, the most active first, beside the prior's.
 function showCode({ mean, sd }) {
   const order = byActivity().slice(0, CHARTED);
-  const numbers = order.map((j) => `<i>z</i><sub>${j + 1}</sub> = ${written(mean[j])}${sd[j] > 0 ? ` ± ${written(sd[j])}` : ""}`);
+  const numbers = order.map((j) => {
+    const spread = sd[j] > 0 ? ` ± ${written(sd[j])}` : "";
+    return `<i>z</i><sub>${j + 1}</sub> = ${written(mean[j])}${spread}`;
+  });
   const few = model.latentDim <= 5;
   element("code-chart").innerHTML = few ? `<p>${numbers.join("<br>")}</p>` : codeChart(order, mean, sd);
   const parts = [
     [true, few ? "<i>z</i>" : `<i>z</i> in ${order.length} of its dimensions, the most active first`],
-    [model.posterior !== "deterministic", few ? "± the standard deviation of <i>q</i>(<i>z</i>|<i>x</i>)"
-      : "with two standard deviations of <i>q</i>(<i>z</i>|<i>x</i>)"],
+    [model.posterior !== "deterministic", `${few ? "± the" : "with two"} standard deviation${few ? "" : "s"} of ${Q}`],
     [!few && model.prior.name === "gaussian", "shaded: one and two of the prior"],
     [code.map, "a cross on the map"],
   ];
@@ -243,6 +245,7 @@ function codeChart(order, mean, sd) {
   };
   const label = order.map((j) => `z${j + 1} ${written(mean[j])} ± ${written(sd[j])}`).join(", ");
   const bands = model.prior.name === "gaussian" ? [2, 1].map(band) : [];
-  return `<svg viewBox="0 0 ${width} ${height + 14}" role="img" aria-label="${label}" style="max-width: ${1.5 * width}px">
+  const size = `viewBox="0 0 ${width} ${height + 14}" style="max-width: ${1.5 * width}px"`;
+  return `<svg ${size} role="img" aria-label="${label}">
     ${[...bands, ...[-2, 0, 2].map(tick), ...order.map(mark)].join("")}</svg>`;
 }

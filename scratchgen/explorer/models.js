@@ -1,7 +1,7 @@
 // What the models compute: q(z|x), p(x|z), the terms of the bound; priors, walks and paths.
 //
-// A model is what recipes describe (see Explorable): its networks by name, latentDim, prior, and some facts. A picture x
-// and a mean E[x|z] are arrays of 784 numbers, a code z has latentDim, a class y is one-hot of 10.
+// A model is what recipes describe (see Explorable): its networks by name, latentDim, prior, and some facts. A picture
+// x and a mean E[x|z] are arrays of 784 numbers, a code z has latentDim, a class y is one-hot of 10.
 "use strict";
 
 const CLASSES = 10;
@@ -138,9 +138,9 @@ function samplePrior(model, normals) {
   );
 }
 
-// A smooth walk that at any time is a draw from the prior: normal numbers ε_k, one vector for each second, blended by the
-// weights w of a cubic B-spline, divided by √Σw², which keeps the variance at 1. In the mixture, where that would leave the
-// components, it goes from the origin to a draw and back, then to another.
+// A smooth walk that at any time is a draw from the prior: normal numbers ε_k, one vector for each second, blended by
+// the weights w of a cubic B-spline, divided by √Σw², which keeps the variance at 1. In the mixture, where that would
+// leave the components, it goes from the origin to a draw and back, then to another.
 class Walk {
   constructor(model, normals) {
     this.model = model;

@@ -35,15 +35,16 @@ class Weights:
         """All of them, float32, compressed by zlib, in base64.
 
         The lowest bytes of all numbers come first, then the next ones; the last ones, with the exponents, are alike. So
-        an eighth is saved.
+        an eighth is saved, by Huffman codes alone: weights do not repeat.
         """
         numbers = np.concatenate([np.zeros(0, "<f4"), *self.arrays]).astype("<f4")
-        return packed(numbers.view(np.uint8).reshape(-1, 4).T)
+        return packed(numbers.view(np.uint8).reshape(-1, 4).T, zlib.Z_HUFFMAN_ONLY)
 
 
-def packed(numbers: np.ndarray) -> str:
+def packed(numbers: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> str:
     """Bytes, uint8, compressed by zlib, in base64."""
-    return base64.b64encode(zlib.compress(numbers.tobytes(), 9)).decode()
+    compressor = zlib.compressobj(9, strategy=strategy)
+    return base64.b64encode(compressor.compress(numbers.tobytes()) + compressor.flush()).decode()
 
 
 def described(network: Module, weights: Weights) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 
 const element = (id) => document.getElementById(id);
 const model = {};
+const Q = "<i>q</i>(<i>z</i>|<i>x</i>)";
 
 // Reads the model out of the page; resolves once all parts have started.
 const ready = (async () => {
@@ -64,9 +65,9 @@ function features() {
 }
 
 // Removes the elements that need a feature that is missing.
-function keepWhatApplies(features) {
+function keepWhatApplies(there) {
   for (const part of document.querySelectorAll("[data-if]")) {
-    if (!part.dataset.if.split(" ").every((name) => features.has(name))) part.remove();
+    if (!part.dataset.if.split(" ").every((name) => there.has(name))) part.remove();
   }
 }
 
@@ -91,7 +92,7 @@ const theme = {};
 
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
-  for (const name of ["paper", "ink", "surface", "muted", "line", "accent"]) theme[name] = style.getPropertyValue(`--${name}`);
+  for (const name of ["paper", "ink", "surface", "muted", "accent"]) theme[name] = style.getPropertyValue(`--${name}`);
   [theme.paperBytes, theme.inkBytes] = [theme.paper, theme.ink].map((colour) =>
     colour.match(/[0-9a-f]{2}/gi).map((digits) => parseInt(digits, 16)),
   );

@@ -6,8 +6,8 @@ const BOX = 20; // of the box that the digit fits
 const CENTRE = 14; // of the centre of mass: the middle of pixel (14, 14)
 const TIE = 1e-6;
 
-// Grey levels (height, width) of a light digit on a background of exactly 0, scaled to fit the box and shifted until its
-// centre of mass is in the middle: an array of 784 numbers.
+// Grey levels (height, width) of a light digit on a background of exactly 0, scaled to fit the box and shifted until
+// its centre of mass is in the middle: an array of 784 numbers.
 function centred(levels, height, width) {
   const image = new Float64Array(SIDE * SIDE);
   let [top, bottom, left, right] = [height, 0, width, 0];
@@ -60,8 +60,9 @@ function rounded(x) {
   return Math.floor(x + 0.5 + TIE);
 }
 
-// Grey levels in [0, 1] of a picture's RGBA bytes, a light digit on 0 whatever the picture's own colours are. Background
-// is the middle grey of the picture's edge, and what differs from it by less than twice what most of the edge does.
+// Grey levels in [0, 1] of a picture's RGBA bytes, a light digit on 0 whatever the picture's own colours are.
+// Background is the middle grey of the picture's edge, and what differs from it by less than twice what most of the
+// edge does.
 function inkOf(bytes, height, width) {
   const grey = new Float64Array(height * width);
   for (let i = 0; i < grey.length; i++) {
@@ -69,7 +70,9 @@ function inkOf(bytes, height, width) {
     grey[i] = ((0.299 * r + 0.587 * g + 0.114 * b) * alpha + 255 * (255 - alpha)) / 255 ** 2; // on white
   }
   const edge = (levels) =>
-    levels.filter((_, i) => [0, height - 1].includes(Math.floor(i / width)) || [0, width - 1].includes(i % width)).sort();
+    levels
+      .filter((_, i) => [0, height - 1].includes(Math.floor(i / width)) || [0, width - 1].includes(i % width))
+      .sort();
   const quantile = (sorted, p) => sorted[Math.floor(p * (sorted.length - 1))];
   const background = quantile(edge(grey), 0.5);
   const difference = grey.map((value) => Math.abs(value - background));

@@ -17,6 +17,7 @@ from scratchgen.data.pictures import centred
 from scratchgen.nn import ACTIVATIONS
 from scratchgen.recipes import RECIPES, aae, gan, vae
 from scratchgen.tensor import Tensor, no_grad
+from tests.benchmarks.explorer import measure, write_page
 
 pytest.importorskip("selenium")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -261,6 +262,7 @@ def test_sliders_come_by_activity_and_move_their_dimension(browser, opened):
     sliders = browser.find_elements("css selector", "#sliders .slider")
     for slider, j in zip(sliders, order, strict=True):
         assert slider.text.split()[:3] == [f"z{j + 1}", "variance", f"{variances[j]:.2f}"]
+    pressed(browser, "origin")
     sliders[0].find_element("tag name", "input").send_keys(Keys.ARROW_RIGHT * 5)
     expected = np.zeros(3)
     expected[order[0]] = 0.05
@@ -367,6 +369,16 @@ def test_drawing_is_read_encoded_and_measured(browser, opened):
     np.testing.assert_allclose(shown(browser, "reconstruction"), np.clip(expected, 0, 1), atol=0.01)
     pressed(browser, "use-code")
     assert asked(browser, "[code.z, code.label]") == [asked(browser, "drawing.found.mean"), 4]
+
+
+def test_benchmark_measures_each_move_and_the_walk(browser, tmp_path):
+    write_page(built("vae 2-d")[0], tmp_path / "explorer.html", digits=60)
+    resize(browser, 1200)
+    latencies, frames = measure(browser, tmp_path / "explorer.html", moves=20, seconds=0.3)
+    assert 5 <= len(latencies) <= 30  # a browser may tell of several moves at once
+    assert 0 <= latencies.min() <= latencies.max() < 1000
+    assert 1 < frames < 300
+    assert asked(browser, "code.walk.isRunning()")
 
 
 # ---- the page ----
