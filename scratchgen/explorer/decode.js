@@ -78,7 +78,7 @@ function startSliders() {
     const [name, input, value] = ["span", "input", "output"].map((tag) => document.createElement(tag));
     const ends = [smallPicture(), smallPicture()];
     for (const end of ends) end.setAttribute("aria-hidden", "true");
-    const varies = model.networks.encoder ? "variance" : "moves pixels by";
+    const varies = model.networks.encoder ? "variance" : "effect";
     name.innerHTML = `<b><i>z</i><sub>${j + 1}</sub></b> <small>${varies} ${model.variation[j].toFixed(2)}</small>`;
     Object.assign(input, { type: "range", min: -reach, max: reach, step: 0.01 });
     input.addEventListener("input", () => {

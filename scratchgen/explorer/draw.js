@@ -223,12 +223,12 @@ function showCode({ mean, sd }) {
   const few = model.latentDim <= 5;
   element("code-chart").innerHTML = few ? `<p>${numbers.join("<br>")}</p>` : codeChart(order, mean, sd);
   const parts = [
-    [true, few ? "<i>z</i>" : `<i>z</i> in ${order.length} of its dimensions, the most active first`],
+    [!few, `<i>z</i> in ${order.length} of its dimensions, the most active first`],
     [model.posterior !== "deterministic", `${few ? "± the" : "with two"} standard deviation${few ? "" : "s"} of ${Q}`],
     [!few && model.prior.name === "gaussian", "shaded: one and two of the prior"],
     [code.map, "a cross on the map"],
   ];
-  element("code-caption").innerHTML = `${parts.flatMap(([applies, text]) => (applies ? [text] : [])).join("; ")}.`;
+  element("code-caption").innerHTML = parts.flatMap(([applies, text]) => (applies ? [text] : [])).join("; ");
 }
 
 function codeChart(order, mean, sd) {
