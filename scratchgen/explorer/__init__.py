@@ -38,7 +38,6 @@ def page(config: RunConfig, shown: Explorable, data: Dataset) -> bytes:
         "model": config.model,
         "name": config.name,
         "data": data.name,
-        "epochs": config.epochs,
         "latentDim": len(shown.variation),
         "networks": {name: described(network, weights) for name, network in shown.networks.items()},
         "prior": _described(shown.prior),

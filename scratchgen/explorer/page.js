@@ -81,9 +81,9 @@ function fillIn() {
   for (const [name, value] of Object.entries(facts)) {
     for (const part of document.getElementsByClassName(name)) part.textContent = value;
   }
-  const trained = `${model.epochs} epoch${model.epochs === 1 ? "" : "s"} on ${model.data}`;
   const code = model.networks.encoder ? "codes" : "noise";
-  element("trained").textContent = `${trained}, ${code} of ${model.latentDim} dimensions`;
+  const dimensions = `${model.latentDim} dimension${model.latentDim === 1 ? "" : "s"}`;
+  element("trained").textContent = `trained on ${model.data}; ${code} of ${dimensions}`;
 }
 
 // ---- pictures ----
