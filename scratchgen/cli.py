@@ -15,9 +15,18 @@ from scratchgen.commands.data import fetch, show
 from scratchgen.commands.engine import gradcheck, profile
 from scratchgen.commands.train import train
 from scratchgen.commands.trained import compare, evaluate, explore, export, reconstruct, sample, walk
-from scratchgen.data import SOURCES
+from scratchgen.data.mnist import PUBLISHED
 from scratchgen.errors import UserError
-from scratchgen.options import DATA_DIR, add_config_options, add_train_options, digit, positive, whole
+from scratchgen.options import (
+    DATA,
+    DATA_DIR,
+    add_config_options,
+    add_train_options,
+    data_source,
+    digit,
+    positive,
+    whole,
+)
 from scratchgen.recipes import RECIPES
 from scratchgen.recipes.vae import IW_SAMPLES, NLL_IMAGES
 from scratchgen.training import Interrupted
@@ -51,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ---- options ----
 
 _RUN = "folder of a trained run"
-_RUN_DATA_DIR = "folder of the four MNIST files (the one stored in the run)"
+_RUN_DATA_DIR = "where the data are, if not where the run found them (the path stored in the run)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,12 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "sample", sample)
     command.add_argument("run", type=Path, help=_RUN)
     command.add_argument("-n", type=positive, default=100, metavar="N", help="how many (100)")
-    command.add_argument("--digit", type=digit, metavar="D", help="only this digit, of a run that takes labels (any)")
+    _add_choice_of_class(command, "any")
     command.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help=".png, or .npy for the numbers (samples.png, or digit-D.png, in the run's folder)",
+        help=".png, or .npy for the numbers (samples.png, class-NAME.png or digit-D.png, in the run's folder)",
     )
     command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
 
@@ -100,8 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--seconds", type=positive, default=10, metavar="N", help="how long it lasts, at most 300 (10)"
     )
-    command.add_argument("--digit", type=digit, metavar="D", help="only this digit, of a run that takes labels (all)")
-    command.add_argument("--out", type=Path, metavar="FILE", help=".gif (walk.gif, or walk-D.gif, in the run's folder)")
+    _add_choice_of_class(command, "all, in turn")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help=".gif (walk.gif, or walk-NAME.gif, in the run's folder)"
+    )
     command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
 
     command = _command(commands, "reconstruct", reconstruct)
@@ -149,16 +160,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("names", nargs="*", metavar="NAME", help="operations (all)")
     command.add_argument("--kernels", choices=kernels.NAMES, help="only this kernel set (cpu and reference)")
 
-    data = commands.add_parser("data", help="MNIST and strokes", description="MNIST and strokes; default action: show.")
+    what = "MNIST and its relatives, strokes, and one's own"
+    data = commands.add_parser("data", help=what, description=f"{what}; default action: show.")
     data.set_defaults(command=show, data=None, data_dir=None, out=None)
     actions = data.add_subparsers(metavar="action")
     command = _command(actions, "fetch", fetch)
+    command.add_argument("--data", choices=PUBLISHED, default="mnist", help="what to download (mnist)")
     command.add_argument("--data-dir", type=Path, metavar="DIR", help="destination (the user's cache)")
     command = _command(actions, "show", show)
-    command.add_argument("--data", choices=SOURCES, help="auto: MNIST if available, else strokes (auto)")
+    command.add_argument("--data", type=data_source, metavar="DATA", help=f"{DATA} (auto)")
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     command.add_argument("--out", type=Path, metavar="FILE", help="a picture, .png, of ten images a class (none)")
     return parser
+
+
+def _add_choice_of_class(command: argparse.ArgumentParser, default: str) -> None:
+    choice = command.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--class", dest="class_name", metavar="NAME", help=f"only this class, if the run takes labels ({default})"
+    )
+    choice.add_argument("--digit", dest="class_name", type=digit, metavar="D", help=f"the same, for digits ({default})")
 
 
 def _command(group: Any, name: str, run: Any) -> argparse.ArgumentParser:

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from scratchgen.data import SOURCES
 from scratchgen.errors import UserError
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.runs import load_config
 
 # Differences that say nothing of a run, or that a row of their own shows.
-LEFT_OUT = ("model", "name", "epochs", "data_dir", "log")
+LEFT_OUT = ("model", "name", "epochs", "data_dir", "log", "classes", "data_digest")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Run:
     @property
     def pixels(self) -> str:
         """The data and the pixels of its losses, in words."""
-        return f"{self.config.data}, {RECIPES[self.config.model].pixels(self.config)}"
+        data = self.config.data
+        if data not in SOURCES:  # a path: other data may have been there, or the same data elsewhere
+            data = f"{Path(data).name} (digest {self.config.data_digest[:8]})"
+        return f"{data}, {RECIPES[self.config.model].pixels(self.config)}"
 
 
 def read_run(folder: Path) -> Run:

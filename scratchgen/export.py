@@ -20,7 +20,6 @@ import numpy as np
 from safetensors.numpy import save as to_safetensors
 
 from scratchgen.checkpoint import write_whole
-from scratchgen.data.dataset import CLASSES
 from scratchgen.errors import UserError
 from scratchgen.models.aae import AAE
 from scratchgen.models.gan import GAN
@@ -181,9 +180,9 @@ def _method(call: str, what: str, *lines: str) -> str:
     return f'    def {call}:\n        """{what}"""\n{body}'
 
 
-def _with_classes(conditional: bool) -> tuple[str, str]:
+def _with_classes(conditional: bool, classes: int) -> tuple[str, str]:
     """A further argument of a method, and its description."""
-    return (", y", f" and classes y (n, {CLASSES}), one-hot") if conditional else ("", "")
+    return (", y", f" and classes y (n, {classes}), one-hot") if conditional else ("", "")
 
 
 def _as_input(name: str, pixels: int, convolutional: bool, conditional: bool) -> Iterator[str]:
@@ -199,7 +198,7 @@ def _as_input(name: str, pixels: int, convolutional: bool, conditional: bool) ->
 
 def _vae(model: VAE) -> Parts:
     config = model.config
-    y, classes = _with_classes(config.conditional)
+    y, classes = _with_classes(config.conditional, config.classes)
     encoder = Network("encoder").add(model.encoder)
     heads = [
         Network(f"encoder_{name}", encoder.image).add(layer)
@@ -239,7 +238,7 @@ def _vae(model: VAE) -> Parts:
 
 def _gan(model: GAN) -> Parts:
     config = model.config
-    y, classes = _with_classes(config.conditional)
+    y, classes = _with_classes(config.conditional, config.classes)
     networks = [Network(name).add(getattr(model, name)) for name in ("generator", "discriminator")]
     generate = _method(
         f"generate(self, z{y})",
@@ -262,7 +261,7 @@ def _aae(model: AAE) -> Parts:
     heads = {
         "code": ("codes z" if config.posterior != "gaussian" else "mu", config.latent_dim),
         "logvar": ("logvar", config.latent_dim),
-        "classes": ("logits of classes", CLASSES),
+        "classes": ("logits of classes", config.classes),
     }
     heads = {name: what for name, what in heads.items() if hasattr(encoder, name)}
     lines = list(_as_input("x", config.input_dim, bool(config.encoder_channels), False))
@@ -287,7 +286,7 @@ def _aae(model: AAE) -> Parts:
         "h = self.encoder(x)",
         "return " + ", ".join(f"self.{name}(h)" for name in heads),
     )
-    y, classes = _with_classes(model.decodes_classes)
+    y, classes = _with_classes(model.decodes_classes, config.classes)
     networks.append(Network("decoder").add(model.decoder).activate("sigmoid"))
     decode = _method(
         f"decode(self, z{y})",
@@ -296,7 +295,9 @@ def _aae(model: AAE) -> Parts:
         "return self.decoder(z)",
     )
     y, classes = (
-        (", y", f" and classes y (n, {CLASSES + 1}), the last of unlabelled ones") if model.regional else ("", "")
+        (", y", f" and classes y (n, {config.classes + 1}), the last of unlabelled ones")
+        if model.regional
+        else ("", "")
     )
     networks.append(Network("discriminator").add(model.discriminator))
     discriminate = _method(

@@ -25,10 +25,13 @@ except ValueError:  # MPLBACKEND names a backend, of a notebook say, that is not
     import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+
+from scratchgen.data.dataset import DIGITS
 
 # Lengths are in pixels of the PNG, which is meant to be shown at half size: 1600 are 800 wide in a README.
 # As 192 = 2⁷ + 2⁶, pixels / _DPI * _DPI is exact in floating point: the conversion to inches loses none.
@@ -144,25 +147,28 @@ def save_manifold(
 def save_latent_scatter(
     path: Path,
     codes: np.ndarray,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     title: str = "",
     prior_samples: np.ndarray | None = None,
     prior_labels: np.ndarray | None = None,
+    classes: Sequence[str] = DIGITS,
 ) -> Path:
-    """Draw codes coloured by class, with the label of each class at its median.
+    """Draw codes coloured by class, with the name of each class at its median.
 
     Parameters
     ----------
     codes : np.ndarray
         (n, 2), finite.
-    labels : np.ndarray
-        (n,) integers 0..9.
+    labels : np.ndarray or None
+        (n,) integers 0..C-1; None draws all codes alike.
     prior_samples : np.ndarray, optional
         (m, 2), finite, shown beside the codes on the same scale.
     prior_labels : np.ndarray, optional
-        (m,) integers 0..9: the classes whose regions of the prior the samples come from.
+        (m,) integers 0..C-1: the classes whose regions of the prior the samples come from.
+    classes : Sequence[str]
+        The C names.
     """
-    codes, labels = _as_points("codes", codes), _as_labels("labels", labels, len(codes))
+    codes = _as_points("codes", codes)
     panels = [codes] if prior_samples is None else [codes, _as_points("prior_samples", prior_samples)]
     low, high = np.vstack(panels).min(axis=0), np.vstack(panels).max(axis=0)
     half = 0.53 * float((high - low).max()) or 1.0
@@ -171,21 +177,32 @@ def save_latent_scatter(
     dots: dict[str, Any] = {"s": float(np.clip(2e4 / len(codes), 3, 20)), "alpha": 0.7, "linewidths": 0}
     with _figure(path, *((1200, 1120) if len(panels) == 1 else (_WIDTH, 820)), layout="compressed") as figure:
         left, *right = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-        left.scatter(*codes[shuffled].T, c=[COLOURS[label] for label in labels[shuffled]], **dots)
+        colours = _class_colours("labels", labels, len(codes), len(classes))
+        left.scatter(*codes[shuffled].T, c=[colours[i] for i in shuffled], **dots)
         left.set(title=title, xlabel="z₁", ylabel="z₂", xlim=x_limits, ylim=y_limits, aspect="equal")
         halo = [withStroke(linewidth=3, foreground="white")]
-        for label in np.unique(labels):
-            x, y = np.median(codes[labels == label], axis=0)
-            left.text(x, y, str(label), ha="center", va="center", size=12, weight="bold", path_effects=halo)
-            left.scatter([], [], c=COLOURS[label], s=30, label=str(label))
+        for label in [] if labels is None else np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            name, size = classes[label], 12 if len(classes[label]) < 3 else 8
+            left.text(
+                *np.median(codes[members], axis=0),
+                name,
+                ha="center",
+                va="center",
+                size=size,
+                weight="bold",
+                path_effects=halo,
+            )
+            left.scatter([], [], color=colours[members[0]], s=30, label=name)
         for axes in right:
-            colours: Any = "#444444"
-            if prior_labels is not None:
-                colours = [COLOURS[label] for label in _as_labels("prior_labels", prior_labels, len(panels[1]))]
-            axes.scatter(*panels[1].T, c=colours, **dots)
+            axes.scatter(
+                *panels[1].T, c=_class_colours("prior_labels", prior_labels, len(panels[1]), len(classes)), **dots
+            )
             axes.set(title="samples of the prior", xlabel="z₁", aspect="equal")
             axes.label_outer(remove_inner_ticks=True)
-        figure.legend(loc="outside right center", handletextpad=0.1)
+        if labels is not None:
+            columns = math.ceil(len(np.unique(labels)) / 20)  # more do not fit into the height
+            figure.legend(loc="outside right center", handletextpad=0.1, ncols=columns)
     return path
 
 
@@ -278,7 +295,12 @@ def _draw_curves(
 
 
 def save_health(
-    path: Path, on_real: np.ndarray, on_fake: np.ndarray, class_counts: np.ndarray, critic: bool = False
+    path: Path,
+    on_real: np.ndarray,
+    on_fake: np.ndarray,
+    class_counts: np.ndarray | None,
+    critic: bool = False,
+    classes: Sequence[str] = DIGITS,
 ) -> Path:
     """Draw the histograms of a discriminator's outputs on images and samples, and the samples' classes by a judge.
 
@@ -286,24 +308,26 @@ def save_health(
     ----------
     on_real, on_fake : np.ndarray
         (n,) and (m,), finite: the logits of the probability that an image, or a sample, is real (L23).
-    class_counts : np.ndarray
-        (c,) number of samples of each class.
+    class_counts : np.ndarray or None
+        (C,) number of samples of each class; None draws no classes.
     critic : bool
         Whether the outputs are f(x) and f(G(z)) of a critic, of which only differences mean something.
+    classes : Sequence[str]
+        The C names.
     """
     outputs = {"test images": np.asarray(on_real), "samples": np.asarray(on_fake)}
-    counts = np.asarray(class_counts)
+    counts = None if class_counts is None else np.asarray(class_counts)
     for name, found in outputs.items():
         if found.ndim != 1 or found.size == 0 or not np.isfinite(found).all():
             raise ValueError(f"the outputs on {name} must be (n,) with n > 0, and finite; got {found.shape}")
-    if counts.ndim != 1 or not counts.sum() > 0:
-        raise ValueError(f"class_counts must be (c,) and count something, got {counts}")
+    if counts is not None and (counts.ndim != 1 or not counts.sum() > 0):
+        raise ValueError(f"class_counts must be (C,) and count something, got {counts}")
     low, high = np.quantile(np.concatenate(list(outputs.values())), [0.001, 0.999])
     margin = (high - low) / 20 if critic and high > low else 0.5  # f has any scale
     edges = np.linspace(low - margin, high + margin, 61)
     formulas = (": f(x)", ": f(G(z))") if critic else ("", "")
     with _figure(path, _WIDTH, 640, layout="constrained") as figure:
-        left, right = figure.subplots(1, 2)
+        left, *right = figure.subplots(1, 1 if counts is None else 2, squeeze=False)[0]
         for (name, found), formula, colour in zip(outputs.items(), formulas, (_BLUE, _ORANGE), strict=True):
             inside = np.clip(found, edges[0], edges[-1])
             left.hist(inside, edges, density=True, color=colour, alpha=0.6, label=name + formula)
@@ -314,12 +338,16 @@ def save_health(
             left.set(title="discriminator", xlabel="logit; 0 is D = ½", yticks=[])
         left.set_ylim(top=1.25 * left.get_ylim()[1])  # room for the legend
         left.legend(loc="upper right")
-        right.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)
-        right.axhline(1 / len(counts), color="#444444", linestyle="--", linewidth=0.8, label="even")
-        right.set(title="samples, by the judge", xlabel="class", ylabel="share", xticks=range(len(counts)))
-        right.set_ylim(top=1.25 * counts.max() / counts.sum())  # likewise
-        right.grid(axis="x", visible=False)
-        right.legend(loc="upper right")
+        for axes in right:
+            assert counts is not None
+            axes.bar(range(len(counts)), counts / counts.sum(), color=_BLUE)
+            axes.axhline(1 / len(counts), color="#444444", linestyle="--", linewidth=0.8, label="even")
+            axes.set(title="samples, by the judge", xlabel="class", ylabel="share")
+            upright = len("".join(classes)) > 40  # side by side they would overlap
+            axes.set_xticks(range(len(counts)), classes[: len(counts)], rotation=90 if upright else 0)
+            axes.set_ylim(top=1.25 * counts.max() / counts.sum())  # likewise
+            axes.grid(axis="x", visible=False)
+            axes.legend(loc="upper right")
     return path
 
 
@@ -342,14 +370,18 @@ def _as_points(name: str, points: np.ndarray) -> np.ndarray:
     return points
 
 
-def _as_labels(name: str, labels: np.ndarray, n: int) -> np.ndarray:
-    """Check that there are ``n`` labels 0..9, and return them."""
+def _class_colours(name: str, labels: np.ndarray | None, n: int, classes: int) -> list[Any]:
+    """The colour of each of ``n`` labels 0..classes-1, or grey throughout without labels."""
+    if labels is None:
+        return ["#444444"] * n
     labels = np.asarray(labels)
     if labels.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), got {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels > 9)):
-        raise ValueError(f"{name} must be integers in 0..9")
-    return labels
+    if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels >= classes)):
+        raise ValueError(f"{name} must be integers in 0..{classes - 1}")
+    many = matplotlib.colormaps["turbo"](np.linspace(0, 1, classes))
+    colours = COLOURS if classes <= len(COLOURS) else [to_hex(colour) for colour in many]
+    return [colours[label] for label in labels]
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:

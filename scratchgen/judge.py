@@ -1,6 +1,7 @@
-"""The judge: a digit classifier that evaluates the samples of generative models."""
+"""The judge: a classifier that evaluates the samples of generative models."""
 
 import hashlib
+import math
 import sys
 
 import numpy as np
@@ -13,6 +14,8 @@ from scratchgen.models.classifier import Classifier
 from scratchgen.tasks.classifier import accuracy, class_probabilities, train_classifier
 
 VERSION = 3  # of the judge's network and training; incremented whenever they change
+EPOCHS, BATCH_SIZE = 6, 256
+LEAST_STEPS = 400  # of few images there are more epochs
 
 
 class Judge:
@@ -23,7 +26,7 @@ class Judge:
         self.accuracy = accuracy(classifier, test.images, test.labels)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """p(class | image) (n, 10), float32, of images (n, D)."""
+        """p(class | image) (n, C), float32, of images (n, D)."""
         return class_probabilities(self.classifier, images)
 
 
@@ -32,12 +35,14 @@ def load_judge(data: Dataset) -> Judge:
 
     It is trained again if the cached one cannot be read, and each time if it cannot be cached.
     """
-    name, pixels = f"judge-{_digest(data.train)}.safetensors", data.train.images.shape[1]
+    images, labels, classes = data.train.images, data.train.labels, len(data.classes)
+    name = f"judge-{_digest(data.train)}.safetensors"
     try:
-        classifier = _read(name, pixels)
+        classifier = _read(name, images.shape[1], classes)
     except UserError:  # missing or damaged
-        print("training the digit classifier that judges samples, once: it takes about half a minute", file=sys.stderr)
-        classifier = train_classifier(data.train.images, data.train.labels, np.random.default_rng(0))
+        print("training the classifier that judges samples, once: it takes up to half a minute", file=sys.stderr)
+        epochs = max(EPOCHS, math.ceil(LEAST_STEPS / math.ceil(len(images) / BATCH_SIZE)))
+        classifier = train_classifier(images, labels, np.random.default_rng(0), epochs, BATCH_SIZE, classes)
         try:
             _keep(name, classifier)
         except UserError as error:
@@ -53,10 +58,10 @@ def _digest(train: Split) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(name: str, pixels: int) -> Classifier:
+def _read(name: str, pixels: int, classes: int) -> Classifier:
     """The cached classifier; UserError if it is missing or damaged."""
     arrays, _ = load_checkpoint(cache_folder() / name)
-    classifier = Classifier(pixels, np.random.default_rng(0))
+    classifier = Classifier(pixels, np.random.default_rng(0), classes)
     try:
         classifier.load_state_dict(arrays)
     except ValueError as error:

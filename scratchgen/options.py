@@ -4,6 +4,7 @@ Also those that the lessons share, and how they report a mistake in one: in one 
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 import kernels
 from scratchgen.data import SOURCES, Dataset, load_dataset
+from scratchgen.data.dataset import DIGITS
 from scratchgen.data.pixels import BINARIZE
 from scratchgen.errors import UserError
 from scratchgen.models.aae import LABELS_FOR, POSTERIORS
@@ -20,7 +22,11 @@ from scratchgen.recipes import Recipe, RunConfig
 from scratchgen.tasks import gan, vae
 from scratchgen.training import LOGS
 
-DATA_DIR = "folder of the four MNIST files ($SCRATCHGEN_DATA, else the user's cache)"
+DATA = (
+    f"{', '.join(SOURCES)}, or a path: a folder of pictures or of four IDX files, or an .npz; auto is MNIST if "
+    "available, else strokes"
+)
+DATA_DIR = "folder of the four files of mnist or fashion-mnist ($SCRATCHGEN_DATA for mnist, else the user's cache)"
 
 
 def positive(text: str) -> int:
@@ -37,11 +43,18 @@ def whole(text: str) -> int:
     return int(text)
 
 
-def digit(text: str) -> int:
-    """A class 0..9."""
-    if text not in tuple("0123456789"):
+def digit(text: str) -> str:
+    """The name of a class 0..9."""
+    if text not in DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a digit 0 to 9")
-    return int(text)
+    return text
+
+
+def data_source(text: str) -> str:
+    """A name in ``SOURCES``, or a path that exists."""
+    if text not in SOURCES and not (text and os.path.exists(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither {', '.join(SOURCES)} nor a folder or file that exists")
+    return text
 
 
 def number(text: str) -> float:
@@ -82,7 +95,7 @@ class Option:
 
 
 RUN_OPTIONS = (
-    Option("data", "run", SOURCES, "auto: MNIST if available, else strokes"),
+    Option("data", "run", data_source, DATA, "DATA"),
     Option("data_dir", "run", Path, DATA_DIR, "DIR"),
     Option("epochs", "run", positive, "passes over the training images", "N"),
     Option("batch_size", "run", positive, "images per step", "N"),

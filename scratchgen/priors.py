@@ -1,6 +1,6 @@
 """Priors p(z) to which codes are matched (L25), after Makhzani et al. 2015.
 
-Two of them, ``REGIONS``, have a region for each of ten classes: draws with a label lie in the region of its class.
+Two of them, ``REGIONS``, have a region for each of C classes: draws with a label lie in the region of its class.
 """
 
 import math
@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from scratchgen.data.dataset import CLASSES, UNLABELLED
+from scratchgen.data.dataset import UNLABELLED
 
 PRIORS = ("gaussian", "uniform", "mixture", "swiss-roll")
 REGIONS = ("mixture", "swiss-roll")
@@ -17,8 +17,8 @@ REGIONS = ("mixture", "swiss-roll")
 class Prior:
     """A distribution p(z) of codes of ``dim`` dimensions.
 
-    ``labels`` (n,) are classes 0..9, or ``UNLABELLED``, which stands for any class; a prior without regions ignores
-    them.
+    ``labels`` (n,) are classes 0..C-1, or ``UNLABELLED``, which stands for any class; a prior without regions
+    ignores them.
     """
 
     dim: int
@@ -36,13 +36,13 @@ class Prior:
         raise NotImplementedError(f"{type(self).__name__} has no regions")
 
     def outlines(self, points: int) -> np.ndarray:
-        """Lines (10, points, 2), one around or along the region of each class. NotImplementedError without regions."""
+        """Lines (C, points, 2), one around or along the region of each class. NotImplementedError without regions."""
         raise NotImplementedError(f"{type(self).__name__} has no regions")
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
         """A grid of codes (rows * columns, 2), row by row, that covers the prior, to be decoded into a picture.
 
-        z1 grows to the right and z2 upwards; with regions, each of ten rows covers one. ValueError for codes that
+        z1 grows to the right and z2 upwards; with regions, each of C rows covers one. ValueError for codes that
         are not two-dimensional, or another number of rows.
         """
         raise NotImplementedError
@@ -51,7 +51,7 @@ class Prior:
         """A smooth closed random path of codes (frames, dim) in the prior, or in the region of ``label``.
 
         After the last code comes the first again; the more ``waves``, the longer the way (see `normal_loop`). Without a
-        label a path over a prior with regions visits those of the classes 0 to 9 in turn.
+        label a path over a prior with regions visits them in turn.
         """
         raise NotImplementedError
 
@@ -102,30 +102,31 @@ class Uniform(Prior):
 
 
 class Mixture(Prior):
-    """Ten Gaussians, the petals of a flower, each the region of a class (Makhzani et al. 2015, section 2.3).
+    """C Gaussians, the petals of a flower, each the region of a class (Makhzani et al. 2015, section 2.3, with ten).
 
-    Component k has standard deviations 0.5 along an axis at the angle 2 pi k / 10 and 0.1 across, and its mean on that
+    Component k has standard deviations 0.5 along an axis at the angle 2 pi k / C and 0.1 across, and its mean on that
     axis, 1.4 from the origin.
     """
 
     dim = 2
     shift, along, across = 1.4, 0.5, 0.1
 
-    def __init__(self) -> None:
-        angles = 2 * np.pi * np.arange(CLASSES) / CLASSES
-        self.axes = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (10, 2)
+    def __init__(self, classes: int = 10) -> None:
+        self.classes = classes
+        angles = 2 * np.pi * np.arange(classes) / classes
+        self.axes = np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (C, 2)
         self.normals = np.stack([-np.sin(angles), np.cos(angles)], axis=1)
 
     def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
-        k, noise = _classes(n, rng, labels), rng.standard_normal((n, 2))
-        return (self.shift + self.along * noise[:, :1]) * self.axes[k] + self.across * noise[:, 1:] * self.normals[k]
+        k = _classes(self.classes, n, rng, labels)
+        return self._at(k, rng.standard_normal((n, 2)))
 
     def log_prob(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         components = self._log_components(z)
-        mixture = np.logaddexp.reduce(components, axis=1) - math.log(CLASSES)
+        mixture = np.logaddexp.reduce(components, axis=1) - math.log(self.classes)
         if labels is None:
             return mixture
-        labels = _checked(labels, len(z))
+        labels = _checked(self.classes, labels, len(z))
         return np.where(labels == UNLABELLED, mixture, components[np.arange(len(z)), labels])
 
     def region(self, z: np.ndarray) -> np.ndarray:
@@ -140,35 +141,39 @@ class Mixture(Prior):
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
         """Row k follows the axis of component k outwards, at the quantiles (j + 0.5) / columns."""
-        _require_a_row_each(rows)
+        _require_a_row_each(self.classes, rows)
         radii = np.array([NormalDist(self.shift, self.along).inv_cdf(p) for p in _middles(columns)])
         return (radii[:, None] * self.axes[:, None]).reshape(-1, 2)
 
     def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
         """Each code is distributed as a draw of its petal; from petal to petal the path passes near the centre.
 
-        Two neighbours meet there: half-way between them the path is 2 standard deviations inwards and little more than
-        1 aside from either. Further out it would leave the prior.
+        Two neighbours meet there: of the points as far from one as from the other, the path passes through the one
+        where both are most probable. With ten classes it is 2 standard deviations inwards and little more than 1 aside
+        from either. Further out the path would leave the prior.
         """
-        noise, at = (
-            normal_loop(frames, 2, waves, rng),
-            np.full(frames, label, float) if label is not None else in_turn(frames),
-        )
-        outside = (1 - 2 * (at % 1)) ** 2  # 1 in a petal, 0 half-way between two
-        radii = self.shift + self.along * (outside * (noise[:, 0] + 2) - 2)
-        angles = 2 * np.pi * at / CLASSES
-        cosines, sines, aside = np.cos(angles), np.sin(angles), self.across * noise[:, 1]
-        return np.stack([radii * cosines - aside * sines, radii * sines + aside * cosines], axis=1)
+        noise = normal_loop(frames, 2, waves, rng)
+        at = in_turn(frames, self.classes) if label is None else np.full(frames, float(label))
+        half, between = math.pi / self.classes, 2 * np.pi * (np.floor(at) + 0.5) / self.classes  # angles
+        inwards, aside = math.cos(half) / self.along, math.sin(half) / self.across
+        radius = self.shift * inwards / self.along / (inwards**2 + aside**2)  # where the log density's derivative is 0
+        meeting = radius * np.stack([np.cos(between), np.sin(between)], axis=1)
+        outside = (1 - 2 * (at % 1))[:, None] ** 2  # 1 in a petal, 0 half-way between two
+        return outside * self._at(np.rint(at).astype(int) % self.classes, noise) + (1 - outside) * meeting
+
+    def _at(self, k: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """The codes (n, 2) of components k (n,) for noise (n, 2): along their axes, and across."""
+        return (self.shift + self.along * noise[:, :1]) * self.axes[k] + self.across * noise[:, 1:] * self.normals[k]
 
     def _log_components(self, z: np.ndarray) -> np.ndarray:
-        """log p(z | k), (n, 10), of z (n, 2)."""
+        """log p(z | k), (n, C), of z (n, 2)."""
         return _log_normal(z @ self.axes.T - self.shift, self.along) + _log_normal(z @ self.normals.T, self.across)
 
 
 class SwissRoll(Prior):
     """A spiral of two turns, divided into a segment for each class (Makhzani et al. 2015, section 2.3).
 
-    With u uniform in [label / 10, (label + 1) / 10], a code has the radius 3 sqrt(u) and the angle 4 pi sqrt(u). Codes
+    With u uniform in [label / C, (label + 1) / C], a code has the radius 3 sqrt(u) and the angle 4 pi sqrt(u). Codes
     lie on a line, so they have no density in the plane.
     """
 
@@ -176,9 +181,12 @@ class SwissRoll(Prior):
     points = 5_000  # of the roll, among which the nearest is found
     at_once = 1_000  # codes compared with all points at a time
 
+    def __init__(self, classes: int = 10) -> None:
+        self.classes = classes
+
     def sample(self, n: int, rng: np.random.Generator, labels: np.ndarray | None = None) -> np.ndarray:
-        k = _classes(n, rng, labels)
-        return self._at((rng.random(n) + k) / CLASSES)
+        k = _classes(self.classes, n, rng, labels)
+        return self._at((rng.random(n) + k) / self.classes)
 
     def region(self, z: np.ndarray) -> np.ndarray:
         """The class of the nearest point of the roll."""
@@ -187,22 +195,23 @@ class SwissRoll(Prior):
         nearest = np.empty(len(z), np.int64)
         for i in range(0, len(z), self.at_once):
             nearest[i : i + self.at_once] = (squares - 2 * z[i : i + self.at_once] @ roll.T).argmin(axis=1)
-        return nearest * CLASSES // self.points
+        return nearest * self.classes // self.points
 
     def outlines(self, points: int) -> np.ndarray:
         """The segments, each from the end of the one before."""
-        starts = np.arange(CLASSES)[:, None]
-        return self._at((starts + np.linspace(0, 1, points)).ravel() / CLASSES).reshape(CLASSES, points, 2)
+        starts = np.arange(self.classes)[:, None]
+        ends = (starts + np.linspace(0, 1, points)) / self.classes
+        return self._at(ends.ravel()).reshape(self.classes, points, 2)
 
     def walk(self, rows: int, columns: int) -> np.ndarray:
         """Row k follows the segment of class k outwards, in equal steps of u."""
-        _require_a_row_each(rows)
-        return self._at((np.arange(CLASSES)[:, None] + _middles(columns)).reshape(-1) / CLASSES)
+        _require_a_row_each(self.classes, rows)
+        return self._at((np.arange(self.classes)[:, None] + _middles(columns)).reshape(-1) / self.classes)
 
     def loop(self, frames: int, waves: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
         """Each code is distributed as a draw of the segment of ``label``; without one, out along the roll and back."""
         if label is not None:
-            return self._at((label + _cumulative(normal_loop(frames, 1, waves, rng)[:, 0])) / CLASSES)
+            return self._at((label + _cumulative(normal_loop(frames, 1, waves, rng)[:, 0])) / self.classes)
         return self._at(1 - np.abs(1 - 2 * np.arange(frames) / frames))
 
     def _at(self, u: np.ndarray) -> np.ndarray:
@@ -211,8 +220,11 @@ class SwissRoll(Prior):
         return 3 * root[:, None] * np.stack([np.cos(4 * np.pi * root), np.sin(4 * np.pi * root)], axis=1)
 
 
-def make_prior(name: str, dim: int) -> Prior:
-    """The prior of that name, one of ``PRIORS``, over codes of ``dim`` dimensions. ValueError if there is none."""
+def make_prior(name: str, dim: int, classes: int = 10) -> Prior:
+    """The prior of that name, one of ``PRIORS``, over codes of ``dim`` dimensions, with regions for so many classes.
+
+    ValueError if there is none.
+    """
     if name in REGIONS and dim != 2:
         raise ValueError(f"the prior {name} has two dimensions, not {dim}; use latent_dim 2 or another prior")
     if name == "gaussian":
@@ -220,9 +232,9 @@ def make_prior(name: str, dim: int) -> Prior:
     if name == "uniform":
         return Uniform(dim)
     if name == "mixture":
-        return Mixture()
+        return Mixture(classes)
     if name == "swiss-roll":
-        return SwissRoll()
+        return SwissRoll(classes)
     raise ValueError(f"prior {name!r} is not one of {', '.join(PRIORS)}")
 
 
@@ -244,12 +256,15 @@ def normal_loop(frames: int, dim: int, waves: int, rng: np.random.Generator) -> 
     return np.hstack([np.cos(turns), np.sin(turns)]) @ rng.standard_normal((2 * waves, dim)) / math.sqrt(waves)
 
 
-def in_turn(frames: int) -> np.ndarray:
-    """Where a closed path through the classes 0 to 9 in turn stands (frames,): at k in class k, between on the way.
+def in_turn(frames: int, classes: int) -> np.ndarray:
+    """Where a closed path through C classes in turn stands (frames,): at k in class k, between on the way.
 
-    It stays in each class for half of its time, and then passes smoothly into the next one, after 9 into 0 = 10.
+    It stays in each class for half of its time, and then passes smoothly into the next one, after C - 1 into 0 = C. A
+    single class it does not leave.
     """
-    at = CLASSES * np.arange(frames) / frames
+    if classes == 1:
+        return np.zeros(frames)
+    at = classes * np.arange(frames) / frames
     share = np.maximum(2 * (at % 1) - 1, 0)
     return np.floor(at) + share**2 * (3 - 2 * share)
 
@@ -264,20 +279,20 @@ def _log_normal(x: np.ndarray, sd: float) -> np.ndarray:
     return -((x / sd) ** 2) / 2 - math.log(sd * math.sqrt(2 * math.pi))
 
 
-def _classes(n: int, rng: np.random.Generator, labels: np.ndarray | None) -> np.ndarray:
+def _classes(classes: int, n: int, rng: np.random.Generator, labels: np.ndarray | None) -> np.ndarray:
     """The labels (n,), drawn uniformly where there is none."""
-    drawn = rng.integers(CLASSES, size=n)
+    drawn = rng.integers(classes, size=n)
     if labels is None:
         return drawn
-    labels = _checked(labels, n)
+    labels = _checked(classes, labels, n)
     return np.where(labels == UNLABELLED, drawn, labels)
 
 
-def _checked(labels: np.ndarray, n: int) -> np.ndarray:
-    """Labels (n,). ValueError if they are not n classes."""
+def _checked(classes: int, labels: np.ndarray, n: int) -> np.ndarray:
+    """Labels (n,). ValueError if they are not n of so many classes."""
     labels = np.asarray(labels)
-    if labels.shape != (n,) or not np.isin(labels, np.arange(UNLABELLED, CLASSES)).all():
-        raise ValueError(f"labels must be {n} classes 0..{CLASSES - 1}, or {UNLABELLED} for any; got {labels}")
+    if labels.shape != (n,) or not np.isin(labels, np.arange(UNLABELLED, classes)).all():
+        raise ValueError(f"labels must be {n} classes 0..{classes - 1}, or {UNLABELLED} for any; got {labels}")
     return labels
 
 
@@ -299,6 +314,6 @@ def _require_two(dim: int) -> None:
         raise ValueError(f"a walk needs two-dimensional codes, not {dim} dimensions")
 
 
-def _require_a_row_each(rows: int) -> None:
-    if rows != CLASSES:
-        raise ValueError(f"a walk over this prior needs {CLASSES} rows, one for each class, not {rows}")
+def _require_a_row_each(classes: int, rows: int) -> None:
+    if rows != classes:
+        raise ValueError(f"a walk over this prior needs {classes} rows, one for each class, not {rows}")

@@ -4,7 +4,7 @@ import os
 import platform
 import reprlib
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 
 import kernels
 from scratchgen import checkpoint
-from scratchgen.data import Dataset, load_dataset
-from scratchgen.data.mnist import missing_files
+from scratchgen.data import SOURCES, Dataset, load_dataset
+from scratchgen.data.mnist import PUBLISHED, missing_files
 from scratchgen.errors import UserError
 from scratchgen.nn import Module
 from scratchgen.optim import STRETCHED
@@ -40,8 +40,10 @@ def start(config: RunConfig, folder: Path) -> dict[str, Any]:
         checkpoint.require_no_run(folder)
     if config.data_dir is not None:
         config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
+    if config.data not in SOURCES:
+        config = replace(config, data=str(Path(config.data).absolute()))
     data = load_dataset(config.data, Path(config.data_dir) if config.data_dir else None)
-    config = replace(config, data=data.name, versions=versions())
+    config = replace(fitted(config, data), versions=versions())
     trainer = _trainer(config, data, folder)  # first, so that an invalid run leaves no folder
     checkpoint.create_folder(folder)
     with checkpoint.locked(folder):
@@ -62,7 +64,7 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
         if (folder / "checkpoint.safetensors").exists():
             # Or say that it does not fit, before a network of any size is made.
             _load_arrays(config, folder, "checkpoint.safetensors")
-        data = load_data(config, folder, data_dir)
+        data = load_data(config, folder, data_dir, resuming=True)
         trainer = _trainer(config, data, folder, resume=True)
         if config.epochs > before.epochs and trainer.out_of_patience():
             raise UserError(
@@ -82,11 +84,37 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
         return _train(config, data, trainer)
 
 
+def fitted(config: RunConfig, data: Dataset) -> RunConfig:
+    """The configuration for this data: networks for its pixels and classes, and what a run remembers of it.
+
+    Without labels the number of classes stays, for a prior whose regions need none. UserError if the networks take no
+    such images.
+    """
+    (height, width), network = data.image_shape, config.network
+    try:
+        if height != width and any(getattr(network, each.name) for each in fields(network) if "channels" in each.name):
+            raise ValueError("the convolutions of this configuration take square images")
+        network = replace(network, input_dim=height * width, classes=len(data.classes) or network.classes)
+    except ValueError as error:
+        raise UserError(
+            f"{data.name} has images of {height} by {width} pixels: {error}; give another --config"
+        ) from None
+    if data.name in SOURCES and config.data not in SOURCES:  # known data, found at a path
+        config = replace(config, data_dir=config.data)
+    return replace(
+        config,
+        network=network,
+        data=data.name if data.name in SOURCES else config.data,
+        image_shape=data.image_shape,
+        classes=data.classes,
+        data_digest=data.digest,
+    )
+
+
 def prepare(config: RunConfig, data: Dataset) -> tuple[Task, Dataset]:
     """A run's task, and the data as its model sees it. UserError if the two do not fit."""
-    pixels, recipe = data.train.images.shape[1], RECIPES[config.model]
-    if pixels != config.network.input_dim:
-        raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
+    _require_fit(config, data)
+    recipe = RECIPES[config.model]
     with kernels.use(config.kernels):  # where the parameters will lie
         seen, model = recipe.seen(config, data), _model(config)
         return recipe.task(config, model, seen), seen
@@ -127,15 +155,47 @@ def _load_arrays(config: RunConfig, folder: Path, name: str) -> tuple[dict[str, 
     return arrays, progress
 
 
-def load_data(config: RunConfig, folder: Path, data_dir: Path | None = None) -> Dataset:
-    """The data of the run in ``folder``, from ``data_dir`` or else the folder that its ``config.json`` names."""
+def load_data(config: RunConfig, folder: Path, data_dir: Path | None = None, resuming: bool = False) -> Dataset:
+    """The data of the run in ``folder``, from ``data_dir`` or else from where its ``config.json`` says.
+
+    A notice on stderr if they are other data than it was trained on; UserError if ``resuming``, or if they do not fit.
+    """
     recorded = Path(config.data_dir) if config.data_dir else None
-    if data_dir is None and recorded and config.data == "mnist" and missing_files(recorded):
+    which = PUBLISHED.get(config.data)
+    if data_dir is None and recorded and which and missing_files(recorded, which):
         raise UserError(
-            f"{folder / 'config.json'} names the data folder {config.data_dir!r}, but MNIST is not there (any more); "
-            "give its folder with --data-dir"
+            f"{folder / 'config.json'} names the data folder {config.data_dir!r}, but {which.title} is not there (any "
+            "more); give its folder with --data-dir"
         )
-    return load_dataset(config.data, data_dir or recorded)
+    if config.data not in SOURCES:
+        place = (data_dir or recorded or Path(config.data)).absolute()  # not to be taken for a name
+        if data_dir is None and not place.exists():
+            raise UserError(
+                f"{folder / 'config.json'} names the data {str(place)!r}, which are not there (any more); give "
+                "their path with --data-dir"
+            )
+        data = load_dataset(str(place))
+    else:
+        data = load_dataset(config.data, data_dir or recorded)
+    _require_fit(config, data)
+    if config.data_digest not in ("", data.digest):
+        other = f"{folder} was trained on other data than these: pixels, labels or names differ"
+        if resuming:
+            raise UserError(f"{other}; give the path of the former with --data-dir")
+        print(f"{other}; what follows is of these", file=sys.stderr)
+    return data
+
+
+def _require_fit(config: RunConfig, data: Dataset) -> None:
+    """UserError unless the data have images of the shape, and as many classes, as the network takes."""
+    pixels, classes = data.train.images.shape[1], len(data.classes)
+    if pixels != config.network.input_dim:
+        raise UserError(f"{data.name} has images of {pixels} pixels, and the network takes {config.network.input_dim}")
+    if data.image_shape != config.image_shape:
+        shapes = [f"{height} by {width}" for height, width in (data.image_shape, config.image_shape)]
+        raise UserError(f"{data.name} has images of {shapes[0]} pixels, and the run is of images of {shapes[1]}")
+    if classes != len(config.classes):
+        raise UserError(f"{data.name} has {classes} classes, and the run is of data with {len(config.classes)}")
 
 
 def _model(config: RunConfig) -> Module:

@@ -26,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scratchgen import Adam, RandomStream, Tensor, ops
-from scratchgen.data.dataset import CLASSES, UNLABELLED, Split, keep_labels
+from scratchgen.data.dataset import UNLABELLED, Split, keep_labels
 from scratchgen.fitting import minimize
 from scratchgen.inference import in_batches
 from scratchgen.models.linear import LogisticRegression
@@ -50,6 +50,7 @@ class Settings:
     subsets: int = 3  # of the labels
 
 
+CLASSES = 10
 FULL = Settings()
 QUICK = Settings(6_000, (2, 8), 600, 400, 300, 500, 300, subsets=1)
 

@@ -2,7 +2,7 @@
 
 Equations of ``layers`` are cited as layers (1). The encoder takes b images x (b, D) through convolutions, if it has
 any, and dense layers; if its posterior is universal, noise ε stands beside what enters the dense layers. Linear heads
-on its last h give μ and, depending on the configuration, v = log σ² and the logits c of the ten classes:
+on its last h give μ and, depending on the configuration, v = log σ² and the logits c of the C classes:
 
     z = μ,   or with a Gaussian posterior   z = μ + e^(v/2) ⊙ ε:      μ̇ = ż,    v̇ = ż ⊙ ε ⊙ ½ e^(v/2),            (1)
     y_k = e^(c_k) / Σ_j e^(c_j),   ∂y_j/∂c_k = y_j [1(j = k) − y_k]:   ċ = y ⊙ [ẏ − Σ_j ẏ_j y_j].                   (2)
@@ -49,7 +49,7 @@ from scratchgen.by_hand.networks import (
     forward,
     heads_backward,
 )
-from scratchgen.models.aae import CLASSES, AAEConfig
+from scratchgen.models.aae import AAEConfig
 from scratchgen.priors import REGIONS
 
 RELU = DENSE._replace(activation="relu")
@@ -72,7 +72,7 @@ def reconstruction_gradients(
     images, x : np.ndarray
         The target (b, D), and the encoder's input (b, D): the same, or with noise.
     labels : np.ndarray
-        (b,) of 0 to 9, or -1 for unlabelled; used only by the network that ``labels_for`` names.
+        (b,) of 0 to C-1, or -1 for unlabelled; used only by the network that ``labels_for`` names.
     noise : np.ndarray or None
         (b, J) for a Gaussian posterior, (b, noise_dim) for a universal one, None for a deterministic one.
     """
@@ -81,7 +81,9 @@ def reconstruction_gradients(
     if code.c is not None:
         reads = np.concatenate([code.z, _softmax(code.c)], axis=1)
     elif config.labels_for == "decoder":
-        reads = np.concatenate([code.z, _rows(labels, x.dtype)[:, :CLASSES]], axis=1)  # a row of zeros without a label
+        reads = np.concatenate(
+            [code.z, _rows(labels, config.classes, x.dtype)[:, :-1]], axis=1
+        )  # zeros without a label
     else:
         reads = code.z
     decoder = _network(config.decoder_hidden, config.input_dim, config.decoder_channels)
@@ -107,7 +109,7 @@ def discriminator_gradients(
 ) -> tuple[float, Arrays]:
     """Update 2: the loss, and its gradients with respect to the discriminators.
 
-    ``prior`` are draws of z (b, J). ``classes`` (b,) are draws of 0 to 9, needed where the encoder classifies.
+    ``prior`` are draws of z (b, J). ``classes`` (b,) are draws of 0 to C-1, needed where the encoder classifies.
     """
     p, gradients, loss = parameters, dict[str, np.ndarray](), 0.0
     code = _encode(p, config, x, noise)
@@ -115,7 +117,7 @@ def discriminator_gradients(
     if code.c is not None:
         if classes is None:
             raise ValueError("where the encoder classifies, update 2 needs draws of the classes")
-        games["class_discriminator"] = _rows(classes, x.dtype)[:, :CLASSES], _softmax(code.c)
+        games["class_discriminator"] = _rows(classes, config.classes, x.dtype)[:, :-1], _softmax(code.c)
     discriminator = _network(config.discriminator_hidden)
     for name, (draws, codes) in games.items():
         for reads, label in ((draws, 1.0), (codes, 0.0)):
@@ -162,7 +164,7 @@ def classification_gradients(
         raise ValueError(f"labels_for is {config.labels_for}: only an encoder that classifies has update 4")
     c_k = code.c[np.arange(b), labels]
     loss = (_log_sum_exp(code.c)[:, 0] - c_k).sum() / b  # (6)
-    c_dot = (_softmax(code.c) - _rows(labels, x.dtype)[:, :CLASSES]) / b  # (6)
+    c_dot = (_softmax(code.c) - _rows(labels, config.classes, x.dtype)[:, :-1]) / b  # (6)
     _encode_backward(p, grad, config, code, noise, None, c_dot)
     return float(loss), grad
 
@@ -171,7 +173,7 @@ def classification_gradients(
 
 
 class Code(NamedTuple):
-    """The encoder's two passes, the code z (b, J), v (b, J) and c (b, 10) if there are such heads."""
+    """The encoder's two passes, the code z (b, J), v (b, J) and c (b, C) if there are such heads."""
 
     images: Pass
     body: Pass
@@ -237,30 +239,30 @@ def _network(hidden: tuple[int, ...], pixels: int = 1, channels: tuple[int, ...]
 # ---- labels and classes ----
 
 
-def _rows(labels: np.ndarray, dtype: Any) -> np.ndarray:
-    """One-hot rows (b, 11) of labels (b,); -1, unlabelled, is the last of eleven classes."""
-    return np.eye(CLASSES + 1, dtype=dtype)[labels]
+def _rows(labels: np.ndarray, classes: int, dtype: Any) -> np.ndarray:
+    """One-hot rows (b, C + 1) of labels (b,); -1, unlabelled, is the last column."""
+    return np.eye(classes + 1, dtype=dtype)[labels]
 
 
 def _beside_labels(config: AAEConfig, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """D's input for z (b, J): with the labels if each class has a region of the prior."""
     if config.labels_for == "discriminator" and config.prior in REGIONS:
-        return np.concatenate([z, _rows(labels, z.dtype)], axis=1)
+        return np.concatenate([z, _rows(labels, config.classes, z.dtype)], axis=1)
     return z
 
 
 def _log_sum_exp(c: np.ndarray) -> np.ndarray:
-    """log Σ_j e^(c_j), (b, 1), without overflow, of c (b, 10)."""
+    """log Σ_j e^(c_j), (b, 1), without overflow, of c (b, C)."""
     largest = c.max(axis=1, keepdims=True)
     return largest + np.log(np.exp(c - largest).sum(axis=1, keepdims=True))
 
 
 def _softmax(c: np.ndarray) -> np.ndarray:
-    """y (b, 10) of c (b, 10): (2)."""
+    """y (b, C) of c (b, C): (2)."""
     return np.exp(c - _log_sum_exp(c))
 
 
 def _softmax_backward(c: np.ndarray, y_dot: np.ndarray) -> np.ndarray:
-    """ċ (b, 10) of c and ẏ, both (b, 10): (2)."""
+    """ċ (b, C) of c and ẏ, both (b, C): (2)."""
     y = _softmax(c)
     return y * (y_dot - (y_dot * y).sum(axis=1, keepdims=True))  # ċ = y ⊙ [ẏ − Σ_j ẏ_j y_j]

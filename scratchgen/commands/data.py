@@ -1,4 +1,4 @@
-"""MNIST and strokes."""
+"""The data."""
 
 import argparse
 
@@ -6,12 +6,13 @@ import numpy as np
 
 from scratchgen.commands.output import write
 from scratchgen.data import load_dataset
-from scratchgen.data.mnist import fetch_mnist
+from scratchgen.data.dataset import UNLABELLED
+from scratchgen.data.mnist import PUBLISHED, fetch_mnist
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Download MNIST."""
-    print(fetch_mnist(options.data_dir))
+    """Download MNIST or Fashion-MNIST."""
+    print(fetch_mnist(options.data_dir, which=PUBLISHED[options.data]))
     return 0
 
 
@@ -21,9 +22,14 @@ def show(options: argparse.Namespace) -> int:
 
     data = load_dataset(options.data or "auto", options.data_dir)
     print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images, {data.image_shape} pixels")
-    print(f"images a class, training: {np.bincount(data.train.labels).tolist()}")
+    labels = range(len(data.classes)) if data.classes else [UNLABELLED]
+    if data.classes:
+        print(f"images a class, training: {np.bincount(data.train.labels).tolist()}")
+        print(f"{len(data.classes)} classes: {', '.join(data.classes)}")
+    else:
+        print("no labels")
     if options.out:
-        first = [np.flatnonzero(data.train.labels == label)[:10] for label in range(10)]
+        first = [np.flatnonzero(data.train.labels == label)[: 10 if data.classes else 100] for label in labels]
         images = data.train.images[np.concatenate(first)]
-        write(options.out, lambda: save_samples(options.out, images, columns=10))
+        write(options.out, lambda: save_samples(options.out, images, data.image_shape, columns=10))
     return 0

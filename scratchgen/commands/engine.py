@@ -23,7 +23,9 @@ def profile(options: argparse.Namespace) -> int:
     if config.kernels == "cuda":
         kernels.find("cuda")  # or say what is missing
         raise UserError("profile cannot time CUDA kernels, which run asynchronously; use make bench-gpu")
-    task, data = runs.prepare(config, load_dataset(config.data, options.data_dir))
+    data = load_dataset(config.data, options.data_dir)
+    config = runs.fitted(config, data)
+    task, data = runs.prepare(config, data)
     report = measure(replace(config, data=data.name), task, data, options.steps)
     print(table(report))
     if options.json:

@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import math
+import re
 import sys
 from typing import Any
 
@@ -14,9 +15,10 @@ from scratchgen import explorer, runs
 from scratchgen.checkpoint import write_whole
 from scratchgen.commands.output import npy, require_suffix, write
 from scratchgen.compare import read_run, shared_metrics, table
+from scratchgen.data.dataset import DIGITS
 from scratchgen.errors import UserError
 from scratchgen.random import stream
-from scratchgen.recipes import RECIPES
+from scratchgen.recipes import RECIPES, RunConfig
 
 DRAWN = 10_000  # samples drawn at a time, so that any number fits into memory
 LONGEST_WALK = 300  # seconds, whose 6,000 frames take nearly a GB of memory
@@ -25,14 +27,14 @@ MOST_PICTURED = 1000  # images in a picture: more take minutes to draw and are t
 
 
 def sample(options: argparse.Namespace) -> int:
-    """Draw digits from the prior."""
-    chosen = options.digit
+    """Draw images from the prior."""
     from scratchgen.figures import save_samples
 
-    out = options.out or options.run / ("samples.png" if chosen is None else f"digit-{chosen}.png")
+    out = options.out or options.run / f"{_samples_of(options.class_name)}.png"
     if out.suffix != ".npy":
         _fits_a_picture(options.n)
     config, model = runs.load_model(options.run)
+    chosen = _label(config, options.class_name)
     rng, counts = stream(options.seed, "samples"), [min(DRAWN, options.n - i) for i in range(0, options.n, DRAWN)]
     with kernels.use(config.kernels):
         parts = (RECIPES[config.model].sample(config, model, count, rng, chosen) for count in counts)
@@ -40,7 +42,7 @@ def sample(options: argparse.Namespace) -> int:
             write(out, lambda: write_whole(out, npy((options.n, config.network.input_dim), parts)), (".npy",))
         else:
             (images,) = parts
-            write(out, lambda: save_samples(out, images), (".png", ".npy"))
+            write(out, lambda: save_samples(out, images, config.image_shape), (".png", ".npy"))
     return 0
 
 
@@ -50,13 +52,14 @@ def walk(options: argparse.Namespace) -> int:
         raise UserError(f"a walk lasts at most {LONGEST_WALK} seconds, not {options.seconds}")
     from scratchgen.figures import FRAMES_A_SECOND, save_animation
 
-    out = options.out or options.run / ("walk.gif" if options.digit is None else f"walk-{options.digit}.gif")
+    out = options.out or options.run / f"{_walk_of(options.class_name)}.gif"
     config, model = runs.load_model(options.run)
+    chosen = _label(config, options.class_name)
     frames, waves = options.seconds * FRAMES_A_SECOND, math.ceil(options.seconds * WAVES_A_SECOND)
     with kernels.use(config.kernels):
         rng = stream(options.seed, "samples")
-        images = RECIPES[config.model].walk(config, model, frames, waves, rng, options.digit)
-    write(out, lambda: save_animation(out, images), (".gif",))
+        images = RECIPES[config.model].walk(config, model, frames, waves, rng, chosen)
+    write(out, lambda: save_animation(out, images, config.image_shape), (".gif",))
     return 0
 
 
@@ -71,7 +74,7 @@ def reconstruct(options: argparse.Namespace) -> int:
         images = recipe.test_images(config, data)[: options.n]
         reconstructions = recipe.reconstruct(config, model, images, data.test.labels[: options.n])
     out = options.out or options.run / "reconstructions.png"
-    write(out, lambda: save_reconstructions(out, images, reconstructions))
+    write(out, lambda: save_reconstructions(out, images, reconstructions, config.image_shape))
     return 0
 
 
@@ -133,6 +136,32 @@ def compare(options: argparse.Namespace) -> int:
     else:
         print("there is no figure: the runs share no test metric over the epochs", file=sys.stderr)
     return 0
+
+
+def _label(config: RunConfig, class_name: str | None) -> int | None:
+    """The label of the class of that name in the run's data, None for none. UserError if there is no such class."""
+    if class_name is None:
+        return None
+    if class_name not in config.classes:
+        known = ", ".join(config.classes) or "none: its data have no labels"
+        raise UserError(f"the run has no class {class_name!r}; its classes are {known}")
+    return config.classes.index(class_name)
+
+
+def _samples_of(class_name: str | None) -> str:
+    """The name of the picture of samples, or of those of a class."""
+    if class_name is None:
+        return "samples"
+    return f"{'digit' if class_name in DIGITS else 'class'}-{_in_a_file_name(class_name)}"
+
+
+def _walk_of(class_name: str | None) -> str:
+    """The name of the animation of a walk through all classes, or through one."""
+    return "walk" if class_name is None else f"walk-{_in_a_file_name(class_name)}"
+
+
+def _in_a_file_name(class_name: str) -> str:
+    return re.sub(r"\W+", "-", class_name)
 
 
 def _fits_a_picture(n: int) -> None:

@@ -1,145 +1,166 @@
-"""MNIST: how its four files are found, read, checked and downloaded.
+"""MNIST and Fashion-MNIST: how the four files of each are found, read, checked and downloaded.
 
-The data and the IDX format: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits",
-http://yann.lecun.com/exdb/mnist/.
+MNIST: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits",
+http://yann.lecun.com/exdb/mnist/. Fashion-MNIST has files of the same names and shapes: H. Xiao, K. Rasul and
+R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms", 2017.
 """
 
-import gzip
 import hashlib
-import math
 import os
 import shlex
-import struct
 import sys
 import tempfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from scratchgen.cache import cache_folder
-from scratchgen.data.dataset import Dataset, Split
+from scratchgen.data.dataset import DIGITS, Arrays, Dataset, from_arrays
+from scratchgen.data.idx import Unfinished, digest, read_idx
 from scratchgen.errors import UserError
 
-# Of the uncompressed bytes, header included: gzip can compress the same bytes in many ways.
+
+@dataclass(frozen=True)
+class Published:
+    """A data set of four IDX files.
+
+    Attributes
+    ----------
+    name, title : str
+        For ``--data``, and in sentences.
+    sha256 : Mapping[str, str]
+        Of each file, by its name without .gz: of the uncompressed bytes, header included, for gzip can compress the
+        same bytes in many ways; or, if ``of_gz``, of the one .gz file that is published.
+    mirrors : tuple of str
+        Base URLs of the gzipped files.
+    megabytes : int
+        Size of the four together, gzipped.
+    classes : tuple of str
+        The names of the labels 0, 1, ...
+    torchvision : str
+        The folder below its own in which torchvision keeps the files.
+    """
+
+    name: str
+    title: str
+    sha256: Mapping[str, str]
+    mirrors: tuple[str, ...]
+    megabytes: int
+    classes: tuple[str, ...]
+    torchvision: str
+    of_gz: bool = False
+
+
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "http://yann.lecun.com/exdb/mnist/",
+MNIST = Published(
+    name="mnist",
+    title="MNIST",
+    sha256=SHA256,
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "http://yann.lecun.com/exdb/mnist/",
+    ),
+    megabytes=11,
+    classes=DIGITS,
+    torchvision="MNIST/raw",
 )
+FASHION_MNIST = Published(
+    name="fashion-mnist",
+    title="Fashion-MNIST",
+    sha256={  # of the .gz files: those are what checksums are published of
+        "train-images-idx3-ubyte": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "train-labels-idx1-ubyte": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+    },
+    mirrors=(
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    megabytes=31,
+    classes=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    torchvision="FashionMNIST/raw",
+    of_gz=True,
+)
+PUBLISHED = {each.name: each for each in (MNIST, FASHION_MNIST)}
+NAMES = tuple(SHA256)  # of the files: training images and labels, test images and labels
+
 TIMEOUT_S = 10.0  # for connecting, and between two chunks of a response
-MAX_BYTES = 2**30  # the largest file has 47 MB; a header that claims more than this is damaged
-CHUNK_BYTES = 2**20
 
 
-class Unfinished(UserError):
-    """An IDX file ends early or is damaged: a download may replace it, since it is of no use to anybody."""
-
-
-def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped or not, regardless of its name.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    sha256 : str, optional
-        Hexadecimal digest that its uncompressed bytes must have.
-
-    Returns
-    -------
-    np.ndarray
-        uint8, with one to three dimensions, as in the header.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read, is not exactly one such array, or has a different digest.
-    Unfinished
-        The UserError of a file that ends early or whose checksum in gzip is wrong.
-    """
-    place = repr(str(path))  # repr keeps any file name on one line
+def _read(path: Path, name: str, which: Published) -> np.ndarray:
+    """Read one of the four files. UserError, or Unfinished, saying what to do, unless it is the published one."""
     try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            array = _parse(gzip.GzipFile(fileobj=file) if zipped else file)
-        if sha256 is not None and _digest(array) != sha256:
-            raise ValueError(f"not the MNIST file, whose uncompressed SHA-256 begins with {sha256[:8]}")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        fetch = f"scratchgen data fetch --data-dir {shlex.quote(str(path.parent))}"
-        raise Unfinished(f"{place}: {error}; replace it or run `{fetch}`") from error
-    except (OSError, ValueError) as error:  # it may be somebody's data, which a download must not replace
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place}: {reason}; move it away, or give another --data-dir") from error
+        array = read_idx(path)
+        if not is_published(path, array, name, which):
+            kind = "published .gz" if which.of_gz else "uncompressed"
+            raise UserError(
+                f"{str(path)!r}: not the {which.title} file, whose {kind} SHA-256 begins with {which.sha256[name][:8]}"
+            )
+    except Unfinished as error:
+        fetch = f"scratchgen data fetch{_option(which)} --data-dir {shlex.quote(str(path.parent))}"
+        raise Unfinished(f"{error}; replace it or run `{fetch}`") from error
+    except UserError as error:  # it may be somebody's data, which a download must not replace
+        raise UserError(f"{error}; move it away, or give another --data-dir") from error
     return array
 
 
-def _parse(stream: IO[bytes] | gzip.GzipFile) -> np.ndarray:
-    """Read one array up to the end of the stream, where gzip verifies its checksum."""
-    magic = stream.read(4)
-    if magic[:3] != b"\0\0\x08" or magic[3:] not in (b"\1", b"\2", b"\3"):
-        begun = len(magic) < 4 and b"\0\0\x08".startswith(magic)
-        reason = f"not IDX of unsigned bytes in 1 to 3 dimensions (it begins with '{magic.hex()}')"
-        raise EOFError(reason) if begun else ValueError(reason)
-    lengths = stream.read(4 * magic[3])
-    if len(lengths) < 4 * magic[3]:
-        raise EOFError("its header is truncated")
-    shape = struct.unpack(f">{magic[3]}I", lengths)
-    # max: a length of 0 must not hide huge ones, since NumPy rejects the shape (0, 2**32 - 1, 2**32 - 1).
-    if math.prod(max(length, 1) for length in shape) > MAX_BYTES:
-        raise ValueError(f"its header claims the implausible shape {shape}")
-    size = math.prod(shape)
-    data = bytearray()  # grows with the data: the size in the header is not trusted
-    while len(data) <= size and (chunk := stream.read(CHUNK_BYTES)):
-        data += chunk
-    if len(data) < size:
-        raise EOFError(f"its header claims {size} bytes of data, but it holds only {len(data)}")
-    if len(data) > size:
-        raise ValueError(f"its header claims {size} bytes of data, but it holds more")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+def is_published(path: Path, array: np.ndarray, name: str, which: Published) -> bool:
+    """Whether a file, of which ``array`` has been read, has the checksum of the file ``name``."""
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if which.of_gz else digest(array)
+    return found == which.sha256[name]
 
 
-def _digest(array: np.ndarray) -> str:
-    """SHA-256 of the array as an uncompressed IDX file, whose header follows from the shape."""
-    header = struct.pack(f">2x2B{array.ndim}I", 0x08, array.ndim, *array.shape)
-    return hashlib.sha256(header + array.tobytes()).hexdigest()
+def _option(which: Published) -> str:
+    return "" if which is MNIST else f" --data {which.name}"
 
 
-def _cache() -> Path:
-    """MNIST's folder in the user's cache, whether it exists or not."""
-    return cache_folder() / "mnist"
+def _cache(which: Published) -> Path:
+    """The data set's folder in the user's cache, whether it exists or not."""
+    return cache_folder() / which.name
 
 
-def _locate(folder: Path) -> dict[str, Path]:
-    """The paths of the MNIST files in the folder, or below it where torchvision puts them, by name."""
+def locate(folder: Path, below: str = "") -> dict[str, Path]:
+    """The paths of the four files in the folder, or in the one ``below`` it, by name; some may be missing."""
     found = {}
-    for name in SHA256:
+    for name in NAMES:
         dotted = name.replace("-idx", ".idx")
         # What fetch_mnist writes comes first: a download takes precedence over a damaged file.
-        for place in (folder, folder / "MNIST" / "raw"):
+        for place in (folder, folder / below):
             for spelling in (f"{name}.gz", name, f"{dotted}.gz", dotted):
                 if name not in found and os.path.isfile(place / spelling):
                     found[name] = place / spelling
     return found
 
 
-def missing_files(folder: Path) -> list[str]:
-    """The names of the MNIST files that are not in the folder."""
-    found = _locate(folder)
-    return [name for name in SHA256 if name not in found]
+def missing_files(folder: Path, which: Published = MNIST) -> list[str]:
+    """The names of the data set's files that are not in the folder."""
+    found = locate(folder, which.torchvision)
+    return [name for name in NAMES if name not in found]
 
 
-def find_mnist(data_dir: Path | None = None) -> Path | None:
-    """Find the folder of the four files: ``data_dir``, else $SCRATCHGEN_DATA, else the user's cache.
+def find_mnist(data_dir: Path | None = None, which: Published = MNIST) -> Path | None:
+    """Find the folder of the four files: ``data_dir``, else for MNIST $SCRATCHGEN_DATA, else the user's cache.
 
     Returns
     -------
@@ -151,69 +172,69 @@ def find_mnist(data_dir: Path | None = None) -> Path | None:
     UserError
         The folder requested by argument or environment variable lacks files.
     """
-    variable = os.environ.get("SCRATCHGEN_DATA")
+    variable = os.environ.get("SCRATCHGEN_DATA") if which is MNIST else None
     if data_dir is not None:
         folder, wish = data_dir, "--data-dir"
     elif variable:
         folder, wish = Path(variable), "SCRATCHGEN_DATA"
     else:
-        cache = _cache()
-        return None if missing_files(cache) else cache
+        cache = _cache(which)
+        return None if missing_files(cache, which) else cache
     if not os.path.isdir(folder):
         raise UserError(
-            f"{wish} {str(folder)!r} is not a folder; give one with MNIST's four files, or leave {wish} out"
+            f"{wish} {str(folder)!r} is not a folder; give one with {which.title}'s four files, or leave {wish} out"
         )
-    if missing := ", ".join(missing_files(folder)):
+    if missing := ", ".join(missing_files(folder, which)):
         raise UserError(f"{wish} {str(folder)!r} lacks {missing}; put them there (.gz or not) or leave {wish} out")
     return folder
 
 
-def load_mnist(data_dir: Path | None = None, download: bool = True) -> Dataset:
-    """Load MNIST, 60000 training and 10000 test images of 784 pixels, from files with the expected SHA-256.
+def load_mnist(data_dir: Path | None = None, download: bool = True, which: Published = MNIST) -> Dataset:
+    """Load 60000 training and 10000 test images of 784 pixels, from files with the expected SHA-256.
 
     Parameters
     ----------
     data_dir : Path, optional
         Folder of the files; the default is to search as `find_mnist` does.
     download : bool
-        Whether to download MNIST into the user's cache if it is not found.
+        Whether to download the files into the user's cache if they are not found.
+    which : Published
+        MNIST or Fashion-MNIST.
 
     Raises
     ------
     UserError
-        A file is missing, damaged or not MNIST's, or the download failed.
+        A file is missing, damaged or not the published one, or the download failed.
     """
-    folder = find_mnist(data_dir)
+    folder = find_mnist(data_dir, which)
     if folder is None and not download:
         raise UserError(
-            "MNIST not found; run `scratchgen data fetch`, give its folder by --data-dir or SCRATCHGEN_DATA, "
-            "or do without: `--data strokes`"
+            f"{which.title} not found; run `scratchgen data fetch{_option(which)}`, give its folder by --data-dir"
+            f"{' or SCRATCHGEN_DATA' if which is MNIST else ''}, or do without: `--data strokes`"
         )
     if folder is None:
-        print("MNIST not found: downloading 11 MB into your cache", file=sys.stderr)
-        folder = fetch_mnist()
-    paths = _locate(folder)
+        print(f"{which.title} not found: downloading {which.megabytes} MB into your cache", file=sys.stderr)
+        folder = fetch_mnist(which=which)
+    paths = locate(folder, which.torchvision)
     # The digest covers the header, and so the shape.
-    train_images, train_labels, test_images, test_labels = (read_idx(paths[n], SHA256[n]) for n in SHA256)
-    return Dataset("mnist", _split(train_images, train_labels), _split(test_images, test_labels))
+    train_images, train_labels, test_images, test_labels = (_read(paths[name], name, which) for name in NAMES)
+    splits = Arrays("training", train_images, train_labels), Arrays("test", test_images, test_labels)
+    return from_arrays(which.name, *splits, classes=which.classes)
 
 
-def _split(images: np.ndarray, labels: np.ndarray) -> Split:
-    pixels = np.divide(images, 255, dtype=np.float32)  # in one pass, without a float64 copy
-    return Split(pixels.reshape(len(images), -1), labels.astype(np.int64))
-
-
-def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] = MIRRORS) -> Path:
+def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] | None = None, which: Published = MNIST) -> Path:
     """Download the files that a folder lacks or holds unfinished; after a failure, another call continues.
 
-    Any other file under MNIST's names is left alone, and nothing is downloaded.
+    Any other file under the same names is left alone, and nothing is downloaded.
 
     Parameters
     ----------
     target : Path, optional
         The folder, created if needed; the default is the user's cache.
-    mirrors : sequence of str
-        Base URLs of the gzipped files, tried in order for each file.
+    mirrors : sequence of str, optional
+        Base URLs of the gzipped files, tried in order for each file; by default, those of ``which``.
+    which : Published
+        MNIST or Fashion-MNIST.
 
     Returns
     -------
@@ -224,29 +245,29 @@ def fetch_mnist(target: Path | None = None, mirrors: Sequence[str] = MIRRORS) ->
     ------
     UserError
         A file could not be downloaded from any mirror, the folder cannot be written to, or it holds other data
-        under MNIST's names.
+        under the same names.
     """
-    folder = _cache() if target is None else target
+    folder = _cache(which) if target is None else target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in [name for name in SHA256 if _is_needed(folder, name)]:
-            _download(folder, name, mirrors)
+        for name in [name for name in NAMES if _is_needed(folder, name, which)]:
+            _download(folder, name, which.mirrors if mirrors is None else mirrors, which)
     except OSError as error:
         raise UserError(f"cannot write to {str(folder)!r} ({error.strerror}); choose another folder") from error
     return folder
 
 
-def _is_needed(folder: Path, name: str) -> bool:
+def _is_needed(folder: Path, name: str, which: Published) -> bool:
     """Whether a file is missing or unfinished. UserError if there is another one in its place."""
     try:
-        if path := _locate(folder).get(name):
-            read_idx(path, SHA256[name])
+        if path := locate(folder, which.torchvision).get(name):
+            _read(path, name, which)
         return path is None
     except Unfinished:
         return True
 
 
-def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:
+def _download(folder: Path, name: str, mirrors: Sequence[str], which: Published) -> None:
     """Save the first valid copy of a file that a mirror sends."""
     # Imported here because only a download needs them, and they load slowly.
     from pooch import HTTPDownloader
@@ -261,7 +282,7 @@ def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:
         for mirror in mirrors:
             try:
                 fetch(f"{mirror.rstrip('/')}/{part.name}", part, None)
-                read_idx(part, SHA256[name])
+                _read(part, name, which)
                 os.replace(part, folder / part.name)
                 return
             except RequestException as error:  # also an OSError, but unlike a full disk not the folder's fault
@@ -275,6 +296,6 @@ def _download(folder: Path, name: str, mirrors: Sequence[str]) -> None:
                 reason = "sent a wrong file"
             failures.append(f"{mirror} {reason}")
     raise UserError(
-        f"no mirror delivered {part.name} ({'; '.join(failures)}); try again later, put the MNIST files into "
+        f"no mirror delivered {part.name} ({'; '.join(failures)}); try again later, put the {which.title} files into "
         f"{str(folder)!r} by hand, or do without: `--data strokes`"
     )

@@ -1,7 +1,7 @@
 """Likelihood-based metrics of a VAE, comparable across projects.
 
 Those of a conditional VAE take labels (n,), and are bounds of log p(x|y): they compare with each other only, since
-log p(x, y) is less than that, by log 10 = 2.303 nats for ten equally probable classes.
+log p(x, y) is less than that, by log C for C equally probable classes (2.303 nats for ten).
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ def importance_nll(
 
 
 def _with_classes(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> list[np.ndarray]:
-    """The images (n, D), and the classes (n, 10) if the networks take them."""
+    """The images (n, D), and the classes (n, C) if the networks take them."""
     y = model.labels_given(labels)
     return [images] if y is None else [images, y]
 

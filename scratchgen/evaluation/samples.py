@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-COVERED = 0.02  # a class with a smaller share of the samples counts as missing; ten equal shares are 0.1
+COVERED = 0.2  # a class with less than this part of an equal share of the samples counts as missing
 BINS = 50
 
 
@@ -20,14 +20,14 @@ def class_statistics(probabilities: np.ndarray) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``classes_covered``, the number of classes with a share of at least ``COVERED``; ``smallest_class``, the
+        ``classes_covered``, the number of classes with a share of at least ``COVERED`` / c; ``smallest_class``, the
         smallest share; ``class_entropy``, the entropy of the shares in nats, log c if they are equal;
         ``judge_confidence``, the mean of the largest probability.
     """
     shares = class_histogram(probabilities) / len(probabilities)
     drawn = shares[shares > 0]
     return {
-        "classes_covered": int((shares >= COVERED).sum()),
+        "classes_covered": int((shares >= COVERED / len(shares)).sum()),
         "smallest_class": float(shares.min()),
         "class_entropy": float((drawn * np.log(1 / drawn)).sum()),
         "judge_confidence": float(probabilities.max(axis=1).mean(dtype=np.float64)),
@@ -40,8 +40,9 @@ def class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def missing_classes(probabilities: np.ndarray) -> list[int]:
-    """The classes with a share below ``COVERED``, by a judge's probabilities (n, c)."""
-    return np.flatnonzero(class_histogram(probabilities) / len(probabilities) < COVERED).tolist()
+    """The classes with a share below ``COVERED`` / c, by a judge's probabilities (n, c)."""
+    shares = class_histogram(probabilities) / len(probabilities)
+    return np.flatnonzero(shares < COVERED / len(shares)).tolist()
 
 
 def overlap(real_logits: np.ndarray, fake_logits: np.ndarray) -> float:

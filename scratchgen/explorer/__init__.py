@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from scratchgen.data.dataset import CLASSES, Dataset
+from scratchgen.data.dataset import DIGITS, Dataset
+from scratchgen.data.pictures import SIDE
+from scratchgen.errors import UserError
 from scratchgen.explorer.networks import Weights, described, packed
 from scratchgen.judge import load_judge
 from scratchgen.priors import Gaussian, Mixture, Prior, SwissRoll, Uniform
@@ -31,8 +33,15 @@ def page(config: RunConfig, shown: Explorable, data: Dataset) -> bytes:
     """The page of a model, UTF-8.
 
     It holds the judge, which reads what is drawn, if the encoder does not classify by itself and there is room for it.
-    UserError if the model has layers that the page cannot compute, or parameters that are not finite.
+    UserError for images or classes other than MNIST's, layers that the page cannot compute, or parameters that are not
+    finite.
     """
+    (height, width), classes = data.image_shape, len(data.classes)
+    if (height, width, classes) != (SIDE, SIDE, len(DIGITS)):
+        raise UserError(
+            f"the explorer shows {SIDE} by {SIDE} pixels in {len(DIGITS)} classes, and {data.name} has {height} by "
+            f"{width} in {classes}"
+        )
     weights, no_judge = Weights(), Weights()
     run = {
         "model": config.model,
@@ -101,7 +110,7 @@ def _rounded(numbers: np.ndarray) -> Any:
 
 def _of_each_class(labels: np.ndarray) -> list[int]:
     """The places of the first digits of each class, all first ones before all second ones."""
-    firsts = [np.flatnonzero(labels == label)[:DIGITS_A_CLASS] for label in range(CLASSES)]
+    firsts = [np.flatnonzero(labels == label)[:DIGITS_A_CLASS] for label in range(len(DIGITS))]
     return [int(places[i]) for i in range(DIGITS_A_CLASS) for places in firsts if i < len(places)]
 
 

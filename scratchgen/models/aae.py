@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
-from scratchgen.data.dataset import CLASSES
-from scratchgen.errors import require_one_of
+from scratchgen.errors import require, require_one_of
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.models.labels import one_hot
 from scratchgen.nn import Dense, Module, Sequential, mlp
@@ -60,6 +59,8 @@ class AAEConfig:
     labels_for : str
         The network that takes the labels: "discriminator", if the prior has a region for each class; "decoder", for
         codes of style; "encoder", which then classifies.
+    classes : int
+        C, the number of classes.
     """
 
     input_dim: int = 784
@@ -73,6 +74,7 @@ class AAEConfig:
     labels_for: str = "discriminator"
     encoder_channels: tuple[int, ...] = ()
     decoder_channels: tuple[int, ...] = ()
+    classes: int = 10
 
     def __post_init__(self) -> None:
         require_one_of("posterior", self.posterior, POSTERIORS)
@@ -82,7 +84,8 @@ class AAEConfig:
         if min(self.input_dim, self.latent_dim, self.noise_dim, *hidden) < 1:
             raise ValueError("every layer, the latent code, the noise and the input must have at least one dimension")
         check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
-        make_prior(self.prior, self.latent_dim)
+        require({"classes >= 1": self.classes >= 1})
+        make_prior(self.prior, self.latent_dim, self.classes)
 
 
 class Encoder(Module):
@@ -98,7 +101,7 @@ class Encoder(Module):
         if config.posterior == "gaussian":
             self.logvar = Dense(sizes[-1], config.latent_dim, rng, dtype=dtype)
         if config.labels_for == "encoder":
-            self.classes = Dense(sizes[-1], CLASSES, rng, dtype=dtype)
+            self.classes = Dense(sizes[-1], config.classes, rng, dtype=dtype)
 
 
 class AAE(Module):
@@ -106,8 +109,8 @@ class AAE(Module):
 
     def __init__(self, config: AAEConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
-        self.prior = make_prior(config.prior, config.latent_dim)
-        # With labels D also takes the class, one of eleven, the last of which is unlabelled.
+        self.prior = make_prior(config.prior, config.latent_dim, config.classes)
+        # With labels D also takes the class, one of C + 1, the last of which is unlabelled.
         self.regional = config.labels_for == "discriminator" and config.prior in REGIONS
 
         def network(inputs: int, hidden: tuple[int, ...], outputs: int, channels: tuple[int, ...] = ()) -> Sequential:
@@ -118,11 +121,12 @@ class AAE(Module):
 
         self.encoder = Encoder(config, rng, dtype)
         self.decodes_classes = config.labels_for != "discriminator"
-        to_decoder = config.latent_dim + CLASSES * self.decodes_classes
+        to_decoder = config.latent_dim + config.classes * self.decodes_classes
         self.decoder = network(to_decoder, config.decoder_hidden, config.input_dim, config.decoder_channels)
-        self.discriminator = network(config.latent_dim + (CLASSES + 1) * self.regional, config.discriminator_hidden, 1)
+        to_discriminator = config.latent_dim + (config.classes + 1) * self.regional
+        self.discriminator = network(to_discriminator, config.discriminator_hidden, 1)
         if config.labels_for == "encoder":
-            self.class_discriminator = network(CLASSES, config.discriminator_hidden, 1)
+            self.class_discriminator = network(config.classes, config.discriminator_hidden, 1)
 
     def draw_noise(self, n: int, random: RandomStream) -> Tensor | None:
         """The noise that ``encode`` takes for n images: None if q(z|x) is deterministic, else (n, ·) from N(0, I)."""
@@ -132,7 +136,7 @@ class AAE(Module):
         return random.normal((n, size), self.dtype)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """A draw z (n, J) from q(z|x), and the logits (n, 10) of q(y|x) if the encoder classifies."""
+        """A draw z (n, J) from q(z|x), and the logits (n, C) of q(y|x) if the encoder classifies."""
         universal, gaussian = (self.config.posterior == kind for kind in ("universal", "gaussian"))
         h = self.encoder.images(x)
         h = self.encoder.body(ops.concatenate([h, noise], axis=1) if universal and noise is not None else h)
@@ -142,21 +146,21 @@ class AAE(Module):
         return z, self.encoder.classes(h) if self.config.labels_for == "encoder" else None
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The logits (n, D) of pixels, from codes z (n, J) and, if the decoder takes them, classes y (n, 10)."""
+        """The logits (n, D) of pixels, from codes z (n, J) and, if the decoder takes them, classes y (n, C)."""
         return self.decoder(z if y is None else ops.concatenate([z, y], axis=1))
 
     def labels_given(self, labels: np.ndarray) -> np.ndarray | None:
-        """The labels (n,) as rows for the network that takes them: (n, 10) for the decoder, (n, 11) for D, or None."""
+        """The labels (n,) as rows for the network that takes them, (n, C) for the decoder, (n, C+1) for D, or None."""
         if self.config.labels_for == "decoder":
-            return one_hot(labels, CLASSES, self.dtype)
-        return one_hot(labels, CLASSES + 1, self.dtype) if self.regional else None
+            return one_hot(labels, self.config.classes, self.dtype)
+        return one_hot(labels, self.config.classes, self.dtype, unlabelled=True) if self.regional else None
 
     def mean(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The pictures (n, D) of codes z (n, J) and, if the decoder takes them, classes y (n, 10)."""
+        """The pictures (n, D) of codes z (n, J) and, if the decoder takes them, classes y (n, C)."""
         return ops.sigmoid(self.decode(z, y))
 
     def decoder_classes(self, class_logits: Tensor | None, y: Tensor | None) -> Tensor | None:
-        """The classes (n, 10) for the decoder: the encoder's predictions, or ``labels_given`` y, or None."""
+        """The classes (n, C) for the decoder: the encoder's predictions, or ``labels_given`` y, or None."""
         if class_logits is not None:
             return ops.softmax(class_logits)
         return y if self.config.labels_for == "decoder" else None

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
-from scratchgen.data.dataset import CLASSES
 from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS, he_normal
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
@@ -96,8 +95,10 @@ class GANConfig:
     initializer, discriminator_initializer : str
         Weight initialisation of G and D: "by_activation", each layer's own default, or a name in ``init.INITIALIZERS``.
     conditional : bool
-        Whether both networks take the class: G beside the noise, D beside the pixels, which for convolutions have ten
+        Whether both networks take the class: G beside the noise, D beside the pixels, which for convolutions have C
         more channels, each 0 or 1 throughout.
+    classes : int
+        C, the number of classes.
     """
 
     input_dim: int = 784
@@ -117,13 +118,14 @@ class GANConfig:
     discriminator_channels: tuple[int, ...] = ()
     discriminator_batch_norm: bool = True
     conditional: bool = False
+    classes: int = 10
 
     def __post_init__(self) -> None:
         require_one_of("noise", self.noise, NOISES)
         require_one_of("discriminator", self.discriminator, DISCRIMINATORS)
         for name in ("initializer", "discriminator_initializer"):
             require_one_of(name, getattr(self, name), ("by_activation", *INITIALIZERS))
-        require({"pack >= 1": self.pack >= 1})
+        require({"pack >= 1": self.pack >= 1, "classes >= 1": self.classes >= 1})
         if min(self.input_dim, self.latent_dim, self.pieces, *self.generator_hidden, *self.discriminator_hidden) < 1:
             raise ValueError("every layer, the noise and the input must have at least one dimension")
         check_sides(self.input_dim, self.generator_channels, self.discriminator_channels)
@@ -136,7 +138,7 @@ class GAN(Module):
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
         kind: dict[str, Any] = {"initializer": INITIALIZERS.get(config.initializer), "dtype": dtype}
         pixels, channels = config.input_dim, config.generator_channels
-        classes = CLASSES * config.conditional
+        classes = config.classes * config.conditional
         sizes, layers = (config.latent_dim + classes, *config.generator_hidden), list[Module]()
         for i, o in pairwise(sizes):
             if config.batch_norm:
@@ -174,22 +176,24 @@ class GAN(Module):
         return math.sqrt(3) * (2 * random.uniform(shape, self.dtype) - 1)
 
     def labels_given(self, labels: np.ndarray | None) -> np.ndarray | None:
-        """The labels (n,) as classes (n, 10) for both networks, or None if they take none."""
-        return one_hot(labels, CLASSES, self.dtype) if self.config.conditional and labels is not None else None
+        """The labels (n,) as classes (n, C) for both networks, or None if they take none."""
+        if labels is None or not self.config.conditional:
+            return None
+        return one_hot(labels, self.config.classes, self.dtype)
 
     def generate(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """G(z): pictures (n, D) in [0, 1], of noise z (n, J); or G(z, y), of classes y (n, 10) too."""
+        """G(z): pictures (n, D) in [0, 1], of noise z (n, J); or G(z, y), of classes y (n, C) too."""
         return self.generator(beside_classes(z, y, self.config.conditional))
 
     def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The logits (n / pack, 1) of D(x), the probability that x (n, D) is real; or of D(x, y), of y (n, 10) too.
+        """The logits (n / pack, 1) of D(x), the probability that x (n, D) is real; or of D(x, y), of y (n, C) too.
 
         An incomplete last pack is left out.
         """
         return self.discriminator(self.discriminator_input(x, y))
 
     def discriminator_input(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """What D takes (n / pack, ·) of pictures x (n, D) and classes y (n, 10), as ``images.encoder_layers`` says."""
+        """What D takes (n / pack, ·) of pictures x (n, D) and classes y (n, C), as ``images.encoder_layers`` says."""
         pack, (n, pixels), channels = self.config.pack, x.shape, self.config.discriminator_channels
         beside = beside_planes if channels else beside_classes
         x = beside(x, y, self.config.conditional)
@@ -204,4 +208,4 @@ class GAN(Module):
         """Which columns of ``discriminator_input`` are pixels, where D judges one picture at a time."""
         if not self.config.discriminator_channels:
             return slice(self.config.input_dim)
-        return slice(None, None, 1 + CLASSES * self.config.conditional)
+        return slice(None, None, 1 + self.config.classes * self.config.conditional)

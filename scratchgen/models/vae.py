@@ -11,7 +11,7 @@ A conditional VAE models p(x|y) of a class y, which encoder and decoder take too
 
     log p(x|y) >= E_q[log p(x|z, y)] - KL(q(z|x, y) || p(z))
 
-All its methods then take the classes y (b, 10), one-hot. The bound holds for any q, also for one without y; but such an
+All its methods then take the classes y (b, C), one-hot. The bound holds for any q, also for one without y; but such an
 encoder is slow to leave the class out of z, and as long as it is in z, a decoder need not heed y.
 """
 
@@ -23,8 +23,7 @@ import numpy as np
 
 import kernels
 from scratchgen import ops
-from scratchgen.data.dataset import CLASSES
-from scratchgen.errors import require_one_of
+from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.models.labels import beside_classes, beside_planes, one_hot
@@ -54,6 +53,8 @@ class VAEConfig:
         Weight initialisation: a name in ``init.INITIALIZERS``.
     conditional : bool
         Whether encoder and decoder take the class, beside the pixels and beside the code.
+    classes : int
+        C, the number of classes.
     """
 
     input_dim: int = 784
@@ -68,12 +69,14 @@ class VAEConfig:
     encoder_channels: tuple[int, ...] = ()
     decoder_channels: tuple[int, ...] = ()
     conditional: bool = False
+    classes: int = 10
 
     def __post_init__(self) -> None:
         require_one_of("likelihood", self.likelihood, LIKELIHOODS)
         require_one_of("initializer", self.initializer, INITIALIZERS)
         if min(self.input_dim, self.latent_dim, *self.encoder_hidden, *self.decoder_hidden) < 1:
             raise ValueError("every layer, the latent code and the input must have at least one dimension")
+        require({"classes >= 1": self.classes >= 1})
         check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
         if not (self.sigma > 0 and self.sigma_floor > 0):
             raise ValueError("sigma and sigma_floor must be above 0")
@@ -86,7 +89,7 @@ class VAE(Module):
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
         kind: dict[str, Any] = {"initializer": INITIALIZERS[config.initializer], "dtype": dtype}
         pixels, channels, phi = config.input_dim, config.encoder_channels, config.activation
-        classes = CLASSES * config.conditional
+        classes = config.classes * config.conditional
         layers, width = encoder_layers(pixels, channels, rng, phi, classes=classes, **kind)
         sizes = (width, *config.encoder_hidden)
         self.encoder = Sequential(*layers, *mlp(sizes, phi, rng, **kind).layers)
@@ -102,7 +105,7 @@ class VAE(Module):
             self.decoder_logvar = decoder_output(width, pixels, channels, rng, **kind)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu and logvar of q(z|x), each (..., J), of x (..., D); or of q(z|x, y), of classes y (..., 10) too.
+        """mu and logvar of q(z|x), each (..., J), of x (..., D); or of q(z|x, y), of classes y (..., C) too.
 
         A convolutional encoder takes x (b, D) only.
         """
@@ -111,13 +114,15 @@ class VAE(Module):
         return self.encoder_mu(h), self.encoder_logvar(h)
 
     def labels_given(self, labels: np.ndarray | None) -> np.ndarray | None:
-        """The labels (n,) as classes (n, 10) for both networks, or None if they take none."""
-        return one_hot(labels, CLASSES, self.dtype) if self.config.conditional and labels is not None else None
+        """The labels (n,) as classes (n, C) for both networks, or None if they take none."""
+        if labels is None or not self.config.conditional:
+            return None
+        return one_hot(labels, self.config.classes, self.dtype)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> tuple[Tensor, ...]:
         """The parameters of p(x|z), each (..., D), of z (..., J): logits, or the mean, or mean and logvar.
 
-        Or of p(x|z, y), of z (b, J) or (M, b, J) and y (b, 10).
+        Or of p(x|z, y), of z (b, J) or (M, b, J) and y (b, C).
         """
         if y is not None and z.ndim > 2:
             y = Tensor.wrap(_each_sample(y, len(z)))

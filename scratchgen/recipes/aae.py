@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchgen.data import Dataset
-from scratchgen.data.dataset import CLASSES, UNLABELLED, Split, keep_labels
+from scratchgen.data.dataset import UNLABELLED, Split, keep_labels
 from scratchgen.errors import UserError
 from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, mmd
 from scratchgen.inference import in_batches
@@ -108,8 +108,7 @@ class AAERecipe(Recipe):
 
     def seen(self, config: RunConfig, data: Dataset) -> Dataset:
         """The data, with only ``labels`` training labels kept."""
-        train = keep_labels(data.train, config.training.labels, stream(config.seed, "labels"))
-        return Dataset(data.name, train, data.test, data.image_shape)
+        return replace(data, train=keep_labels(data.train, config.training.labels, stream(config.seed, "labels")))
 
     def selection(self, config: RunConfig) -> Selection:
         """The reconstruction error: how well the codes match the prior varies too much from epoch to epoch."""
@@ -121,6 +120,8 @@ class AAERecipe(Recipe):
 
     def task(self, config: RunConfig, model: AAE, data: Dataset) -> AAETask:
         """The AAE in training. UserError for labels that no network uses, or that the decoder lacks."""
+        if config.training.labels and not data.classes:
+            raise UserError("the data have no labels; give --labels 0, or data whose pictures are sorted into classes")
         if config.training.labels and config.network.labels_for == "discriminator" and not model.regional:
             raise UserError(
                 f"no network uses the labels: the prior {config.network.prior} has no regions for classes; use --prior "
@@ -170,16 +171,16 @@ class AAERecipe(Recipe):
         )
 
     def sample(
-        self, config: RunConfig, model: AAE, n: int, rng: np.random.Generator, digit: int | None = None
+        self, config: RunConfig, model: AAE, n: int, rng: np.random.Generator, label: int | None = None
     ) -> np.ndarray:
         """Pictures (n, D) of n draws from the prior, with uniform classes if the decoder takes them.
 
-        With ``digit``, that class for the decoder, or draws from its region of the prior.
+        With ``label``, that class for the decoder, or draws from its region of the prior.
         """
-        if digit is None:
-            return decode(model, model.prior.sample(n, rng), rng.integers(CLASSES, size=n))
-        _require_classes(config, model, digit)
-        labels = np.full(n, digit)
+        if label is None:
+            return decode(model, model.prior.sample(n, rng), rng.integers(model.config.classes, size=n))
+        _require_classes(config, model)
+        labels = np.full(n, label)
         return decode(model, model.prior.sample(n, rng, labels if model.regional else None), labels)
 
     def walk(
@@ -189,16 +190,17 @@ class AAERecipe(Recipe):
         frames: int,
         waves: int,
         rng: np.random.Generator,
-        digit: int | None = None,
+        label: int | None = None,
     ) -> np.ndarray:
         """Pictures (frames, D) along a closed path through the prior, and the classes if the decoder takes them.
 
-        With ``digit``, that class for the decoder, or a path within its region of the prior.
+        With ``label``, that class for the decoder, or a path within its region of the prior.
         """
-        if digit is not None:
-            _require_classes(config, model, digit)
-        codes = model.prior.loop(frames, waves, rng, digit if model.regional else None)
-        return _pictures(model, codes, classes_in_turn(frames, digit) if model.decodes_classes else None)
+        if label is not None:
+            _require_classes(config, model)
+        codes = model.prior.loop(frames, waves, rng, label if model.regional else None)
+        classes = classes_in_turn(frames, model.config.classes, label) if model.decodes_classes else None
+        return _pictures(model, codes, classes)
 
     def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D)."""
@@ -236,6 +238,7 @@ class AAERecipe(Recipe):
         from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         test, shape, rng = data.test, data.image_shape, stream(config.seed, "samples")
+        classes = model.config.classes
         reconstructions = self.reconstruct(config, model, test.images[:20], test.labels[:20])
         paths = [
             figures.save_samples(folder / "samples.png", self.sample(config, model, 100, rng), shape),
@@ -243,18 +246,19 @@ class AAERecipe(Recipe):
             figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
         ]
         if model.decodes_classes:
-            pictures = decode(model, *by_class(encode(model, test.images[:10], rng)[0]))  # one row per style
-            paths.append(figures.save_samples(folder / "styles.png", pictures, shape, CLASSES))
+            pictures = decode(model, *by_class(encode(model, test.images[:10], rng)[0], classes))  # one row per style
+            paths.append(figures.save_samples(folder / "styles.png", pictures, shape, classes))
         elif model.config.latent_dim == 2:
             codes, _ = encode(model, test.images, rng)
-            labels = rng.integers(CLASSES, size=2000) if model.regional else None
+            labels = rng.integers(classes, size=2000) if model.regional else None
             samples = model.prior.sample(2000, rng, labels)
+            known, names = (test.labels, data.classes) if data.classes else (None, tuple(map(str, range(classes))))
             paths.append(
                 figures.save_latent_scatter(
-                    folder / "latent.png", codes, test.labels, prior_samples=samples, prior_labels=labels
+                    folder / "latent.png", codes, known, prior_samples=samples, prior_labels=labels, classes=names
                 )
             )
-            rows = CLASSES if model.regional else 20
+            rows = classes if model.regional else 20
             walk = decode(model, model.prior.walk(rows, 20))
             if model.config.prior == "gaussian":
                 paths.append(figures.save_manifold(folder / "manifold.png", walk, rows, 20, shape))
@@ -263,12 +267,12 @@ class AAERecipe(Recipe):
         return paths
 
 
-def _require_classes(config: RunConfig, model: AAE, digit: int) -> None:
-    """UserError if the run has learnt no classes, of which ``digit`` is to be one."""
+def _require_classes(config: RunConfig, model: AAE) -> None:
+    """UserError if the run has learnt no classes, of which one could be chosen."""
     if not config.training.labels or not (model.decodes_classes or model.regional):
         raise UserError(
-            f"the run has learnt no classes, so --digit {digit} cannot be drawn; train a run with labels: with "
-            "--config supervised, mixture, swiss-roll or semi-supervised"
+            "the run has learnt no classes, so none can be chosen; train a run with labels: with --config supervised, "
+            "mixture, swiss-roll or semi-supervised"
         )
 
 
@@ -287,9 +291,10 @@ def _measured(
     codes, classes = encode(model, images, rng)
     pictures = decode(model, codes, labels if classes is None else classes)
     table = {"reconstruction_mse": float(np.mean((pictures - images) ** 2, dtype=np.float64))}
-    if model.regional:
+    labelled = bool((labels != UNLABELLED).all())
+    if model.regional and labelled:
         table["own_region"] = float(np.mean(model.prior.region(codes) == labels))
-    if classes is not None:
+    if classes is not None and labelled:
         table["error_rate"] = float(np.mean(classes != labels))
     return codes, table
 
@@ -310,10 +315,10 @@ def decode(model: AAE, codes: np.ndarray, labels: np.ndarray | None = None) -> n
     """Pictures (n, D) of codes (n, J) and of labels (n,), which are used only if the decoder takes them."""
     if labels is None or not model.decodes_classes:
         return _pictures(model, codes, None)
-    return _pictures(model, codes, one_hot(labels, CLASSES, model.dtype))
+    return _pictures(model, codes, one_hot(labels, model.config.classes, model.dtype))
 
 
 def _pictures(model: AAE, codes: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-    """Pictures (n, D) of codes (n, J) and, if the decoder takes them, classes (n, 10)."""
+    """Pictures (n, D) of codes (n, J) and, if the decoder takes them, classes (n, C)."""
     given = [codes] if classes is None else [codes, classes]
     return in_batches(lambda z, y=None: (model.mean(z, y),), *given, size=ROWS, dtype=model.dtype)[0]

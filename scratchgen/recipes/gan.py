@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from scratchgen import ops
 from scratchgen.data import Dataset
-from scratchgen.data.dataset import CLASSES, Split
+from scratchgen.data.dataset import Split
 from scratchgen.errors import UserError
 from scratchgen.evaluation.samples import class_accuracy, class_histogram, class_statistics, missing_classes, overlap
 from scratchgen.inference import in_batches
@@ -148,7 +148,7 @@ class GANRecipe(Recipe):
     def task(self, config: RunConfig, model: GAN, data: Dataset) -> GANTask:
         """The GAN in training. UserError if an epoch's last batch would be too small, or a label is missing."""
         if config.network.conditional:
-            require_labels(data.train)
+            require_labels(data.train, config.network.classes)
         smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
         for least, why in (
             (config.network.pack, f"the discriminator judges {config.network.pack} together"),
@@ -170,7 +170,14 @@ class GANRecipe(Recipe):
                 raise UserError(
                     f"the objective wasserstein does not fit this network: {error}; use --config wgan-gp"
                 ) from None
-        health, kind = Health(load_judge(data), wasserstein), WGANTask if wasserstein else GANTask
+        if not data.classes:
+            if config.patience is not None:
+                raise UserError(
+                    "without labels there is no judge of samples, by which --patience would find the best epoch; leave "
+                    "it out"
+                )
+            print("the data have no labels to train a judge with: samples are not judged", file=sys.stderr)
+        health, kind = Health(judge_of(data), wasserstein), WGANTask if wasserstein else GANTask
         return kind(model, config.training, random, steps_per_epoch, config.epochs, health)
 
     def load(self, model: GAN, arrays: Mapping[str, np.ndarray]) -> None:
@@ -181,7 +188,7 @@ class GANRecipe(Recipe):
     def evaluate(
         self, config: RunConfig, model: GAN, data: Dataset, limit: int | None = None, iw_samples: int | None = None
     ) -> dict[str, Any]:
-        """Metrics of 10,000 samples and all test images, or of ``limit`` of each.
+        """Metrics of 10,000 samples and all test images, or of ``limit`` of each; without labels none of the judge.
 
         The samples of a conditional GAN have uniform labels; ``class_accuracy`` is how often the judge agrees.
         """
@@ -189,16 +196,16 @@ class GANRecipe(Recipe):
             raise UserError("a GAN has no likelihood; leave --iw-samples out")
         if limit is not None and limit < model.config.pack:
             raise UserError(f"the discriminator judges {model.config.pack} together; give a larger --limit")
-        judge, rng = load_judge(data), stream(config.seed, "final evaluation")
+        judge, rng = judge_of(data), stream(config.seed, "final evaluation")
         test = Split(data.test.images[:limit], data.test.labels[:limit])
         wasserstein = config.training.objective == "wasserstein"
-        probabilities, table = measure(model, judge, test, limit or SAMPLES, rng, wasserstein)
-        return {
-            **table,
-            "samples": len(probabilities),
-            "judge_accuracy": judge.accuracy,
-            "class_histogram": class_histogram(probabilities).tolist(),
-        }
+        n = limit or SAMPLES
+        probabilities, table = measure(model, judge, test, n, rng, wasserstein)
+        table["samples"] = n
+        if judge is not None and probabilities is not None:
+            table["judge_accuracy"] = judge.accuracy
+            table["class_histogram"] = class_histogram(probabilities).tolist()
+        return table
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """Class coverage, the judge's confidence, and D's outputs."""
@@ -206,18 +213,22 @@ class GANRecipe(Recipe):
             critic = f"f(x) - f(G(z)) {test['wasserstein']:.2f}"
         else:
             critic = f"D(x) {test['d_real']:.2f}, D(G(z)) {test['d_fake']:.2f}"
+        critic += f", overlap {test['overlap']:.2f}"
+        if "class_histogram" not in test:
+            return f"{test['samples']:,} samples, which no judge has seen;  {critic}"
         asked = f"; {test['class_accuracy']:.1%} of the class asked for" if "class_accuracy" in test else ""
+        classes = len(test["class_histogram"])
         return (
-            f"{test['samples']:,} samples: {test['classes_covered']} of 10 classes, the smallest "
-            f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(10):.3f} nats; "
-            f"judge's confidence {test['judge_confidence']:.3f}{asked};  {critic}, overlap {test['overlap']:.2f}"
+            f"{test['samples']:,} samples: {test['classes_covered']} of {classes} classes, the smallest "
+            f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(classes):.3f} nats; "
+            f"judge's confidence {test['judge_confidence']:.3f}{asked};  {critic}"
         )
 
     def sample(
-        self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator, digit: int | None = None
+        self, config: RunConfig, model: GAN, n: int, rng: np.random.Generator, label: int | None = None
     ) -> np.ndarray:
-        """n samples (n, D), of class ``digit``, or of uniform ones, if G takes them."""
-        return draw_samples(model, sample_labels(model, n, rng, digit), rng)
+        """n samples (n, D), of class ``label``, or of uniform ones, if G takes them."""
+        return draw_samples(model, sample_labels(model, n, rng, label), rng)
 
     def walk(
         self,
@@ -226,10 +237,10 @@ class GANRecipe(Recipe):
         frames: int,
         waves: int,
         rng: np.random.Generator,
-        digit: int | None = None,
+        label: int | None = None,
     ) -> np.ndarray:
         """Samples (frames, D) along a closed path through the noise."""
-        classes = walk_classes(model, frames, digit)
+        classes = walk_classes(model, frames, label)
         return _generated(model, noise_prior(config.network).loop(frames, waves, rng), classes)
 
     def explorable(self, config: RunConfig, model: GAN, data: Dataset) -> Explorable:
@@ -252,45 +263,52 @@ class GANRecipe(Recipe):
         labels = sample_labels(model, SAMPLES_AN_EPOCH, rng)
         samples = draw_samples(model, labels, rng)
         on_real, on_fake = logits(model, test.images, test.labels), logits(model, samples, labels)
-        counts = class_histogram(load_judge(data).probabilities(samples))
-        critic, shown = config.training.objective == "wasserstein", samples[:100]
+        judge = judge_of(data)
+        counts = None if judge is None else class_histogram(judge.probabilities(samples))
+        critic, columns, shown = config.training.objective == "wasserstein", 10, samples[:100]
         if model.config.conditional:
-            shown = generate(model, *by_class(model.draw_noise(10, RandomStream(rng)).data))
+            columns = model.config.classes
+            shown = generate(model, *by_class(model.draw_noise(10, RandomStream(rng)).data, columns))
         return [
-            figures.save_samples(folder / "samples.png", shown, data.image_shape, CLASSES),
+            figures.save_samples(folder / "samples.png", shown, data.image_shape, columns),
             figures.save_loss_curves(folder / "losses.png", history, ylabel="", formulas=WASSERSTEIN if critic else {}),
-            figures.save_health(folder / "health.png", on_real, on_fake, counts, critic),
+            figures.save_health(folder / "health.png", on_real, on_fake, counts, critic, data.classes),
         ]
+
+
+def judge_of(data: Dataset) -> Judge | None:
+    """The judge of samples, or None for data without labels, of which it cannot be trained."""
+    return load_judge(data) if data.classes else None
 
 
 class Health:
     """The metrics of a GAN at the end of an epoch, with a warning if classes are missing."""
 
-    def __init__(self, judge: Judge, wasserstein: bool = False) -> None:
+    def __init__(self, judge: Judge | None, wasserstein: bool = False) -> None:
         self.judge, self.missing, self.wasserstein = judge, list[int](), wasserstein
 
     def __call__(self, model: GAN, data: Dataset, rng: np.random.Generator) -> Metrics:
         probabilities, table = measure(model, self.judge, data.test, SAMPLES_AN_EPOCH, rng, self.wasserstein)
-        missing = missing_classes(probabilities)
+        missing = [] if probabilities is None else missing_classes(probabilities)
         if missing and missing != self.missing and np.isfinite(list(table.values())).all():
-            classes = ", ".join(map(str, missing))
-            tqdm.write(
-                f"mode collapse? {len(probabilities):,} samples contain almost none of {classes}", file=sys.stderr
-            )
+            classes = ", ".join(data.classes[label] for label in missing)
+            tqdm.write(f"mode collapse? {SAMPLES_AN_EPOCH:,} samples contain almost none of {classes}", file=sys.stderr)
         self.missing = missing
         return table
 
 
 def measure(
-    model: GAN, judge: Judge, test: Split, n: int, rng: np.random.Generator, wasserstein: bool
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The judge's probabilities (n, 10) of n samples, and the metrics of samples and test images."""
+    model: GAN, judge: Judge | None, test: Split, n: int, rng: np.random.Generator, wasserstein: bool
+) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """The judge's probabilities (n, C) of n samples, if there is one, and the metrics of samples and test images."""
     labels = sample_labels(model, n, rng)
     samples = draw_samples(model, labels, rng)
-    probabilities = judge.probabilities(samples)
-    table = class_statistics(probabilities)
-    if model.config.conditional:
-        table["class_accuracy"] = class_accuracy(probabilities, labels)
+    probabilities, table = None, dict[str, Any]()
+    if judge is not None:
+        probabilities = judge.probabilities(samples)
+        table = class_statistics(probabilities)
+        if model.config.conditional:
+            table["class_accuracy"] = class_accuracy(probabilities, labels)
     statistics = critic_statistics if wasserstein else discriminator_statistics
     return probabilities, table | statistics(logits(model, test.images, test.labels), logits(model, samples, labels))
 
@@ -308,7 +326,7 @@ def generate(model: GAN, noise: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _generated(model: GAN, noise: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-    """G(z) (n, D) of noise (n, J) and, if G takes them, classes (n, 10)."""
+    """G(z) (n, D) of noise (n, J) and, if G takes them, classes (n, C)."""
     given = [noise] if classes is None else [noise, classes]
     with evaluating(model):
         return in_batches(lambda z, y=None: (model.generate(z, y),), *given, size=ROWS, dtype=model.dtype)[0]

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 import kernels
-from scratchgen.data import SOURCES, Dataset
-from scratchgen.data.dataset import CLASSES, UNLABELLED, Split
+from scratchgen.data import Dataset
+from scratchgen.data.dataset import DIGITS, UNLABELLED, Split
 from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.nn import Module
 from scratchgen.priors import Prior, in_turn
@@ -23,16 +23,21 @@ from scratchgen.tasks.task import Task, under
 from scratchgen.training import LOGS, Selection
 
 # Fields of later versions: fingerprints leave them out at these values, so that checkpoints from before still fit.
-LATER: dict[str, dict[str, Any]] = {"network": {"conditional": False}, "training": {"objective": "elbo"}}
+LATER: dict[str, dict[str, Any]] = {
+    "network": {"conditional": False, "classes": 10},
+    "training": {"objective": "elbo"},
+}
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """All that determines a run, to the last bit on one machine and number of BLAS threads.
 
-    ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining. With ``patience`` training
-    stops when no epoch has been better, by the recipe's ``selection``, for so many epochs, and the best one is kept.
-    ``log`` is a further format of the metrics, one of ``training.LOGS``.
+    ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining. ``data`` is a name in
+    ``data.SOURCES``, or the path of one's own data; ``data_dir`` is where they are read from instead. With ``patience``
+    training stops when no epoch has been better, by the recipe's ``selection``, for so many epochs, and the best one is
+    kept. ``log`` is a further format of the metrics, one of ``training.LOGS``. The last three are those of the data
+    that the run was trained on.
     """
 
     model: str
@@ -48,13 +53,16 @@ class RunConfig:
     patience: int | None = None
     log: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    image_shape: tuple[int, int] = (28, 28)
+    classes: tuple[str, ...] = DIGITS
+    data_digest: str = ""
 
     def __post_init__(self) -> None:
         require({"epochs >= 1": self.epochs >= 1, "batch_size >= 1": self.batch_size >= 1, "seed >= 0": self.seed >= 0})
+        require({"image_shape (height, width)": len(self.image_shape) == 2})
         require({"patience >= 1": self.patience is None or self.patience >= 1})
         if self.log is not None:
             require_one_of("log", self.log, LOGS)
-        require_one_of("data", self.data, SOURCES)
         require_one_of("kernels", self.kernels, kernels.NAMES)
 
     def fingerprint(self) -> str:
@@ -172,9 +180,9 @@ class Recipe(ABC):
 
     @abstractmethod
     def sample(
-        self, config: RunConfig, model: Any, n: int, rng: np.random.Generator, digit: int | None = None
+        self, config: RunConfig, model: Any, n: int, rng: np.random.Generator, label: int | None = None
     ) -> np.ndarray:
-        """Pictures (n, D) of n draws from the prior, all of class ``digit`` if it is given.
+        """Pictures (n, D) of n draws from the prior, all of class ``label`` if it is given.
 
         UserError, saying how to train one, if the model cannot draw a class of choice.
         """
@@ -187,11 +195,11 @@ class Recipe(ABC):
         frames: int,
         waves: int,
         rng: np.random.Generator,
-        digit: int | None = None,
+        label: int | None = None,
     ) -> np.ndarray:
         """Pictures (frames, D) along a smooth closed random path through the prior: see ``priors.Prior.loop``.
 
-        A model that knows classes visits 0 to 9 in turn, or stays in class ``digit``. UserError as in ``sample``.
+        A model that knows classes visits them in turn, or stays in class ``label``. UserError as in ``sample``.
         """
 
     @abstractmethod
@@ -210,56 +218,54 @@ def named(*configs: RunConfig) -> dict[str, RunConfig]:
     return {config.name: config for config in configs}
 
 
-def require_labels(train: Split) -> None:
-    """UserError unless every training image has a label, as conditional models need."""
-    missing = int((~np.isin(train.labels, range(CLASSES))).sum())
+def require_labels(train: Split, classes: int) -> None:
+    """UserError unless every training image has a label 0..classes-1, as conditional models need."""
+    missing = int((~np.isin(train.labels, range(classes))).sum())
     if missing:
         raise UserError(
-            f"a conditional model needs labels 0..{CLASSES - 1}, and {missing:,} of {len(train):,} training images "
-            "have none; leave them out, or train without --conditional"
+            f"a conditional model needs labels, and {missing:,} of {len(train):,} training images have none; leave "
+            "them out, or train without --conditional"
         )
 
 
-def sample_labels(model: Any, n: int, rng: np.random.Generator, digit: int | None = None) -> np.ndarray:
-    """Labels (n,) for samples of a VAE or GAN: ``digit``, or drawn uniformly; ``UNLABELLED`` if it takes none.
+def sample_labels(model: Any, n: int, rng: np.random.Generator, label: int | None = None) -> np.ndarray:
+    """Labels (n,) for samples of a VAE or GAN: ``label``, or drawn uniformly; ``UNLABELLED`` if it takes none.
 
-    UserError if it takes none and ``digit`` is given.
+    UserError if it takes none and ``label`` is given.
     """
-    _require_conditional(model, digit)
+    _require_conditional(model, label)
     if model.config.conditional:
-        return rng.integers(CLASSES, size=n) if digit is None else np.full(n, digit)
+        return rng.integers(model.config.classes, size=n) if label is None else np.full(n, label)
     return np.full(n, UNLABELLED)
 
 
-def walk_classes(model: Any, frames: int, digit: int | None = None) -> np.ndarray | None:
-    """Classes (frames, 10) for a walk of a VAE or GAN: ``classes_in_turn``; None if it takes none.
+def walk_classes(model: Any, frames: int, label: int | None = None) -> np.ndarray | None:
+    """Classes (frames, C) for a walk of a VAE or GAN: ``classes_in_turn``; None if it takes none.
 
-    UserError if it takes none and ``digit`` is given.
+    UserError if it takes none and ``label`` is given.
     """
-    _require_conditional(model, digit)
-    return classes_in_turn(frames, digit) if model.config.conditional else None
+    _require_conditional(model, label)
+    return classes_in_turn(frames, model.config.classes, label) if model.config.conditional else None
 
 
-def _require_conditional(model: Any, digit: int | None) -> None:
-    """UserError if a class is asked for and the model takes none."""
-    if digit is not None and not model.config.conditional:
-        raise UserError(
-            f"the run's networks take no labels, so --digit {digit} cannot be drawn; train a run with --conditional"
-        )
+def _require_conditional(model: Any, label: int | None) -> None:
+    """UserError if a class is chosen and the model takes none."""
+    if label is not None and not model.config.conditional:
+        raise UserError("the run's networks take no labels, so no class can be chosen; train a run with --conditional")
 
 
-def classes_in_turn(frames: int, digit: int | None = None) -> np.ndarray:
-    """Classes (frames, 10) on a closed path through 0 to 9 in turn, or at ``digit``: one-hot, or on the way from one to
+def classes_in_turn(frames: int, classes: int, label: int | None = None) -> np.ndarray:
+    """Rows (frames, C) on a closed path through C classes in turn, or at ``label``: one-hot, or on the way from one to
     the next, where two add up to 1.
     """
-    at = in_turn(frames) if digit is None else np.full(frames, float(digit))
-    apart = np.abs(at[:, None] - np.arange(CLASSES))
-    return np.maximum(1 - np.minimum(apart, CLASSES - apart), 0)  # between 9 and 10 is between 9 and 0
+    at = in_turn(frames, classes) if label is None else np.full(frames, float(label))
+    apart = np.abs(at[:, None] - np.arange(classes))
+    return np.maximum(1 - np.minimum(apart, classes - apart), 0)  # between C - 1 and C is between C - 1 and 0
 
 
-def by_class(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (10 n, J), each of the given (n, J) ten times, and their labels (10 n,), 0 to 9 for each code."""
-    return np.repeat(codes, CLASSES, axis=0), np.tile(np.arange(CLASSES), len(codes))
+def by_class(codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (C n, J), each of the given (n, J) C times, and their labels (C n,), 0 to C-1 for each code."""
+    return np.repeat(codes, classes, axis=0), np.tile(np.arange(classes), len(codes))
 
 
 def from_json(kind: Any, content: Any, prefix: str = "") -> Any:

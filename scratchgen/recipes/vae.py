@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scratchgen.data import Dataset
-from scratchgen.data.dataset import CLASSES
 from scratchgen.data.pixels import describe
 from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
 from scratchgen.inference import in_batches
@@ -123,7 +122,7 @@ class VAERecipe(Recipe):
     def task(self, config: RunConfig, model: VAE, data: Dataset) -> VAETask:
         """The VAE in training. UserError for images without a label if it is conditional."""
         if config.network.conditional:
-            require_labels(data.train)
+            require_labels(data.train, config.network.classes)
         if config.training.output_bias:
             model.set_output_bias(data.train.images.mean(axis=0))
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
@@ -153,10 +152,10 @@ class VAERecipe(Recipe):
         )
 
     def sample(
-        self, config: RunConfig, model: VAE, n: int, rng: np.random.Generator, digit: int | None = None
+        self, config: RunConfig, model: VAE, n: int, rng: np.random.Generator, label: int | None = None
     ) -> np.ndarray:
-        """The decoder's means (n, D) for n draws from the prior, and ``digit`` or uniform labels if it takes them."""
-        labels = sample_labels(model, n, rng, digit)
+        """The decoder's means (n, D) for n draws from the prior, and ``label`` or uniform labels if it takes them."""
+        labels = sample_labels(model, n, rng, label)
         return decode(model, _codes(model, n, rng), labels)
 
     def walk(
@@ -166,10 +165,10 @@ class VAERecipe(Recipe):
         frames: int,
         waves: int,
         rng: np.random.Generator,
-        digit: int | None = None,
+        label: int | None = None,
     ) -> np.ndarray:
         """The decoder's means (frames, D) along a closed path through N(0, I)."""
-        classes = walk_classes(model, frames, digit)
+        classes = walk_classes(model, frames, label)
         return _means(model, Gaussian(config.network.latent_dim).loop(frames, waves, rng), classes)
 
     def reconstruct(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -214,18 +213,20 @@ class VAERecipe(Recipe):
         images, shape = self.test_images(config, data), data.image_shape
         rng, conditional = stream(config.seed, "samples"), config.network.conditional
         if conditional:
-            samples = decode(model, *by_class(_codes(model, 10, rng)))
+            columns = config.network.classes
+            samples = decode(model, *by_class(_codes(model, 10, rng), columns))
         else:
-            samples = self.sample(config, model, 100, rng)
+            columns, samples = 10, self.sample(config, model, 100, rng)
         reconstructions = self.reconstruct(config, model, images[:20], data.test.labels[:20])
         paths = [
-            figures.save_samples(folder / "samples.png", samples, shape, CLASSES),
+            figures.save_samples(folder / "samples.png", samples, shape, columns),
             figures.save_reconstructions(folder / "reconstructions.png", images[:20], reconstructions, shape),
             figures.save_loss_curves(folder / "losses.png", history),
         ]
         if config.network.latent_dim == 2:
             codes = latent_means(model, images, data.test.labels)
-            paths.append(figures.save_latent_scatter(folder / "latent.png", codes, data.test.labels))
+            labels = data.test.labels if data.classes else None
+            paths.append(figures.save_latent_scatter(folder / "latent.png", codes, labels, classes=data.classes))
             if not conditional:
                 grid = decode(model, Gaussian(2).walk(20, 20))
                 paths.append(figures.save_manifold(folder / "manifold.png", grid, 20, 20, shape))
@@ -245,7 +246,7 @@ def decode(model: VAE, codes: np.ndarray, labels: np.ndarray | None = None) -> n
 
 
 def _means(model: VAE, codes: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
-    """The decoder's means (n, D) of codes (n, J) and, if it takes them, classes (n, 10)."""
+    """The decoder's means (n, D) of codes (n, J) and, if it takes them, classes (n, C)."""
     given = [codes] if classes is None else [codes, classes]
     return in_batches(lambda *rows: (model.mean(*rows),), *given, size=ROWS, dtype=model.dtype)[0]
 

@@ -12,7 +12,7 @@ import numpy as np
 import kernels
 from scratchgen import ops
 from scratchgen.capture import from_host
-from scratchgen.data.dataset import CLASSES, Dataset, Split
+from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.aae import AAE
 from scratchgen.models.gan import discriminator_loss, generator_loss
@@ -110,8 +110,8 @@ class AAETask(Task):
         }
         if model.config.labels_for == "encoder":
             self.optimizers["classifier"] = Adam(encoder, schedule(settings.classification_lr))
-            if not np.isin(labelled.labels, range(CLASSES)).all():
-                raise ValueError(f"the labels of labelled images lie in 0..{CLASSES - 1}")
+            if not np.isin(labelled.labels, range(model.config.classes)).all():
+                raise ValueError(f"the labels of labelled images lie in 0..{model.config.classes - 1}")
             to_device = kernels.active().memory.to_device
             self._known = to_device(labelled.images), to_device(labelled.labels.astype(np.int64))  # once
 
@@ -204,9 +204,9 @@ class AAETask(Task):
         )
 
     def draw_classes(self, b: int) -> Tensor:
-        """Draws (b, 10) of p(y), rows of the identity."""
-        rng, dtype = self.random.generator, self.model.dtype
-        return Tensor.wrap(from_host(lambda: one_hot(rng.integers(CLASSES, size=b), CLASSES, dtype), dtype))
+        """Draws (b, C) of p(y), uniform: rows of the identity."""
+        rng, dtype, classes = self.random.generator, self.model.dtype, self.model.config.classes
+        return Tensor.wrap(from_host(lambda: one_hot(rng.integers(classes, size=b), classes, dtype), dtype))
 
     def draw_labelled(self, b: int) -> tuple[Tensor, Tensor]:
         """Images (b, D) and their labels (b,), drawn from those that have one."""

@@ -1,4 +1,4 @@
-"""Training and use of the classifier of digits."""
+"""Training and use of the classifier of images."""
 
 import math
 
@@ -16,13 +16,18 @@ ROWS = 1_000  # images classified together
 
 
 def train_classifier(
-    images: np.ndarray, labels: np.ndarray, rng: np.random.Generator, epochs: int = 6, batch_size: int = 256
+    images: np.ndarray,
+    labels: np.ndarray,
+    rng: np.random.Generator,
+    epochs: int = 6,
+    batch_size: int = 256,
+    classes: int = 10,
 ) -> Classifier:
-    """A classifier trained on images (n, D), float32, and labels (n,) in 0..9, set to evaluation.
+    """A classifier trained on images (n, D), float32, and labels (n,) in 0..classes-1, set to evaluation.
 
     It lowers the cross-entropy by Adam, whose rate falls from 2e-3 to 0.
     """
-    model, steps = Classifier(images.shape[1], rng), epochs * math.ceil(len(images) / batch_size)
+    model, steps = Classifier(images.shape[1], rng, classes), epochs * math.ceil(len(images) / batch_size)
     model.set_random(RandomStream(rng))
     optimizer = Adam(model, lr=cosine(2e-3, steps))
 
@@ -35,7 +40,7 @@ def train_classifier(
 
 
 def class_probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:
-    """p(class | image) (n, 10), float32, of images (n, D)."""
+    """p(class | image) (n, C), float32, of images (n, D)."""
     return in_batches(lambda x: (ops.softmax(model(x)),), images, size=ROWS)[0]
 
 

@@ -207,8 +207,8 @@ def test_reconstruct_draws_test_images_and_their_reconstructions(call, run, monk
     drawn = []
     monkeypatch.setattr(scratchgen.figures, "save_reconstructions", lambda *arguments: drawn.append(arguments))
     call("reconstruct", run, "-n", 3, "--out", "three.png")
-    (out, images, reconstructions), (config, model) = drawn[0], runs.load_model(run)
-    assert out == Path("three.png")
+    (out, images, reconstructions, shape), (config, model) = drawn[0], runs.load_model(run)
+    assert (out, shape) == (Path("three.png"), (28, 28))
     assert np.array_equal(images, VAE.test_images(config, tiny_data())[:3])
     assert set(np.unique(images)) == {0, 1}  # as the model sees pixels
     assert np.array_equal(reconstructions, VAE.reconstruct(config, model, images, tiny_data().test.labels[:3]))
@@ -284,7 +284,7 @@ def test_data_show_counts_images_and_draws_digits(call):
 
 
 def test_data_fetch_prints_the_folder_of_mnist(call, monkeypatch):
-    monkeypatch.setattr(commands.data, "fetch_mnist", lambda folder: folder or Path("the cache"))
+    monkeypatch.setattr(commands.data, "fetch_mnist", lambda folder, which: folder or Path("the cache"))
     assert call("data", "fetch") == "the cache\n"
     assert call("data", "fetch", "--data-dir", "digits") == "digits\n"
 

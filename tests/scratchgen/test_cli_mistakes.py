@@ -336,7 +336,7 @@ def test_commands_name_the_missing_data_folder_of_a_run(mistake, monkeypatch):
 def test_data_show_uses_strokes_when_mnist_cannot_be_downloaded(capsys, real_data, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def fetch():
+    def fetch(**_):
         assert capsys.readouterr().err == "MNIST not found: downloading 11 MB into your cache\n"
         raise UserError("no mirror gave a thing")
 

@@ -136,6 +136,20 @@ def test_other_data_are_named_in_one_line(these, compare, monkeypatch):
     assert "; wider: mnist, " in err
 
 
+def test_data_of_one_s_own_are_known_by_their_digest(these, compare):
+    for name, data, digest in (("a", "/old/five", "12345678ab"), ("wider", "/new/five", "12345678ab")):
+        edit(Path(name), ["data"], data)
+        edit(Path(name), ["data_digest"], digest)
+    rows, _, err = compare("a", "wider")
+    assert rows["data"] == ["/old/five", "/new/five"]
+    assert not {"data_digest", "classes"} & rows.keys()
+    assert err == ""
+    edit(Path("wider"), ["data_digest"], "87654321ab")
+    _, _, err = compare("a", "wider")
+    assert "a: five (digest 12345678), binarised" in err
+    assert "; wider: five (digest 87654321), binarised" in err
+
+
 def test_runs_of_different_models_compare_the_settings_that_all_have(these, compare):
     rows, rest, err = compare("gan", "a")
     assert rows["model"] == ["gan", "vae"]

@@ -56,7 +56,7 @@ def test_samples_are_drawn_with_a_code_each_row_and_a_class_each_column(conditio
     _, network = runs.load_model(conditional[model])
     decode = recipes.vae.decode if model == "vae" else recipes.gan.generate
     codes = np.random.default_rng(0).standard_normal((10, network.config.latent_dim))
-    by_class = decode(network, *recipes.recipe.by_class(codes))
+    by_class = decode(network, *recipes.recipe.by_class(codes, 10))
     for row in range(10):
         each = decode(network, np.tile(codes[row], (10, 1)), np.arange(10))
         np.testing.assert_allclose(by_class[10 * row :][:10], each, rtol=1e-5, atol=1e-6)
@@ -197,7 +197,7 @@ def test_aae_without_labels_cannot_draw_a_digit(kind):
     config, recipe = aae(kind), RECIPES["aae"]
     model = recipe.build(config)
     recipe.sample(config, model, 3, np.random.default_rng(0))
-    with pytest.raises(UserError, match="--digit 7 cannot be drawn; train a run with labels: with --config supervised"):
+    with pytest.raises(UserError, match="so none can be chosen; train a run with labels: with --config supervised"):
         recipe.sample(config, model, 3, np.random.default_rng(0), 7)
 
 
@@ -205,7 +205,7 @@ def test_sample_refuses_a_digit_of_a_run_without_labels(trained, capsys, tmp_pat
     assert cli.main(["sample", str(trained), "--digit", "7", "--out", "seven.png"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "scratchgen: the run's networks take no labels, so --digit 7 cannot be drawn; train a run with --conditional"
+        "scratchgen: the run's networks take no labels, so no class can be chosen; train a run with --conditional"
     )
     assert not Path("seven.png").exists()
 
@@ -249,6 +249,7 @@ def test_by_hand_refuses_labels(model, kind):
 def test_run_without_the_field_loads_and_its_checkpoint_fits(run, call):
     before = runs.load_config(run)
     edit(run, ["network", "conditional"], ...)
+    edit(run, ["network", "classes"], ...)
     assert runs.load_config(run) == before
     call("evaluate", run, "--limit", 3)
 
@@ -261,6 +262,7 @@ def test_fingerprint_is_that_of_before_unless_a_later_field_is_used(config):
     content = asdict(config)
     made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
     made_of["network"].pop("conditional", None)
+    made_of["network"].pop("classes")
     if config.model == "vae":
         made_of["training"].pop("objective")
     before = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

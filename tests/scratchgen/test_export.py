@@ -65,7 +65,13 @@ AAES = {
         POSTERIORS, SIDES, [*((each, "gaussian") for each in LABELS_FOR), ("discriminator", "mixture")]
     )
 }
-EVERY = VAES | GANS | AAES
+OF_FIVE = {
+    "vae of five classes": networks(TINIES["vae"], conditional=True, classes=5),
+    "gan of five classes": networks(replace(TINY_GAN, network=TINY_DCGAN), conditional=True, classes=5),
+    "aae of five classes": networks(TINIES["aae"], labels_for="encoder", classes=5),
+    "mixture of five classes": networks(TINIES["aae"], labels_for="discriminator", prior="mixture", classes=5),
+}
+EVERY = VAES | GANS | AAES | OF_FIVE
 
 
 def random_model(config):
@@ -108,7 +114,7 @@ def test_pytorch_computes_the_same(name, tmp_path):
     twin = load(tmp_path)
     assert not twin.training
     z = rng.standard_normal((20, config.network.latent_dim), dtype=np.float32)
-    y = one_hot(LABELS, 10, np.float32)
+    y = one_hot(LABELS % config.network.classes, config.network.classes, np.float32)
     kind = config.model
     takes_y = model.decodes_classes if kind == "aae" else config.network.conditional
     beside = [y] if takes_y else []
@@ -145,12 +151,13 @@ def compare_codes(torch, twin, model, config, rng, z):
         found, noise = (mu + torch.exp(logvar / 2) * torch.from_numpy(drawn), *rest), Tensor(drawn)
     codes, classes = model.encode(Tensor(IMAGES), noise)
     assert_equal(tuple(found), (codes,) if classes is None else (codes, classes))
-    y = one_hot(LABELS, 11, np.float32) if model.regional else None
+    classes = config.network.classes
+    y = one_hot(LABELS % classes, classes, np.float32, unlabelled=True) if model.regional else None
     given = [z] if y is None else [z, y]
     theirs = twin.discriminate(*map(torch.from_numpy, given))
     assert_equal(theirs, model.discriminator(model.beside_labels(Tensor(z), None if y is None else Tensor(y))))
     if config.network.labels_for == "encoder":
-        y = one_hot(LABELS, 10, np.float32)
+        y = one_hot(LABELS % classes, classes, np.float32)
         assert_equal(twin.class_discriminator(torch.from_numpy(y)), model.class_discriminator(Tensor(y)))
 
 

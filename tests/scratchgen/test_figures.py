@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
@@ -295,6 +296,30 @@ def test_save_latent_scatter_lists_only_classes_that_occur(tmp_path, drawn):
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["3", "7"]
 
 
+@pytest.mark.parametrize("count", [3, 26])
+def test_save_latent_scatter_names_classes_and_colours_any_number(tmp_path, drawn, count):
+    names, labels = [f"class {k}" for k in range(count)], np.arange(50) % count
+    figures.save_latent_scatter(tmp_path / "figure.png", CODES, labels, "", CODES, labels, names)
+    left, right = drawn[0].axes
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [text.get_text() for text in left.texts] == names
+    colours = [tuple(c.get_facecolor()[0][:3]) for c in left.collections[1:]]
+    assert len(set(colours)) == count
+    of_prior = right.collections[0].get_facecolor()[:, :3]
+    assert [tuple(colour) for colour in of_prior] == [colours[label] for label in labels]
+    box = legend.get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= drawn[0].bbox.y1
+
+
+def test_save_latent_scatter_without_labels_has_one_colour_and_no_legend(tmp_path, drawn):
+    figures.save_latent_scatter(tmp_path / "figure.png", CODES, None)
+    (axes,) = drawn[0].axes
+    assert len(np.unique(axes.collections[0].get_facecolor(), axis=0)) == 1
+    assert not drawn[0].legends
+    assert not axes.texts
+
+
 def test_save_latent_scatter_draws_the_prior_on_the_same_scale(tmp_path, drawn):
     figures.save_latent_scatter(tmp_path / "figure.png", CODES, LABELS, "codes", PRIOR)
     left, right = drawn[0].axes
@@ -429,6 +454,22 @@ def test_save_health_draws_both_histograms_and_the_class_shares(tmp_path, drawn)
         assert centre == pytest.approx(found.mean(), abs=0.1)
     assert [bar.get_height() for bar in right.patches] == [0.75, 0.25, 0]
     assert right.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "dog", "owl"), ("T-shirt/top", "Trouser", "Pullover", "Dress", "Ankle boot")]
+)
+def test_save_health_names_the_classes(tmp_path, drawn, names):
+    figures.save_health(tmp_path / "figure.png", CODES[:, 0], CODES[:, 1], np.arange(len(names)), classes=names)
+    labels = drawn[0].axes[1].get_xticklabels()
+    assert [label.get_text() for label in labels] == list(names)
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_save_health_without_a_judge_draws_the_outputs_alone(tmp_path, drawn):
+    figures.save_health(tmp_path / "figure.png", CODES[:, 0], CODES[:, 1], None)
+    assert [axes.get_title(loc="left") for axes in drawn[0].axes] == ["discriminator"]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.01, 100.0])

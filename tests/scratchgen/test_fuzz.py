@@ -15,7 +15,7 @@ from idx_helpers import idx
 
 from scratchgen import runs
 from scratchgen.checkpoint import FORMAT, load_checkpoint, save_checkpoint
-from scratchgen.data.mnist import read_idx
+from scratchgen.data.idx import read_idx
 from scratchgen.errors import UserError
 from scratchgen.recipes import RECIPES, RunConfig
 

@@ -12,13 +12,15 @@ from scratchgen.cache import cache_folder
 from scratchgen.data import load_dataset
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.judge import load_judge
+from scratchgen.models.classifier import Classifier
 
-TRAINS = "training the digit classifier that judges samples, once: it takes about half a minute\n"
+TRAINS = "training the classifier that judges samples, once: it takes up to half a minute\n"
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A user with an empty cache."""
+    """A user with an empty cache; a judge's training is short."""
+    monkeypatch.setattr(judges, "LEAST_STEPS", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "scratchgen"
 
@@ -80,6 +82,33 @@ def test_load_judge_makes_the_same_judge_whatever_the_test_data(cache, capsys):
     found = load_judge(Dataset("strokes", data.train, some))
     assert capsys.readouterr().err == TRAINS
     assert found.accuracy == (found.probabilities(some.images).argmax(axis=1) == some.labels).mean()
+
+
+def test_load_judge_knows_as_many_classes_as_the_data_have(cache):
+    some = Split(*(part[tiny_data().train.labels < 5] for part in (tiny_data().train.images, tiny_data().train.labels)))
+    data = Dataset("five", some, some, classes=tuple("01234"))
+    load_judge(data)
+    found = load_judge(data)  # from the cache
+    assert found.probabilities(some.images).shape == (len(some), 5)
+    assert found.accuracy > 0.5
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(600, 100), (60, 300), (60_000, 6)])
+def test_load_judge_trains_longer_on_few_images(cache, monkeypatch, images, epochs):
+    """300 steps at least, in batches of 256, and six epochs."""
+    monkeypatch.setattr(judges, "LEAST_STEPS", 300)
+    asked = []
+
+    def train(images, labels, rng, epochs, batch_size, classes):
+        asked.append((epochs, batch_size))
+        classifier = Classifier(images.shape[1], rng, classes)
+        classifier.eval()
+        return classifier
+
+    monkeypatch.setattr(judges, "train_classifier", train)
+    few = Split(np.zeros((images, 4), np.float32), np.zeros(images, np.int64))
+    load_judge(Dataset("few", few, few))
+    assert asked == [(epochs, 256)]
 
 
 @pytest.mark.parametrize("damage", ["cut", "a bit", "empty", "another's"])

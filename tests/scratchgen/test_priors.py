@@ -162,6 +162,27 @@ def test_swiss_roll_region_is_that_of_the_nearest_point(rng):
     assert (SwissRoll().region(z) == nearest).mean() > 0.99  # but for those between two points of its coarser roll
 
 
+@with_regions
+def test_regions_are_as_many_as_classes(rng, name):
+    """Five of them: a region for each label, and each a fifth of the prior."""
+    prior, labels = make_prior(name, 2, 5), np.arange(20_000) % 5
+    assert (prior.region(prior.sample(20_000, rng, labels)) == labels).mean() > 0.99
+    np.testing.assert_allclose(np.bincount(prior.region(prior.sample(20_000, rng))), 4_000, atol=300)
+    np.testing.assert_array_equal(prior.region(prior.walk(5, 6)), np.repeat(np.arange(5), 6))
+    with pytest.raises(ValueError, match="5 rows, one for each class, not 10"):
+        prior.walk(10, 6)
+    with pytest.raises(ValueError, match=r"2 classes 0\.\.4, or -1"):
+        prior.sample(2, rng, np.array([0, 5]))
+
+
+def test_mixture_of_five_has_the_density_of_its_petals(rng):
+    prior, z = Mixture(5), rng.uniform(-3, 3, (50, 2))
+    petals = np.exp([prior.log_prob(z, np.full(50, label)) for label in range(5)])
+    np.testing.assert_allclose(np.exp(prior.log_prob(z)), petals.mean(axis=0), rtol=1e-10)
+    angles = np.arctan2(*prior.sample(100_000, rng, np.full(100_000, 1)).mean(axis=0)[::-1])
+    assert angles == pytest.approx(2 * math.pi / 5, abs=0.01)
+
+
 # ---- walks ----
 
 
@@ -271,26 +292,31 @@ def test_loop_is_smooth_and_ends_where_it_began(name, label):
 
 
 @with_regions
-def test_loop_visits_the_regions_in_turn(name, rng):
-    prior = make_prior(name, 2)
-    regions = prior.region(prior.loop(2_000, 3, rng))
+@pytest.mark.parametrize("classes", [1, 2, 3, 10])
+def test_loop_visits_the_regions_in_turn(name, classes, rng):
+    prior = make_prior(name, 2, classes)
+    regions = prior.region(prior.loop(200 * classes, 3, rng))
     order = [int(r) for r, before in zip(regions, [-1, *regions[:-1]], strict=True) if r != before]
-    expected = [*range(10)] if name == "mixture" else [*range(10), *range(8, -1, -1)]
+    expected = [*range(classes)] if name == "mixture" else [*range(classes), *range(classes - 2, -1, -1)]
     assert order[: len(expected)] == expected
-    assert order[len(expected) :] in ([], [0])  # on the way from 9 to 0
+    assert order[len(expected) :] in ([], [0])  # on the way from the last to the first
 
 
 @with_regions
-@pytest.mark.parametrize("label", LABELS)
-def test_loop_with_a_label_is_distributed_as_draws_of_its_region(name, label):
-    prior = make_prior(name, 2)
+@pytest.mark.parametrize(("label", "classes"), [*((label, 10) for label in LABELS), (2, 3)])
+def test_loop_with_a_label_is_distributed_as_draws_of_its_region(name, label, classes):
+    prior = make_prior(name, 2, classes)
     paths = np.concatenate([prior.loop(4, 3, np.random.default_rng(seed), label) for seed in range(2_000)])
     draws = prior.sample(8_000, np.random.default_rng(0), np.full(8_000, label))
     np.testing.assert_allclose(paths.mean(axis=0), draws.mean(axis=0), atol=0.05)
     np.testing.assert_allclose(np.cov(paths.T), np.cov(draws.T), atol=0.05)
 
 
-@in_the_plane
+@pytest.mark.parametrize(
+    "prior",
+    [*PLANE.values(), *(Mixture(classes) for classes in (1, 2, 3, 5, 26))],
+    ids=[*PLANE, *(f"mixture of {classes}" for classes in (1, 2, 3, 5, 26))],
+)
 def test_loop_stays_where_draws_lie(prior):
     least = np.quantile(prior.log_prob(prior.sample(20_000, np.random.default_rng(0))), 0.01)
     inside = [prior.log_prob(prior.loop(500, 3, np.random.default_rng(seed))) >= least for seed in range(20)]
@@ -305,7 +331,7 @@ def test_loop_of_the_swiss_roll_lies_on_it_and_stays_as_long_in_each_class(rng):
 
 
 def test_in_turn_stays_in_each_class_for_half_of_its_time():
-    at = in_turn(2_000)
+    at = in_turn(2_000, 10)
     assert at[0] == 0
     assert (np.diff(at) >= 0).all()
     assert 9.99 < at[-1] < 10

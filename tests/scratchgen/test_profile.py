@@ -15,6 +15,7 @@ from task_helpers import captured
 import kernels
 from scratchgen import cli, commands, profile, runs
 from scratchgen.checkpoint import load_checkpoint
+from scratchgen.errors import UserError
 from scratchgen.profile import Call, Round, measure, summarize, table, timed
 from scratchgen.tasks.vae import VAETraining
 
@@ -291,8 +292,7 @@ def test_profile_reports_divergence_in_one_line():
     assert len(wrong.stderr.splitlines()) == 1
 
 
-def test_profile_refuses_images_of_another_size(capsys, monkeypatch):
+def test_prepare_refuses_images_of_another_size():
     config = replace(TINY, network=replace(TINY.network, input_dim=100), training=VAETraining())
-    monkeypatch.setattr(commands.engine, "configure", lambda *_: config)
-    assert cli.main(["profile", "vae"]) == 2
-    assert capsys.readouterr().err == "scratchgen: strokes has images of 784 pixels, and the network takes 100\n"
+    with pytest.raises(UserError, match="strokes has images of 784 pixels, and the network takes 100"):
+        runs.prepare(config, tiny_data())

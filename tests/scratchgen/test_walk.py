@@ -38,14 +38,14 @@ REGIONAL = {prior: configured("aae", prior=prior, labels_for="discriminator") fo
 KINDS = WITHOUT | {f"{name} with classes": config for name, config in WITH_CLASSES.items()} | REGIONAL
 
 
-def walked(config, frames, monkeypatch, digit=None):
+def walked(config, frames, monkeypatch, label=None):
     """The codes and the classes that a walk gives a new model, and the pictures that it makes of them."""
     recipe, seen = RECIPES[config.model], []
     module = getattr(recipes, config.model)
     name = {"vae": "_means", "gan": "_generated", "aae": "_pictures"}[config.model]
     original = getattr(module, name)
     monkeypatch.setattr(module, name, lambda model, *given: seen.append(given) or original(model, *given))
-    pictures = recipe.walk(config, recipe.build(config), frames, 3, np.random.default_rng(0), digit)
+    pictures = recipe.walk(config, recipe.build(config), frames, 3, np.random.default_rng(0), label)
     ((codes, classes),) = seen
     return codes, classes, pictures
 
@@ -66,13 +66,17 @@ def test_walk_is_smooth_and_closed(config, monkeypatch):
 def test_walk_visits_the_classes_in_turn_or_stays_in_one(config, monkeypatch):
     with monkeypatch.context() as patch:
         _, classes, _ = walked(config, 100, patch)
-    assert np.array_equal(classes, classes_in_turn(100))
-    _, classes, _ = walked(config, 100, monkeypatch, digit=7)
+    assert np.array_equal(classes, classes_in_turn(100, 10))
+    with monkeypatch.context() as patch:
+        _, classes, _ = walked(config, 100, patch, label=7)
     assert np.array_equal(classes, np.tile(np.eye(10)[7], (100, 1)))
+    of_five = replace(config, network=replace(config.network, classes=5))
+    _, classes, _ = walked(of_five, 100, monkeypatch)
+    assert np.array_equal(classes, classes_in_turn(100, 5))
 
 
 def test_classes_in_turn_are_one_hot_or_between_two_neighbours():
-    classes = classes_in_turn(1000)
+    classes = classes_in_turn(1000, 10)
     assert np.array_equal(classes[::100], np.eye(10))
     np.testing.assert_allclose(classes.sum(axis=1), 1)
     assert classes.min() == 0
@@ -81,9 +85,17 @@ def test_classes_in_turn_are_one_hot_or_between_two_neighbours():
     assert np.abs(classes - np.roll(classes, 1, axis=0)).max() < 0.04
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 26])
+def test_classes_in_turn_are_as_many_as_the_model_has(count):
+    classes = classes_in_turn(100 * count, count)
+    assert np.array_equal(classes[::100], np.eye(count))
+    np.testing.assert_allclose(classes.sum(axis=1), 1)
+    assert np.abs(classes - np.roll(classes, 1, axis=0)).max() < 0.04
+
+
 @pytest.mark.parametrize("name", REGIONAL)
-def test_walk_of_an_aae_with_regions_stays_in_that_of_the_digit(name, monkeypatch):
-    codes, classes, _ = walked(REGIONAL[name], 200, monkeypatch, digit=7)
+def test_walk_of_an_aae_with_regions_stays_in_that_of_the_label(name, monkeypatch):
+    codes, classes, _ = walked(REGIONAL[name], 200, monkeypatch, label=7)
     prior = RECIPES["aae"].build(REGIONAL[name]).prior
     assert classes is None
     assert (prior.region(codes) == 7).mean() > 0.9  # petals overlap a little
@@ -95,9 +107,9 @@ def test_walk_of_a_gan_stays_in_its_uniform_noise(monkeypatch):
 
 
 @pytest.mark.parametrize("config", [*WITHOUT.values(), configured("aae", labels=0)], ids=[*WITHOUT, "no labels"])
-def test_walk_refuses_a_digit_of_a_model_without_classes(config):
+def test_walk_refuses_a_label_of_a_model_without_classes(config):
     recipe = RECIPES[config.model]
-    with pytest.raises(UserError, match="--digit 7 cannot be drawn; train a run with"):
+    with pytest.raises(UserError, match="can be chosen; train a run with"):
         recipe.walk(config, recipe.build(config), 10, 1, np.random.default_rng(0), 7)
 
 
@@ -135,5 +147,5 @@ def test_walk_command_refuses_a_digit_without_labels(trained, capsys, tmp_path):
     before = files(tmp_path)
     assert cli.main(["walk", str(trained), "--digit", "7", "--out", "seven.gif"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("take no labels, so --digit 7 cannot be drawn; train a run with --conditional")
+    assert line.endswith("take no labels, so no class can be chosen; train a run with --conditional")
     assert files(tmp_path) == before

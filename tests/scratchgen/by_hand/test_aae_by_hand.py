@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import kernels
 from scratchgen.by_hand import aae
-from scratchgen.data.dataset import CLASSES
 from scratchgen.models.aae import AAE, LABELS_FOR, POSTERIORS, AAEConfig
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask, AAETraining
@@ -43,6 +42,7 @@ def problems(draw, networks=dense):
         noise_dim=draw(st.integers(1, 3)),
         prior=prior,
         labels_for=draw(st.sampled_from(LABELS_FOR)),
+        classes=draw(st.sampled_from([10, 5, 2])),
     )
     return config, draw(sizes), draw(seeds)
 
@@ -53,7 +53,7 @@ def made(problem):
     rng = np.random.default_rng(seed)
     model = AAE(config, rng, np.float64)
     randomize(model, rng)
-    return model, rng.random((b, config.input_dim)), rng.integers(-1, CLASSES, b)
+    return model, rng.random((b, config.input_dim)), rng.integers(-1, config.classes, b)
 
 
 INPUT_NOISE = 0.3
@@ -72,7 +72,7 @@ class Labelled(NamedTuple):
 def draws_of_priors(model, labels, rng):
     """Draws of z, and of the classes where the encoder classifies."""
     prior = model.prior.sample(len(labels), rng, labels if model.regional else None)
-    return prior, rng.integers(CLASSES, size=len(labels)) if model.config.labels_for == "encoder" else None
+    return prior, rng.integers(model.config.classes, size=len(labels)) if model.config.labels_for == "encoder" else None
 
 
 def seen_by_encoder(images, model, random):
@@ -124,7 +124,7 @@ CASES = [(event, who) for event in ("reconstruction", "discriminator", "encoder"
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize(("event", "labels_for"), [*CASES, ("classification", "encoder")])
 def test_aae_gradients_match_finite_differences(posterior, event, labels_for):
-    config = AAEConfig(4, 2, (5, 3), (3, 5), (4, 3), posterior, 2, "mixture", labels_for)
+    config = AAEConfig(4, 2, (5, 3), (3, 5), (4, 3), posterior, 2, "mixture", labels_for, classes=5)
 
     def problem(rng):
         model = AAE(config, rng, np.float64)

@@ -1,4 +1,4 @@
-"""MNIST's files: the search for them, and the download from a local server."""
+"""MNIST's and Fashion-MNIST's files: the search for them, and the download from a local server."""
 
 import errno
 import functools
@@ -21,7 +21,7 @@ import pytest
 from idx_helpers import idx, refusal
 
 from scratchgen import cli, commands
-from scratchgen.data import mnist
+from scratchgen.data import load_dataset, mnist, own
 
 REAL = os.environ.get("SCRATCHGEN_DATA")
 NAMES = list(mnist.SHA256)
@@ -380,7 +380,7 @@ def test_load_mnist_downloads_what_the_cache_lacks(server, small, cache, monkeyp
 
 def test_fetch_mnist_waits_ten_seconds_at_most_for_its_mirrors():
     assert mnist.TIMEOUT_S <= 10
-    assert len(mnist.MIRRORS) == 3
+    assert [len(which.mirrors) for which in mnist.PUBLISHED.values()] == [3, 3]
 
 
 OTHER_DATA = {
@@ -421,3 +421,72 @@ def test_fetch_mnist_mends_an_unfinished_file_of_torchvision(server, small, tmp_
     mnist.fetch_mnist(tmp_path, [server.mirror("good")])
     assert server.requests == [f"/good/{NAMES[2]}.gz"]
     assert len(mnist.load_mnist(tmp_path).test) == 3
+
+
+# --- Fashion-MNIST ------------------------------------------------------------------------------------------
+
+FASHION = mnist.FASHION_MNIST
+
+
+@pytest.fixture
+def fashion(small, monkeypatch):
+    """Stand-ins for Fashion-MNIST's four .gz files, by name."""
+    contents = {name: gzip.compress(content, mtime=0) for name, content in small.items()}
+    for name, content in contents.items():
+        monkeypatch.setitem(FASHION.sha256, name, hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(mnist.SHA256, name, "0")  # else they would be MNIST's, too
+    monkeypatch.setattr(gzip, "compress", functools.partial(gzip.compress, mtime=0))  # as the server sends them
+    return contents
+
+
+def test_fetch_mnist_fetches_fashion_mnist_into_a_cache_of_its_own(server, fashion, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("SCRATCHGEN_DATA", str(tmp_path))  # which names MNIST's folder
+    cache = tmp_path / "cache" / "scratchgen" / "fashion-mnist"
+    assert NAMES[1] in refusal(mnist.fetch_mnist, None, [server.mirror("one")], FASHION)
+    assert os.listdir(cache) == [f"{NAMES[0]}.gz"]
+    server.requests.clear()
+    assert mnist.fetch_mnist(None, [server.mirror("wrong"), server.mirror("good")], FASHION) == cache
+    assert f"/good/{NAMES[0]}.gz" not in server.requests, "what is there and right is not asked for again"
+    assert {name: (cache / f"{name}.gz").read_bytes() for name in NAMES} == fashion
+    capfd.readouterr()
+    data = load_dataset("fashion-mnist")
+    assert capfd.readouterr() == ("", "")
+    assert (data.name, data.image_shape, data.classes[:2]) == ("fashion-mnist", (28, 28), ("T-shirt/top", "Trouser"))
+    assert (len(data.train), len(data.test)) == (5, 3)
+    monkeypatch.setattr(own, "LEAST_TRAINING", 5)
+    assert load_dataset(str(cache)).name == "fashion-mnist"
+    assert "put the Fashion-MNIST files into" in refusal(mnist.fetch_mnist, tmp_path / "x", [closed_port()], FASHION)
+
+
+def test_load_mnist_downloads_fashion_mnist(server, fashion, monkeypatch, capfd):
+    fetch = functools.partial(mnist.fetch_mnist, mirrors=[server.mirror("good")])
+    monkeypatch.setattr(mnist, "fetch_mnist", fetch)
+    assert load_dataset("fashion-mnist").name == "fashion-mnist"
+    assert capfd.readouterr().err == "Fashion-MNIST not found: downloading 31 MB into your cache\n"
+    monkeypatch.setattr(commands.data, "fetch_mnist", fetch)
+    assert cli.main(["data", "fetch", "--data", "fashion-mnist"]) == 0
+
+
+def test_fashion_mnist_is_known_by_its_gz_files_only(fashion, small, tmp_path):
+    """Their checksums are published; others of the same content are one's own data, by their path."""
+    place(tmp_path, small, "{}")
+    message = refusal(mnist.load_mnist, tmp_path, which=FASHION)
+    assert "not the Fashion-MNIST file, whose published .gz SHA-256 begins with" in message
+    for name, content in fashion.items():
+        (tmp_path / f"{name}.gz").write_bytes(content)
+    assert len(mnist.load_mnist(tmp_path, which=FASHION).train) == 5
+    (tmp_path / f"{NAMES[2]}.gz").write_bytes(fashion[NAMES[2]][:-9])
+    message = refusal(mnist.load_mnist, tmp_path, which=FASHION)
+    assert f"`scratchgen data fetch --data fashion-mnist --data-dir {tmp_path}`" in message
+    download = refusal(mnist.load_mnist, None, False, FASHION)
+    assert "`scratchgen data fetch --data fashion-mnist`" in download
+    assert "SCRATCHGEN_DATA" not in download
+
+
+def test_fashion_mnist_where_torchvision_puts_it(fashion, tmp_path):
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, content in fashion.items():
+        (folder / f"{name}.gz").write_bytes(content)
+    assert len(mnist.load_mnist(tmp_path, which=FASHION).train) == 5
+    assert mnist.missing_files(tmp_path) == NAMES, "not MNIST's"

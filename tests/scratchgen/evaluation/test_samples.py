@@ -44,6 +44,12 @@ def test_class_statistics_count_a_class_of_two_percent_as_covered():
     assert missing_classes(probabilities) == [0, 2, 4, 5, 6, 7, 8, 9]
 
 
+def test_a_class_counts_as_missing_below_a_fifth_of_an_equal_share():
+    probabilities = judged([39, 40, 461, 460], confidence=0.6, classes=5)  # of five classes: 4%
+    assert class_statistics(probabilities)["classes_covered"] == 3
+    assert missing_classes(probabilities) == [0, 4]
+
+
 def test_class_statistics_of_one_class_have_no_entropy():
     assert class_statistics(judged([50]))["class_entropy"] == 0
 

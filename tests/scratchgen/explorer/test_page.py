@@ -123,6 +123,17 @@ def test_page_survives_a_name_with_markup(monkeypatch):
     assert b"<b>&" not in page
 
 
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [({"image_shape": (14, 56)}, "mnist has 14 by 56 in 10"), ({"classes": ("a", "b")}, "mnist has 28 by 28 in 2")],
+)
+def test_page_refuses_images_and_classes_other_than_mnist_s(other, says):
+    config, model = built("vae 2-d")
+    shown = RECIPES[config.model].explorable(config, model, DATA)
+    with pytest.raises(UserError, match=says):
+        explorer.page(config, shown, replace(DATA, name="mnist", **other))
+
+
 def test_page_holds_the_judge_where_there_is_room(monkeypatch):
     asked = []
 

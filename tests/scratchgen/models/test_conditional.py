@@ -18,8 +18,8 @@ SIDE = 4
 LABELS = np.array([3, 0, 9, 3])
 
 
-def classes(labels=LABELS, dtype=np.float64):
-    return Tensor(one_hot(labels, 10, dtype))
+def classes(labels=LABELS, dtype=np.float64, count=10):
+    return Tensor(one_hot(labels, count, dtype))
 
 
 def conv_vae(**options):
@@ -188,19 +188,20 @@ def test_discriminator_takes_each_picture_with_its_class(rng, pack):
 
 
 @pytest.mark.usefixtures("kernel_set")
-@pytest.mark.parametrize("pack", [1, 2])
-def test_convolutional_discriminator_takes_classes_as_planes(rng, pack):
-    model, x = conv_gan(pack=pack), rng.random((5, SIDE * SIDE))
-    labels = np.array([3, 0, 9, 3, 1])
-    planes = np.zeros((5 // pack, SIDE, SIDE, pack, 11))
+@pytest.mark.parametrize(("pack", "count"), [(1, 10), (2, 10), (2, 5)])
+def test_convolutional_discriminator_takes_classes_as_planes(rng, pack, count):
+    model, x = conv_gan(pack=pack, classes=count), rng.random((5, SIDE * SIDE))
+    labels = np.array([3, 0, count - 1, 3, 1])
+    planes = np.zeros((5 // pack, SIDE, SIDE, pack, 1 + count))
     for n in range(5 // pack * pack):
         planes[n // pack, :, :, n % pack, 0] = x[n].reshape(SIDE, SIDE)
         planes[n // pack, :, :, n % pack, 1 + labels[n]] = 1
-    expected = Tensor(planes.reshape(5 // pack, SIDE, SIDE, pack * 11))
+    expected = Tensor(planes.reshape(5 // pack, SIDE, SIDE, pack * (1 + count)))
     layers = model.discriminator.layers
     for layer in layers[next(i for i, layer in enumerate(layers) if isinstance(layer, Conv2d)) :]:
         expected = layer(expected)
-    np.testing.assert_allclose(model.discriminate(Tensor(x), classes(labels)).data, expected.data, rtol=1e-12)
+    y = classes(labels, count=count)
+    np.testing.assert_allclose(model.discriminate(Tensor(x), y).data, expected.data, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("kernel_set")
@@ -233,13 +234,15 @@ def test_gan_draws_and_judges_by_class(rng):
 
 @pytest.mark.usefixtures("kernel_set")
 @pytest.mark.parametrize("channels", [(2,), ()])
-def test_gradient_penalty_is_of_the_gradient_with_respect_to_pixels_alone(rng, channels):
-    model = conv_gan(pack=1, discriminator_channels=channels, discriminator_batch_norm=False)
+@pytest.mark.parametrize("count", [10, 5])
+def test_gradient_penalty_is_of_the_gradient_with_respect_to_pixels_alone(rng, channels, count):
+    model = conv_gan(pack=1, discriminator_channels=channels, discriminator_batch_norm=False, classes=count)
+    y = classes(LABELS % count, count=count)
     real, fake, u = rng.random((4, SIDE * SIDE)), rng.random((4, SIDE * SIDE)), rng.random((4, 1))
     between = Tensor(u * real + (1 - u) * fake, requires_grad=True)
-    model.discriminate(between, classes()).sum().backward()
+    model.discriminate(between, y).sum().backward()
     expected = np.mean((np.linalg.norm(between.grad, axis=1) - 1) ** 2)
-    inputs = (model.discriminator_input(Tensor(x), classes()) for x in (real, fake))
+    inputs = (model.discriminator_input(Tensor(x), y) for x in (real, fake))
     found = gradient_penalty(model.discriminator, *inputs, Tensor(u), model.pixels)
     assert found.item() == pytest.approx(expected, rel=1e-10)
 

@@ -9,7 +9,8 @@ from aae_helpers import PIXELS, every_kind, small_aae
 from task_helpers import bits, captured, eager
 
 from scratchgen import Tensor, ops
-from scratchgen.data.dataset import CLASSES, UNLABELLED, Split
+from scratchgen.data.dataset import UNLABELLED, Split
+from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.models.labels import one_hot
 from scratchgen.optim import Adam
@@ -22,7 +23,7 @@ BATCH = 7
 
 def task_of(kind="deterministic", settings=None, seed=0):
     rng = np.random.default_rng(3)
-    labelled = Split(rng.random((20, PIXELS), dtype=np.float32), np.arange(20) % CLASSES)
+    labelled = Split(rng.random((20, PIXELS), dtype=np.float32), np.arange(20) % 10)
     model = small_aae(kind, seed=seed)
     return AAETask(model, settings or AAETraining(), RandomStream(1), 4, 3, labelled, lambda *_: {})
 
@@ -30,7 +31,7 @@ def task_of(kind="deterministic", settings=None, seed=0):
 def batches(count, rng):
     """Images and labels, the first two of each batch without a label."""
     for _ in range(count):
-        labels = rng.integers(CLASSES, size=BATCH)
+        labels = rng.integers(10, size=BATCH)
         labels[:2] = UNLABELLED
         yield rng.random((BATCH, PIXELS), dtype=np.float32), labels
 
@@ -98,7 +99,7 @@ def test_train_step_is_the_algorithm(kind, how):
         for optimizer in adam:
             optimizer.zero_grad()
         z, logits = encode(images)
-        y = Tensor(one_hot(labels, CLASSES, np.float32)) if kind == "supervised" else None
+        y = Tensor(one_hot(labels, 10, np.float32)) if kind == "supervised" else None
         y = ops.softmax(logits) if both else y
         reconstruction = ops.bce_with_logits(model.decode(z, y), images).mean()
         reconstruction.backward()
@@ -110,7 +111,7 @@ def test_train_step_is_the_algorithm(kind, how):
         p = model.prior.sample(BATCH, random.generator, labels if kind == "regions" else None)
         drawn = [Tensor(p, dtype=np.float32)]
         if both:
-            drawn.append(Tensor(np.eye(CLASSES)[random.generator.integers(CLASSES, size=BATCH)], dtype=np.float32))
+            drawn.append(Tensor(np.eye(10)[random.generator.integers(10, size=BATCH)], dtype=np.float32))
         if kind == "regions":
             eleven = Tensor(np.eye(11)[np.where(labels < 0, 10, labels)], dtype=np.float32)
             codes, drawn = ([ops.concatenate([each, eleven], axis=1) for each in pair] for pair in (codes, drawn))
@@ -270,3 +271,12 @@ def test_train_step_with_a_loss_that_is_not_finite_does_no_harm(kind, part, how,
 def test_aae_training_refuses_impossible_settings(options, message):
     with pytest.raises(ValueError, match=message):
         replace(AAETraining(), **options)
+
+
+def test_draw_classes_are_as_many_as_the_network_has():
+    config = AAEConfig(PIXELS, 2, (4,), (4,), (4,), labels_for="encoder", classes=5)
+    labelled = Split(np.zeros((0, PIXELS), np.float32), np.zeros(0, np.int64))
+    task = AAETask(AAE(config, 0), AAETraining(), RandomStream(1), 4, 3, labelled, lambda *_: {})
+    drawn = task.draw_classes(1_000).data
+    np.testing.assert_array_equal(np.unique(drawn, axis=0), np.eye(5)[::-1])
+    np.testing.assert_allclose(drawn.sum(axis=0), 200, atol=60)
