@@ -1,4 +1,4 @@
-# make demo   train the VAE on MNIST and draw digits          make lint   format, lint and type checks
+# make demo   train the VAE on MNIST, and explore it          make lint   format, lint and type checks
 # make test   every test but the slow ones                    make bench  time products, steps, what surrounds them, convolutions
 # make lessons  run all lessons and write their pages (40 minutes); QUICK=1 makes short runs of those that can
 # make test-gpu, make bench-gpu   on an NVIDIA GPU, with numba-cuda in the venv: the kernels tested, and timed
@@ -15,6 +15,7 @@ $(VENV)/installed: pyproject.toml
 
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
+	$(BIN)/scratchgen explore "$$(ls -dt runs/vae-pytorch-example* | head -n 1)"
 
 # Each with its own settings, --quick where QUICK is set and the lesson takes it: the page then says so.
 lessons: $(VENV)/installed

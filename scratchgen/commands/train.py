@@ -76,9 +76,8 @@ def _saying_how_to_resume(folder: Path, model: str) -> Iterator[None]:
 
 def _report(config: RunConfig, summary: dict[str, Any], folder: Path) -> None:
     recipe = RECIPES[config.model]
-    print(
-        f"\n{config.name} on {summary['data']}, {summary['pixels']}: {summary['epochs']} epochs, {summary['seconds']} s"
-    )
+    epochs = f"{summary['epochs']} epoch{'s' * (summary['epochs'] > 1)}"
+    print(f"\n{config.name} on {summary['data']}, {summary['pixels']}: {epochs}, {summary['seconds']} s")
     if "best_epoch" in summary:
         figures = ", then ".join(recipe.selection(config).metrics)
         print(f"kept: epoch {summary['best_epoch']}, the best by test {figures}; chosen so, it looks slightly too good")
