@@ -1,6 +1,6 @@
 # make demo   train the VAE on MNIST, and explore it          make lint   format, lint and type checks
 # make test   every test but the slow ones                    make bench  time products, steps, what surrounds them, convolutions
-# make lessons  run all lessons and write their pages (40 minutes); QUICK=1 makes short runs of those that can
+# make lessons  run all lessons and write their pages (90 minutes); QUICK=1 makes short runs of those that can
 # make test-gpu, make bench-gpu   on an NVIDIA GPU, with numba-cuda in the venv: the kernels tested, and timed
 VENV ?= .venv
 PYTHON ?= python3
