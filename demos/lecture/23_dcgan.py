@@ -9,7 +9,7 @@
 # 3. **WGAN-GP** (Arjovsky et al. 2017, Gulrajani et al. 2017): D no longer says "real or not". It becomes a critic f
 #    whose loss estimates a distance between data and samples, and so at last a loss that tells how good samples are.
 #
-# Run it as it is (about 20 minutes on two cores; stopped with Ctrl-C, it goes on from there when run again), or
+# Run it as it is (about half an hour on two cores; stopped with Ctrl-C, it goes on from there when run again), or
 # `--quick` for an epoch of each.
 
 # %%
@@ -29,6 +29,7 @@ from scratchgen.options import add_data_options, load_data, make_folder
 from scratchgen.random import stream
 from scratchgen.recipes import RECIPES
 from scratchgen.recipes.gan import generate
+from scratchgen.training import Interrupted
 
 parser = argparse.ArgumentParser(description="GANs with convolutions, with classes, and with a distance.")
 add_data_options(parser)
@@ -78,12 +79,15 @@ def train(name, config):
     """Train a run in the folder of this name, or go on with it where it was stopped; its test metrics and history."""
     config = replace(config, data=data.name, epochs=1 if options.quick else config.epochs)
     folder = options.out / name
-    if not (folder / "config.json").exists():
-        summary = runs.start(replace(config, data_dir=options.data_dir), folder)
-    elif (stored := runs.load_config(folder)).fingerprint() == config.fingerprint() and stored.epochs == config.epochs:
-        summary = runs.resume(folder)
-    else:
-        parser.error(f"{folder} holds a run with other settings; give another --out")
+    try:
+        if not (folder / "config.json").exists():
+            summary = runs.start(replace(config, data_dir=options.data_dir), folder)
+        elif (was := runs.load_config(folder)).fingerprint() == config.fingerprint() and was.epochs == config.epochs:
+            summary = runs.resume(folder)
+        else:
+            parser.error(f"{folder} holds a run with other settings; give another --out")
+    except Interrupted:
+        raise SystemExit("stopped; run the lesson again to go on") from None
     return summary["test"], [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -93,9 +97,10 @@ tests["dcgan"], histories["dcgan"] = train("dcgan", config)
 # %% [markdown]
 # ## Does G copy its training images?
 #
-# A G that had learned 60,000 pictures by heart would draw sharp digits, too. Two signs that it has not: the nearest
-# training image of a sample differs from it; and between two samples there is a way through noise on which every point
-# is a digit, or half-way between two ("walking in the latent space", section 6.1 of the DCGAN paper).
+# A G that had learned 60,000 pictures by heart would draw sharp digits, too. Two signs that it has not: a sample's
+# nearest training image is often much like it, but not the same, as for a test image; and between two samples there is
+# a way through noise on which every point is a digit, or half-way between two ("walking in the latent space", section
+# 6.1 of the DCGAN paper).
 
 
 # %%
@@ -142,7 +147,8 @@ print(f"drew the class asked for: {tests['conditional']['class_accuracy']:.1%}, 
 #
 #     max over f of  E f(x) − E f(G(z)),    |∇f| near 1 between data and samples    (scratchgen/models/wgan.py)
 #
-# is the Wasserstein distance, if f is the best such function: it falls as the samples move to the data.
+# is the Wasserstein distance, if f is the best such function: it falls as the samples move to the data. It compares the
+# epochs of one run, not runs: the samples of the first run are the better ones, says the judge.
 
 
 # %%

@@ -139,10 +139,12 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _pictures(name: str, found: dict[str | None, list[Path]], first: Path, shape: tuple[int, ...]) -> Arrays:
-    """A split, all pictures of which have the ``shape`` of the ``first``."""
-    paths = [path for each in found.values() for path in each]
-    images = np.empty((len(paths), *shape), np.uint8)
-    for i, path in enumerate(paths):
+    """A split, all pictures of which have the ``shape`` of the ``first``, its classes mixed."""
+    pictures = [(each, path) for each, paths in found.items() for path in paths]
+    # Mixed, always in the same way, since the first ones are drawn, and measured by ``evaluate --limit``.
+    pictures = [pictures[i] for i in np.random.default_rng(0).permutation(len(pictures))]
+    images = np.empty((len(pictures), *shape), np.uint8)
+    for i, (_, path) in enumerate(pictures):
         grey = _grey(path)
         if grey.shape != shape:
             sizes = [f"{height} by {width}" for height, width in (grey.shape, shape)]
@@ -150,7 +152,7 @@ def _pictures(name: str, found: dict[str | None, list[Path]], first: Path, shape
                 f"{str(path)!r} has {sizes[0]} pixels and {str(first)!r} {sizes[1]}; make them all one size"
             )
         images[i] = grey
-    labels = None if None in found else np.array([each for each, paths in found.items() for _ in paths])
+    labels = None if None in found else np.array([each for each, _ in pictures])
     return Arrays(f"the folder {name}", images, labels)
 
 
