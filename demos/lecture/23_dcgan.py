@@ -86,7 +86,7 @@ def train(name, config):
             summary = runs.resume(folder)
         else:
             parser.error(f"{folder} holds a run with other settings; give another --out")
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         raise SystemExit("stopped; run the lesson again to go on") from None
     return summary["test"], [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
