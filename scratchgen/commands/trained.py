@@ -119,22 +119,22 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Show runs side by side, and draw the test metrics that they share."""
+    """Show runs side by side, and draw the test metrics that they share, if they are of the same pixels."""
     from scratchgen.figures import save_comparison
 
     if len(options.runs) < 2 or len(set(options.runs)) < len(options.runs):
         raise UserError("give two runs or more, each once")
     found = [read_run(folder) for folder in options.runs]
     print(table(found))
-    if len({run.pixels for run in found}) > 1:
-        pixels = "; ".join(f"{run.name}: {run.pixels}" for run in found)
-        print(f"their pixels differ, so their losses cannot be compared: {pixels}", file=sys.stderr)
     metrics = shared_metrics(found)
-    if metrics:
+    if not metrics:
+        print("there is no figure: the runs share no test metric over the epochs", file=sys.stderr)
+    elif len({run.pixels for run in found}) > 1:
+        pixels = "; ".join(f"{run.name}: {run.pixels}" for run in found)
+        print(f"there is no figure: their pixels differ, so their losses cannot be compared: {pixels}", file=sys.stderr)
+    else:
         histories = {run.name: run.history for run in found}
         write(options.out, lambda: save_comparison(options.out, histories, metrics))
-    else:
-        print("there is no figure: the runs share no test metric over the epochs", file=sys.stderr)
     return 0
 
 

@@ -225,7 +225,7 @@ class AAERecipe(Recipe):
         facts = {
             "posterior": network.posterior,
             "noiseDim": network.noise_dim,
-            "decoderClasses": network.labels_for != "discriminator",
+            "decoderClasses": model.decodes_classes,
             "decoderGives": "logits",
             "regionsOfClasses": model.regional and config.training.labels > 0,
         }
