@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import kernels
 from scratchgen.commands.data import fetch, show
 from scratchgen.commands.engine import gradcheck, profile
+from scratchgen.commands.images import SHOWN, encode, reconstruct
 from scratchgen.commands.train import train
-from scratchgen.commands.trained import compare, evaluate, explore, export, reconstruct, sample, walk
+from scratchgen.commands.trained import compare, evaluate, explore, export, sample, walk
 from scratchgen.data.mnist import PUBLISHED
+from scratchgen.data.pictures import BACKGROUNDS
 from scratchgen.errors import UserError
 from scratchgen.options import (
     DATA,
@@ -100,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FILE",
-        help=".png, or .npy for the numbers (samples.png, class-NAME.png or digit-D.png, in the run's folder)",
+        help=".png, or .npy for the numbers (sampled.png, class-NAME.png or digit-D.png, in the run's folder)",
     )
     command.add_argument("--seed", type=whole, default=0, metavar="N", help="random seed (0)")
 
@@ -117,8 +119,24 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "reconstruct", reconstruct)
     command.add_argument("run", type=Path, help=_RUN)
-    command.add_argument("-n", type=positive, default=20, metavar="N", help="how many (20)")
-    command.add_argument("--out", type=Path, metavar="FILE", help=".png (reconstructions.png in the run's folder)")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("-n", type=positive, default=SHOWN, metavar="N", help=f"how many test images ({SHOWN})")
+    _add_pictures(command, which)
+    command.add_argument("--out", type=Path, metavar="FILE", help=".png (reconstructed.png in the run's folder)")
+    command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
+
+    command = _command(commands, "encode", encode)
+    command.add_argument("run", type=Path, help=_RUN)
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--split", choices=("train", "test"), default="test", help="images of the run's data (test)")
+    _add_pictures(command, which)
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".npz of codes, and of logvar, predicted classes, labels, names of classes and files where there are any "
+        "(codes.npz in the run's folder)",
+    )
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
     command = _command(commands, "export", export)
@@ -180,6 +198,29 @@ def _add_choice_of_class(command: argparse.ArgumentParser, default: str) -> None
         "--class", dest="class_name", metavar="NAME", help=f"only this class, if the run takes labels ({default})"
     )
     choice.add_argument("--digit", dest="class_name", type=digit, metavar="D", help=f"the same, for digits ({default})")
+
+
+def _add_pictures(command: argparse.ArgumentParser, group: Any) -> None:
+    group.add_argument(
+        "--image",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="PNG or JPEG; a picture of a digit may have any size: it is scaled and centred like MNIST's, unless "
+        "it has 28 by 28 pixels; pictures of other data have the size of its images (none)",
+    )
+    command.add_argument(
+        "--background",
+        choices=BACKGROUNDS,
+        help="of the pictures; the digit is the other (found by each picture's edge)",
+    )
+    command.add_argument(
+        "--class",
+        dest="class_names",
+        nargs="+",
+        metavar="NAME",
+        help="class of all pictures, or of each, if the run's networks take it (none)",
+    )
 
 
 def _command(group: Any, name: str, run: Any) -> argparse.ArgumentParser:

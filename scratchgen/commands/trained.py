@@ -13,17 +13,17 @@ import numpy as np
 import kernels
 from scratchgen import explorer, runs
 from scratchgen.checkpoint import write_whole
+from scratchgen.commands.images import fits_a_picture, label_of
 from scratchgen.commands.output import npy, require_suffix, write
 from scratchgen.compare import read_run, shared_metrics, table
 from scratchgen.data.dataset import DIGITS
 from scratchgen.errors import UserError
 from scratchgen.random import stream
-from scratchgen.recipes import RECIPES, RunConfig
+from scratchgen.recipes import RECIPES
 
 DRAWN = 10_000  # samples drawn at a time, so that any number fits into memory
 LONGEST_WALK = 300  # seconds, whose 6,000 frames take nearly a GB of memory
 WAVES_A_SECOND = 0.3  # of a walk: about every second it comes to another picture
-MOST_PICTURED = 1000  # images in a picture: more take minutes to draw and are too small to see
 
 
 def sample(options: argparse.Namespace) -> int:
@@ -32,9 +32,9 @@ def sample(options: argparse.Namespace) -> int:
 
     out = options.out or options.run / f"{_samples_of(options.class_name)}.png"
     if out.suffix != ".npy":
-        _fits_a_picture(options.n)
+        fits_a_picture(options.n)
     config, model = runs.load_model(options.run)
-    chosen = _label(config, options.class_name)
+    chosen = label_of(config, options.class_name)
     rng, counts = stream(options.seed, "samples"), [min(DRAWN, options.n - i) for i in range(0, options.n, DRAWN)]
     with kernels.use(config.kernels):
         parts = (RECIPES[config.model].sample(config, model, count, rng, chosen) for count in counts)
@@ -54,27 +54,12 @@ def walk(options: argparse.Namespace) -> int:
 
     out = options.out or options.run / f"{_walk_of(options.class_name)}.gif"
     config, model = runs.load_model(options.run)
-    chosen = _label(config, options.class_name)
+    chosen = label_of(config, options.class_name)
     frames, waves = options.seconds * FRAMES_A_SECOND, math.ceil(options.seconds * WAVES_A_SECOND)
     with kernels.use(config.kernels):
         rng = stream(options.seed, "samples")
         images = RECIPES[config.model].walk(config, model, frames, waves, rng, chosen)
     write(out, lambda: save_animation(out, images, config.image_shape), (".gif",))
-    return 0
-
-
-def reconstruct(options: argparse.Namespace) -> int:
-    """Show test images beside their reconstructions."""
-    from scratchgen.figures import save_reconstructions
-
-    _fits_a_picture(options.n)
-    config, model = runs.load_model(options.run)
-    data, recipe = runs.load_data(config, options.run, options.data_dir), RECIPES[config.model]
-    with kernels.use(config.kernels):
-        images = recipe.test_images(config, data)[: options.n]
-        reconstructions = recipe.reconstruct(config, model, images, data.test.labels[: options.n])
-    out = options.out or options.run / "reconstructions.png"
-    write(out, lambda: save_reconstructions(out, images, reconstructions, config.image_shape))
     return 0
 
 
@@ -138,20 +123,10 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _label(config: RunConfig, class_name: str | None) -> int | None:
-    """The label of the class of that name in the run's data, None for none. UserError if there is no such class."""
-    if class_name is None:
-        return None
-    if class_name not in config.classes:
-        known = ", ".join(config.classes) or "none: its data have no labels"
-        raise UserError(f"the run has no class {class_name!r}; its classes are {known}")
-    return config.classes.index(class_name)
-
-
 def _samples_of(class_name: str | None) -> str:
     """The name of the picture of samples, or of those of a class."""
     if class_name is None:
-        return "samples"
+        return "sampled"
     return f"{'digit' if class_name in DIGITS else 'class'}-{_in_a_file_name(class_name)}"
 
 
@@ -162,10 +137,3 @@ def _walk_of(class_name: str | None) -> str:
 
 def _in_a_file_name(class_name: str) -> str:
     return re.sub(r"\W+", "-", class_name)
-
-
-def _fits_a_picture(n: int) -> None:
-    if n > MOST_PICTURED:
-        raise UserError(
-            f"a picture holds at most {MOST_PICTURED} images, not {n}; `sample --out FILE.npy` takes any number"
-        )

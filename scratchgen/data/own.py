@@ -21,6 +21,7 @@ import numpy as np
 from scratchgen.data.dataset import Arrays, Dataset, from_arrays
 from scratchgen.data.idx import read_idx
 from scratchgen.data.mnist import NAMES, PUBLISHED, is_published, locate
+from scratchgen.data.pictures import PICTURES, read_grey
 from scratchgen.errors import UserError
 
 # One picture in seven is a test image, as in MNIST: the 7th, 14th, ... of each class, by name. So every class has the
@@ -109,7 +110,7 @@ def _read_pictures(folder: Path, name: str) -> Dataset:
                 "pictures, or make two folders, train and test"
             )
     first = next(path for paths in train.values() for path in paths)
-    shape = _grey(first).shape
+    shape = read_grey(first).shape
     return from_arrays(name, _pictures("train", train, first, shape), _pictures("test", test, first, shape))
 
 
@@ -127,7 +128,7 @@ def _by_class(folder: Path) -> dict[str | None, list[Path]]:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return [each for each in _listed(folder) if each.suffix.lower() in (".png", ".jpg", ".jpeg") and each.is_file()]
+    return [each for each in _listed(folder) if each.suffix.lower() in PICTURES and each.is_file()]
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -145,7 +146,7 @@ def _pictures(name: str, found: dict[str | None, list[Path]], first: Path, shape
     pictures = [pictures[i] for i in np.random.default_rng(0).permutation(len(pictures))]
     images = np.empty((len(pictures), *shape), np.uint8)
     for i, (_, path) in enumerate(pictures):
-        grey = _grey(path)
+        grey = read_grey(path)
         if grey.shape != shape:
             sizes = [f"{height} by {width}" for height, width in (grey.shape, shape)]
             raise UserError(
@@ -154,28 +155,3 @@ def _pictures(name: str, found: dict[str | None, list[Path]], first: Path, shape
         images[i] = grey
     labels = None if None in found else np.array([each for each, _ in pictures])
     return Arrays(f"the folder {name}", images, labels)
-
-
-def _grey(path: Path) -> np.ndarray:
-    """A picture's luminance (h, w), uint8, before white where it is transparent."""
-    from PIL import Image  # imported here because only pictures need it
-
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            if picture.mode.startswith(("I", "F")):  # converted, they would be cut off at 255
-                raise ValueError("more than 8 bits a pixel; save it with 8")
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                seen = picture.convert("RGBA")
-                return np.asarray(Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("L"))
-            return np.asarray(picture.convert("L"))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition(":")[0]
-        raise UserError(f"{str(path)!r}: cannot be read as PNG or JPEG ({reason})") from None

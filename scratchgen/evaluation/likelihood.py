@@ -59,15 +59,15 @@ def _noise(model: VAE, samples: int, n: int, rng: np.random.Generator) -> Tensor
     return Tensor.wrap(rng.standard_normal((samples, n, model.config.latent_dim), dtype=model.dtype.type))
 
 
-def latent_means(model: VAE, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """The posterior means mu (n, J) of images (n, D)."""
-    given = _with_classes(model, images, labels)
-    return in_batches(lambda x, y=None: (model.encode(x, y)[0],), *given, size=ROWS, dtype=model.dtype)[0]
+def posteriors(model: VAE, images: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """mu and logvar (n, J) of q(z|x) of images (n, D)."""
+    mu, logvar = in_batches(model.encode, *_with_classes(model, images, labels), size=ROWS, dtype=model.dtype)
+    return mu, logvar
 
 
 def active_units(model: VAE, images: np.ndarray, labels: np.ndarray | None = None) -> int:
     """How many latent dimensions have Var_x(E_q z) > 0.01 over images (n, D) (Burda et al. 2015, section 5)."""
-    return int(np.sum(latent_means(model, images, labels).var(axis=0) > 0.01))
+    return int(np.sum(posteriors(model, images, labels)[0].var(axis=0) > 0.01))
 
 
 def evaluate_vae(

@@ -114,14 +114,14 @@ function strokeLevels(strokes) {
 async function readFile(file) {
   try {
     const bitmap = await createImageBitmap(file);
-    const scale = Math.min(1, 600 / Math.max(bitmap.width, bitmap.height)); // large photographs would take seconds
+    const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height)); // which makes a photograph's noise less
     const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d");
     context.drawImage(bitmap, 0, 0, width, height);
     const image = context.getImageData(0, 0, width, height);
     showOnEasel(image, height, width);
-    setDrawing(centred(inkOf(image.data, height, width), height, width));
+    setDrawing(centred(...inkOf(image.data, height, width)));
   } catch {
     clearDrawing();
     element("draw-text").textContent = `${file.name} is no picture that this browser can read.`;

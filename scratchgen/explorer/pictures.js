@@ -4,19 +4,16 @@
 const SIDE = 28; // of the image
 const BOX = 20; // of the box that the digit fits
 const CENTRE = 14; // of the centre of mass: the middle of pixel (14, 14)
+const LARGEST = 300; // pixels, to which larger pictures are reduced
+const STRONG = 1 / 8; // of the most ink: a digit reaches as far as such pixels do
+const NOISE = 5; // times what three quarters of the edge differ from the background: less is taken for background
 const TIE = 1e-6;
 
 // Grey levels (height, width) of a light digit on a background of exactly 0, scaled to fit the box and shifted until
 // its centre of mass is in the middle: an array of 784 numbers.
 function centred(levels, height, width) {
   const image = new Float64Array(SIDE * SIDE);
-  let [top, bottom, left, right] = [height, 0, width, 0];
-  for (let i = 0; i < levels.length; i++) {
-    if (!(levels[i] > 0)) continue;
-    const [row, column] = [Math.floor(i / width), i % width];
-    [top, bottom] = [Math.min(top, row), Math.max(bottom, row + 1)];
-    [left, right] = [Math.min(left, column), Math.max(right, column + 1)];
-  }
+  const [top, bottom, left, right] = box(levels, width, 0);
   if (bottom === 0) return image;
   const longest = Math.max(bottom - top, right - left);
   const [rows, columns] = [bottom - top, right - left].map((side) => Math.max(1, rounded((BOX * side) / longest)));
@@ -34,6 +31,18 @@ function centred(levels, height, width) {
   const firstColumn = shift(Array.from({ length: columns }, (_, j) => sum(digit.map((row) => row[j]))));
   digit.forEach((row, i) => image.set(row, (firstRow + i) * SIDE + firstColumn));
   return image;
+}
+
+// The first row, the row after the last, and the same for columns, of the levels above some level; zeros if there are none.
+function box(levels, width, above) {
+  let [top, bottom, left, right] = [Infinity, 0, Infinity, 0];
+  for (let i = 0; i < levels.length; i++) {
+    if (!(levels[i] > above)) continue;
+    const [row, column] = [Math.floor(i / width), i % width];
+    [top, bottom] = [Math.min(top, row), Math.max(bottom, row + 1)];
+    [left, right] = [Math.min(left, column), Math.max(right, column + 1)];
+  }
+  return bottom === 0 ? [0, 0, 0, 0] : [top, bottom, left, right];
 }
 
 // For each of the new pixels, the old ones that it covers and their shares in its length, when `before` become `after`.
@@ -60,23 +69,40 @@ function rounded(x) {
   return Math.floor(x + 0.5 + TIE);
 }
 
-// Grey levels in [0, 1] of a picture's RGBA bytes, a light digit on 0 whatever the picture's own colours are.
-// Background is the middle grey of the picture's edge, and what differs from it by less than twice what most of the
-// edge does.
+// The part of a picture of RGBA bytes in which something is drawn, lighter or darker than its background: levels from 0,
+// the background, to 1, the most ink, with the part's height and width.
 function inkOf(bytes, height, width) {
-  const grey = new Float64Array(height * width);
-  for (let i = 0; i < grey.length; i++) {
+  const levels = new Float64Array(height * width);
+  for (let i = 0; i < levels.length; i++) {
     const [r, g, b, alpha] = bytes.subarray(4 * i, 4 * i + 4);
-    grey[i] = ((0.299 * r + 0.587 * g + 0.114 * b) * alpha + 255 * (255 - alpha)) / 255 ** 2; // on white
+    levels[i] = ((0.299 * r + 0.587 * g + 0.114 * b) * alpha + 255 * (255 - alpha)) / 255; // on white
   }
-  const edge = (levels) =>
-    levels
-      .filter((_, i) => [0, height - 1].includes(Math.floor(i / width)) || [0, width - 1].includes(i % width))
-      .sort();
-  const quantile = (sorted, p) => sorted[Math.floor(p * (sorted.length - 1))];
-  const background = quantile(edge(grey), 0.5);
-  const difference = grey.map((value) => Math.abs(value - background));
-  const noise = 2 * quantile(edge(difference), 0.95);
-  const most = difference.reduce((a, b) => Math.max(a, b), 0);
-  return difference.map((value) => (value > noise ? (value - noise) / (most - noise) : 0));
+  const edge = (_, i) =>
+    [0, height - 1].includes(Math.floor(i / width)) || [0, width - 1].includes(i % width);
+  const quantile = (numbers, p) => numbers.sort()[Math.floor(p * (numbers.length - 1))];
+  const subtract = (amount) => levels.forEach((value, i) => (levels[i] = value - amount(i)));
+  const subtractMedian = () => {
+    const median = quantile(levels.filter(edge), 0.5);
+    subtract(() => median);
+  };
+  // The background is a plane fitted to the edge, by least squares.
+  subtractMedian();
+  for (const along of [(i) => Math.floor(i / width) - (height - 1) / 2, (i) => (i % width) - (width - 1) / 2]) {
+    let [product, square] = [0, 0];
+    levels.forEach((value, i) => {
+      if (!edge(value, i)) return;
+      product += value * along(i);
+      square += along(i) ** 2;
+    });
+    subtract((i) => (along(i) * product) / Math.max(1, square));
+  }
+  subtractMedian();
+  const noise = Math.max(TIE, NOISE * quantile(levels.filter(edge).map(Math.abs), 0.75));
+  const drawn = levels.reduce((sum, value) => sum + (Math.abs(value) > noise ? value : 0), 0);
+  if (drawn < 0) levels.forEach((value, i) => (levels[i] = -value));
+  const most = levels.reduce((a, b) => Math.max(a, b), 0);
+  const [top, bottom, left, right] = box(levels, width, Math.max(noise, STRONG * most));
+  const part = Array.from({ length: bottom - top }, (_, i) => levels.subarray((top + i) * width + left, (top + i) * width + right));
+  const ink = part.flatMap((row) => Array.from(row, (value) => (value > noise ? value / most : 0)));
+  return [ink, bottom - top, right - left];
 }

@@ -16,7 +16,15 @@ from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.labels import one_hot
 from scratchgen.nn import Sequential
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes.recipe import Explorable, Recipe, RunConfig, by_class, classes_in_turn, named
+from scratchgen.recipes.recipe import (
+    Explorable,
+    Recipe,
+    RunConfig,
+    by_class,
+    classes_in_turn,
+    named,
+    require_each_label,
+)
 from scratchgen.tasks.aae import AAETask, AAETraining
 from scratchgen.tasks.task import Metrics
 from scratchgen.tensor import Tensor
@@ -202,8 +210,15 @@ class AAERecipe(Recipe):
         classes = classes_in_turn(frames, model.config.classes, label) if model.decodes_classes else None
         return _pictures(model, codes, classes)
 
+    def encode(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """``codes`` (n, J): draws of q(z|x); and if the encoder classifies, ``predicted`` (n,)."""
+        codes, classes = encode(model, images, stream(config.seed, "final evaluation"))
+        return {"codes": codes} | ({} if classes is None else {"predicted": classes})
+
     def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D)."""
+        if config.network.labels_for == "decoder":
+            require_each_label(labels)
         codes, classes = encode(model, images, stream(config.seed, "final evaluation"))
         return decode(model, codes, labels if classes is None else classes)
 

@@ -143,17 +143,25 @@ class Recipe(ABC):
         """The data as the model sees it in training."""
         return data
 
-    def test_images(self, config: RunConfig, data: Dataset) -> np.ndarray:
-        """The test images (n, D) as the model sees pixels."""
-        return data.test.images
+    def as_seen(self, config: RunConfig, images: np.ndarray, split: str | None) -> np.ndarray:
+        """Images (n, D) of a split, "train" or "test", or of none, as the model sees pixels."""
+        return images
 
     def load(self, model: Any, arrays: Mapping[str, np.ndarray]) -> None:
         """Load the parameters of a checkpoint into ``model``; ValueError if they do not fit."""
         model.load_state_dict(under("model.", arrays))
         model.eval()
 
+    def encode(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """What the encoder makes of images (n, D) as the model sees pixels, with labels (n,) or ``UNLABELLED``.
+
+        ``codes`` (n, J), and what else there is, by its name. UserError if the model has no encoder, or if it takes
+        labels and not all are given.
+        """
+        raise UserError(f"a {self.model.upper()} has no encoder: it has no codes of images; draw samples instead")
+
     def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Reconstructions (n, D) of images (n, D). UserError if the model has no encoder."""
+        """Reconstructions (n, D) of images (n, D), of which the same holds as for ``encode``."""
         raise UserError(f"a {self.model.upper()} has no encoder, so it cannot reconstruct; draw samples instead")
 
     @abstractmethod
@@ -237,6 +245,12 @@ def sample_labels(model: Any, n: int, rng: np.random.Generator, label: int | Non
     if model.config.conditional:
         return rng.integers(model.config.classes, size=n) if label is None else np.full(n, label)
     return np.full(n, UNLABELLED)
+
+
+def require_each_label(labels: np.ndarray) -> None:
+    """UserError unless each image that a model is to encode or reconstruct has its label (n,), as this one needs."""
+    if (labels == UNLABELLED).any():
+        raise UserError("the run's networks take the class of each image: give it with --class NAME")
 
 
 def walk_classes(model: Any, frames: int, label: int | None = None) -> np.ndarray | None:

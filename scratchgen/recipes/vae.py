@@ -9,7 +9,7 @@ import numpy as np
 
 from scratchgen.data import Dataset
 from scratchgen.data.pixels import describe
-from scratchgen.evaluation.likelihood import evaluate_vae, latent_means
+from scratchgen.evaluation.likelihood import evaluate_vae, posteriors
 from scratchgen.inference import in_batches
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.nn import Sequential
@@ -21,6 +21,7 @@ from scratchgen.recipes.recipe import (
     RunConfig,
     by_class,
     named,
+    require_each_label,
     require_labels,
     sample_labels,
     walk_classes,
@@ -102,14 +103,23 @@ class VAERecipe(Recipe):
         """The data, binarised if ``binarize`` is "static"."""
         if config.training.binarize != "static":
             return data
-        train = replace(data.train, images=_binarized_once(data.train.images, stream(config.seed, "pixels", 0)))
-        return replace(data, train=train, test=replace(data.test, images=self.test_images(config, data)))
+        train, test = (
+            replace(part, images=self.as_seen(config, part.images, name))
+            for name, part in (("train", data.train), ("test", data.test))
+        )
+        return replace(data, train=train, test=test)
 
-    def test_images(self, config: RunConfig, data: Dataset) -> np.ndarray:
-        """The test images (n, D) as the model sees pixels; those already binarised stay as they are."""
+    def as_seen(self, config: RunConfig, images: np.ndarray, split: str | None) -> np.ndarray:
+        """Images (n, D) as the model sees pixels; those already binarised stay as they are.
+
+        Where pixels are binarised, those of "train" and "test" are drawn, once. Those of other pictures are rounded,
+        so that a picture has one code.
+        """
         if config.training.binarize == "none":
-            return data.test.images
-        return _binarized_once(data.test.images, stream(config.seed, "pixels", 1))
+            return images
+        if split is None:
+            return (images >= 0.5).astype(images.dtype)
+        return _binarized_once(images, stream(config.seed, "pixels", ("train", "test").index(split)))
 
     def selection(self, config: RunConfig) -> Selection:
         """The bound that training maximises."""
@@ -136,7 +146,7 @@ class VAERecipe(Recipe):
 
         Of a conditional VAE they bound log p(x|y), given the images' labels.
         """
-        images, iw_samples = self.test_images(config, data)[:limit], iw_samples or IW_SAMPLES
+        images, iw_samples = self.as_seen(config, data.test.images, "test")[:limit], iw_samples or IW_SAMPLES
         nll_images = min(NLL_IMAGES, len(images)) if limit is None else limit
         rng = stream(config.seed, "final evaluation")
         return evaluate_vae(model, images, rng, iw_samples, nll_images, data.test.labels[:limit])
@@ -171,14 +181,21 @@ class VAERecipe(Recipe):
         classes = walk_classes(model, frames, label)
         return _means(model, Gaussian(config.network.latent_dim).loop(frames, waves, rng), classes)
 
+    def encode(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """``codes`` and ``logvar`` (n, J): the means of q(z|x) and the logarithms of its variances."""
+        if config.network.conditional:
+            require_each_label(labels)
+        mu, logvar = posteriors(model, images, labels)
+        return {"codes": mu, "logvar": logvar}
+
     def reconstruct(self, config: RunConfig, model: VAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The decoder's means (n, D) for the posterior means of images (n, D)."""
-        return decode(model, latent_means(model, images, labels), labels)
+        return decode(model, self.encode(config, model, images, labels)["codes"], labels)
 
     def explorable(self, config: RunConfig, model: VAE, data: Dataset) -> Explorable:
         """Both networks, and the posterior means of the test images."""
-        images, network = self.test_images(config, data), config.network
-        codes = latent_means(model, images, data.test.labels)
+        images, network = self.as_seen(config, data.test.images, "test"), config.network
+        codes, _ = posteriors(model, images, data.test.labels)
         networks = {
             "images": Sequential(),
             "encoder": model.encoder,
@@ -210,7 +227,7 @@ class VAERecipe(Recipe):
         """
         from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
-        images, shape = self.test_images(config, data), data.image_shape
+        images, shape = self.as_seen(config, data.test.images, "test"), data.image_shape
         rng, conditional = stream(config.seed, "samples"), config.network.conditional
         if conditional:
             columns = config.network.classes
@@ -224,7 +241,7 @@ class VAERecipe(Recipe):
             figures.save_loss_curves(folder / "losses.png", history),
         ]
         if config.network.latent_dim == 2:
-            codes = latent_means(model, images, data.test.labels)
+            codes, _ = posteriors(model, images, data.test.labels)
             labels = data.test.labels if data.classes else None
             paths.append(figures.save_latent_scatter(folder / "latent.png", codes, labels, classes=data.classes))
             if not conditional:

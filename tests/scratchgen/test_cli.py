@@ -195,26 +195,28 @@ def test_sample_writes_reproducible_images_as_npy_or_png(call, trained):
 
 
 def test_sample_writes_into_the_run_by_default(call, run):
-    (run / "samples.png").unlink()
-    assert call("sample", run) == f"{run / 'samples.png'}\n"
-    pictures(run / "samples.png", 100)
+    before = (run / "samples.png").read_bytes()
+    assert call("sample", run) == f"{run / 'sampled.png'}\n"
+    pictures(run / "sampled.png", 100)
+    assert (run / "samples.png").read_bytes() == before  # the run's own picture
 
 
 def test_reconstruct_draws_test_images_and_their_reconstructions(call, run, monkeypatch):
-    (run / "reconstructions.png").unlink()
-    assert call("reconstruct", run) == f"{run / 'reconstructions.png'}\n"
-    pictures(run / "reconstructions.png", 40)
+    before = (run / "reconstructions.png").read_bytes()
+    assert call("reconstruct", run) == f"{run / 'reconstructed.png'}\n"
+    pictures(run / "reconstructed.png", 40)
+    assert (run / "reconstructions.png").read_bytes() == before  # the run's own picture
     drawn = []
     monkeypatch.setattr(scratchgen.figures, "save_reconstructions", lambda *arguments: drawn.append(arguments))
     call("reconstruct", run, "-n", 3, "--out", "three.png")
     (out, images, reconstructions, shape), (config, model) = drawn[0], runs.load_model(run)
     assert (out, shape) == (Path("three.png"), (28, 28))
-    assert np.array_equal(images, VAE.test_images(config, tiny_data())[:3])
+    assert np.array_equal(images, VAE.as_seen(config, tiny_data().test.images, "test")[:3])
     assert set(np.unique(images)) == {0, 1}  # as the model sees pixels
     assert np.array_equal(reconstructions, VAE.reconstruct(config, model, images, tiny_data().test.labels[:3]))
 
 
-@pytest.mark.parametrize("command", ["reconstruct", "evaluate"])
+@pytest.mark.parametrize("command", ["encode", "reconstruct", "evaluate"])
 def test_data_dir_option_replaces_the_data_folder_of_the_run(call, run, monkeypatch, command):
     edit(run, ["data_dir"], "/the/run/s")
     asked = []
@@ -231,7 +233,9 @@ def test_explore_writes_the_page_of_the_trained_model(call, run):
     config, model = runs.load_model(run)
     shown = VAE.explorable(config, model, tiny_data())
     assert Path("page.html").read_bytes() == scratchgen.explorer.page(config, shown, tiny_data())
-    np.testing.assert_array_equal(shown.images, VAE.test_images(config, tiny_data()))  # as the model sees pixels
+    np.testing.assert_array_equal(
+        shown.images, VAE.as_seen(config, tiny_data().test.images, "test")
+    )  # as the model sees pixels
 
 
 def test_evaluate_agrees_with_the_summary_and_obeys_its_options(call, trained):
@@ -252,11 +256,11 @@ def test_commands_use_the_kernels_of_the_run(call, monkeypatch):
     def spy(original):
         return lambda *arguments: used.append(kernels.active()) or original(*arguments)
 
-    for name in ("sample", "reconstruct", "evaluate", "test_images"):
+    for name in ("sample", "encode", "reconstruct", "evaluate"):
         monkeypatch.setattr(VAE, name, spy(getattr(VAE, name)))
-    for command in (["sample"], ["reconstruct"], ["evaluate", "--iw-samples", 2]):
+    for command in (["sample"], ["encode"], ["reconstruct"], ["evaluate", "--iw-samples", 2]):
         call(*command, "run")
-    assert used == [kernels.SETS["reference"]] * 5  # two of them look for test images
+    assert used == [kernels.SETS["reference"]] * 5  # reconstruct encodes
 
 
 def test_gradcheck_prints_a_row_for_each_operation_and_kernel_set(call):

@@ -104,6 +104,12 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         ("walk nowhere --digit 10", "'10' is not a digit"),
         ("reconstruct nowhere", "nowhere"),
         ("reconstruct nowhere -n -3", "'-3'"),
+        ("reconstruct nowhere -n 3 --image a.png", "not allowed with"),
+        ("encode nowhere", "nowhere"),
+        ("encode nowhere --split all", "'all'"),
+        ("encode nowhere --split train --image a.png", "not allowed with"),
+        ("encode nowhere --image", "--image"),
+        ("encode nowhere --image a.png --background white", "'white'"),
         ("explore", "run"),
         ("explore nowhere", "nowhere"),
         ("export nowhere", "--to"),
@@ -171,7 +177,8 @@ UNWRITABLE = ["file/a.png", "nowhere/a.png", "n" * 300 + ".png", "folder.png", "
     + [("export --to torch", "file"), ("export --to torch", "file/folder"), ("export --to torch", "n" * 300)]
     + [("walk", "a.png"), ("sample", "file/a.npy"), ("sample", "folder.npy"), ("reconstruct", "a.npy")]
     + [("explore", out.replace("png", "html")) for out in UNWRITABLE]
-    + [("explore", "a.png")],
+    + [("encode", out.replace("png", "npz")) for out in UNWRITABLE]
+    + [("explore", "a.png"), ("encode", "a.npy")],
 )
 def test_out_option_refuses_a_file_that_cannot_be_written(mistake, trained, command, out):
     Path("file").write_text("a file")
@@ -193,7 +200,7 @@ def test_train_reports_a_full_disk_or_memory(capsys, monkeypatch, error):
     assert str(error) in capsys.readouterr().err
 
 
-READING = ["train vae --resume", "sample", "walk", "reconstruct", "explore", "evaluate", "export --to numpy"]
+READING = ["train vae --resume", "sample", "walk", "encode", "reconstruct", "explore", "evaluate", "export --to numpy"]
 
 
 @pytest.mark.parametrize("command", READING)
@@ -325,7 +332,7 @@ def test_commands_name_the_missing_data_folder_of_a_run(mistake, monkeypatch):
         patch.setattr(runs, "load_dataset", lambda *_: replace(tiny_data(), name="mnist"))
         runs.start(replace(TINY, epochs=1, data_dir="/nowhere/digits"), Path("run"))
     monkeypatch.setattr(runs, "load_dataset", scratchgen.data.load_dataset)
-    for command in ("train vae --resume", "reconstruct", "explore", "evaluate"):
+    for command in ("train vae --resume", "encode", "reconstruct", "explore", "evaluate"):
         line = mistake(*command.split(), "run")
         assert line.startswith("scratchgen: run/config.json names the data folder '/nowhere/digits'")
         assert "give its folder with --data-dir" in line

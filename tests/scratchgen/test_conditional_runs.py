@@ -64,7 +64,7 @@ def test_samples_are_drawn_with_a_code_each_row_and_a_class_each_column(conditio
 
 def test_vae_is_measured_with_the_test_labels(conditional, call):
     config, model = runs.load_model(conditional["vae"])
-    images, labels = RECIPES["vae"].test_images(config, tiny_data()), tiny_data().test.labels
+    images, labels = RECIPES["vae"].as_seen(config, tiny_data().test.images, "test"), tiny_data().test.labels
     rng = recipes.vae.stream(config.seed, "final evaluation")
     expected = mean_bound(model, images, rng, labels=labels)
     expected["nll"] = importance_nll(model, images, 20, rng, labels)

@@ -284,7 +284,7 @@ def test_sample_refuses_a_class_that_is_not_there(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("name", "picture"),
     [
-        (None, "samples"),
+        (None, "sampled"),
         ("7", "digit-7"),
         ("T-shirt/top", "class-T-shirt-top"),
         ("../a", "class--a"),

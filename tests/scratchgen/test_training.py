@@ -287,7 +287,7 @@ def test_start_with_static_binarization_draws_test_pixels_once(tmp_path, monkeyp
     expected = RandomStream(stream(0, "pixels", 1)).bernoulli(Tensor(tiny_data().test.images)).data
     assert len(measured) == 3  # two epochs and the summary
     assert all(np.array_equal(images, expected) for images in measured)
-    assert np.array_equal(RECIPES["vae"].test_images(config, tiny_data()), expected)
+    assert np.array_equal(RECIPES["vae"].as_seen(config, tiny_data().test.images, "test"), expected)
 
 
 def test_resume_with_more_epochs_equals_one_longer_run(tmp_path):

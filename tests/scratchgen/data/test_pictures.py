@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scratchgen.data.mnist import load_mnist
-from scratchgen.data.pictures import centred
+from scratchgen.data.pictures import centred, digit_of, ink, read_grey
 from scratchgen.data.strokes import draw_strokes
 
 
@@ -87,3 +88,77 @@ def test_centred_leaves_an_empty_picture_empty():
 def test_centred_takes_bytes():
     digit = (255 * digits(1)[0]).astype(np.uint8)
     np.testing.assert_allclose(centred(digit), centred(digit.astype(float)), rtol=1e-6)
+
+
+# ---- ink on a background ----
+
+
+def on_paper(digit, background, dark, margin=((40, 60), (50, 30))):
+    """A picture in which each pixel of a digit is a square of five, in grey levels 0 to 255."""
+    levels = np.pad(np.kron(digit / digit.max(), np.ones((5, 5))), margin)
+    return background + (-1 if dark else 1) * 100 * levels
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_ink_finds_the_digit_on_light_and_on_dark(dark):
+    for digit in digits(20):
+        levels, background = ink(on_paper(digit, 120.0, dark))
+        assert background == ("light" if dark else "dark")
+        top, left, bottom, right = box(np.kron(digit / digit.max(), np.ones((5, 5))) > 0.125)
+        expected = np.kron(digit / digit.max(), np.ones((5, 5)))[top:bottom, left:right]
+        assert levels.shape == expected.shape
+        np.testing.assert_allclose(levels, expected, atol=0.01)
+
+
+def test_ink_is_found_by_the_background_if_that_is_given():
+    picture = np.full((50, 60), 100.0)
+    picture[10:30, 10:20] = 180
+    picture[20:24, 40:44] = 20
+    assert ink(picture)[1] == "dark"  # most is lighter
+    levels, background = ink(picture, "light")
+    assert (levels.shape, background) == ((4, 4), "light")
+    assert ink(picture, "dark")[0].shape == (20, 10)
+
+
+def test_ink_survives_noise_and_light_from_one_side(rng):
+    for digit in digits(20):
+        picture = on_paper(digit, 200.0, True, ((200, 300), (400, 250)))
+        picture += 60 * np.linspace(-1, 1, picture.shape[1]) + 20 * np.linspace(1, 0, len(picture))[:, None]
+        picture = np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+        levels, background = ink(picture)
+        assert background == "light"
+        found, expected = centred(levels), centred(digit)
+        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (1, 1), (2, 5), (700, 900)])
+def test_ink_of_an_empty_picture_is_empty(shape):
+    for grey in (0, 93, 255):
+        assert ink(np.full(shape, grey, np.uint8))[0].size == 0
+    assert not digit_of(np.full(shape, 7, np.uint8))[0].any()
+
+
+def test_digit_of_leaves_images_of_mnists_size_as_they_are():
+    for digit in digits(10):
+        picture = np.rint(255 * np.roll(digit, (3, -2), (0, 1))).astype(np.uint8)
+        for given, background in ((picture, "dark"), (255 - picture, "light")):
+            image, found = digit_of(given)
+            np.testing.assert_allclose(image, picture / 255, atol=1e-6)
+            assert (image.dtype, found) == (np.float32, background)
+        np.testing.assert_allclose(digit_of(picture, "light")[0], 1 - picture / 255, atol=1e-6)
+
+
+def test_digit_of_scales_and_centres_other_sizes():
+    for digit in digits(10):
+        picture = on_paper(digit, 255.0, True).astype(np.uint8)
+        image, background = digit_of(picture)
+        assert (image.shape, image.dtype, background) == ((28, 28), np.float32, "light")
+        np.testing.assert_array_equal(image, centred(ink(picture)[0]))
+
+
+def test_read_grey_turns_pictures_as_the_camera_was_held(tmp_path):
+    picture = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter, clockwise
+    picture.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_grey(tmp_path / "a.png"), np.rot90(np.asarray(picture), -1))

@@ -13,7 +13,7 @@ from explorer_helpers import KINDS, built, drawn, page_of
 from helpers import untrained_judge
 from matplotlib.image import imsave
 
-from scratchgen.data.pictures import centred
+from scratchgen.data.pictures import centred, ink
 from scratchgen.nn import ACTIVATIONS
 from scratchgen.recipes import RECIPES, aae, gan, vae
 from scratchgen.tensor import Tensor, no_grad
@@ -71,7 +71,7 @@ def decoded(config, model, codes, labels):
 
 def encoded(config, model, noise):
     """The engine's mean of q(z|x) for each digit, or z of noise; its logvar and class logits, or None."""
-    x, y = Tensor(RECIPES[config.model].test_images(config, DATA)), model.labels_given(DATA.test.labels)
+    x, y = Tensor(RECIPES[config.model].as_seen(config, DATA.test.images, "test")), model.labels_given(DATA.test.labels)
     if config.model == "vae":
         mean, logvar = model.encode(x, None if y is None else Tensor(y))
         return mean.data, logvar.data, None
@@ -170,6 +170,25 @@ def test_centred_equals_python_on_any_picture(browser, opened, rng):
         np.testing.assert_allclose(np.reshape(found, (28, 28)), centred(picture), atol=1e-6)
 
 
+def test_ink_equals_python_on_any_picture(browser, opened, rng):
+    opened("vae 2-d")
+    digits = [
+        np.pad(np.kron(image.reshape(28, 28), np.ones((3, 2))), ((9, 5), (7, 0))) for image in DATA.test.images[:6]
+    ]
+    slope = np.linspace(-30, 30, digits[0].shape[1])
+    pictures = [255 - 200 * digit for digit in digits[:2]] + [60 + 150 * digit for digit in digits[2:4]]
+    pictures += [200 + slope + rng.normal(0, 4, digit.shape) - 120 * digit for digit in digits[4:]]
+    pictures += [np.full((5, 9), 77), np.full((1, 1), 200), np.eye(2) * 255, rng.random((9, 40)) * 255]
+    for picture in pictures:
+        grey = np.clip(picture, 0, 255).astype(np.uint8)
+        bytes_ = np.dstack([grey, grey, grey, np.full_like(grey, 255)]).ravel()
+        script = "inkOf(Uint8ClampedArray.from(given[0]), given[1], given[2])"
+        levels, height, width = asked(browser, script, bytes_.tolist(), *grey.shape)
+        expected = ink(grey)[0]
+        assert (height, width) == expected.shape
+        np.testing.assert_allclose(np.reshape(levels, (height, width)), expected, atol=1e-6)
+
+
 def test_strokes_are_centred_as_python_does(browser, opened):
     from selenium.webdriver import ActionChains
 
@@ -199,7 +218,7 @@ def test_file_becomes_the_digit_in_it(browser, opened, tmp_path, rng, background
     from selenium.webdriver.support.wait import WebDriverWait
 
     opened("vae 2-d")
-    digit = centred(DATA.test.images[7].reshape(28, 28))
+    digit = centred(DATA.test.images[7].reshape(28, 28) > 0.5)  # no faint rows, which might be noise
     picture = np.pad(np.kron(digit / digit.max(), np.ones((3, 3))), ((40, 10), (5, 60)))
     picture = background + (ink - background) * picture + rng.uniform(-noise, noise, picture.shape)
     imsave(tmp_path / "digit.png", picture, cmap="gray", vmin=0, vmax=1)
