@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
     try:
         try:
-            options = _parser().parse_args(arguments)
+            options, unknown = _parser().parse_known_args(arguments)
+            if unknown:
+                raise UserError(f"unrecognized arguments: {' '.join(unknown)} (see: {options.prog} --help)")
             return options.command(options)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be caught
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     for recipe in RECIPES.values():
         what = f"Train {recipe.model.upper()}s, or continue a run."
         model = models.add_parser(recipe.model, help=what.rstrip("."), description=what)
-        model.set_defaults(command=train, model=recipe.model)
+        model.set_defaults(command=train, model=recipe.model, prog=model.prog)
         add_train_options(model, recipe)
 
     what = "show where the time of a training step goes"
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     for recipe in RECIPES.values():
         what = f"Time the kernels in the training of {recipe.model.upper()}s. Nothing is saved."
         model = models.add_parser(recipe.model, help=what.partition(".")[0], description=what)
-        model.set_defaults(command=profile, model=recipe.model)
+        model.set_defaults(command=profile, model=recipe.model, prog=model.prog)
         add_config_options(model, recipe)
         model.add_argument(
             "--steps", type=positive, default=200, metavar="N", help="how many to time; more steps, less noise (200)"
@@ -180,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 
     what = "MNIST and its relatives, strokes, and one's own"
     data = commands.add_parser("data", help=what, description=f"{what}; default action: show.")
-    data.set_defaults(command=show, data=None, data_dir=None, out=None)
+    data.set_defaults(command=show, data=None, data_dir=None, out=None, prog=data.prog)
     actions = data.add_subparsers(metavar="action")
     command = _command(actions, "fetch", fetch)
     command.add_argument("--data", choices=PUBLISHED, default="mnist", help="what to download (mnist)")
@@ -226,5 +228,5 @@ def _add_pictures(command: argparse.ArgumentParser, group: Any) -> None:
 def _command(group: Any, name: str, run: Any) -> argparse.ArgumentParser:
     what = run.__doc__ or name  # python -OO drops docstrings
     command = group.add_parser(name, help=what.rstrip("."), description=what)
-    command.set_defaults(command=run)
+    command.set_defaults(command=run, prog=command.prog)
     return command

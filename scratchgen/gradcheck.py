@@ -440,8 +440,9 @@ def check_registry(
     names, kernel_sets = list(names or REGISTRY), list(kernel_sets or kernels.SETS)
     for name in names:
         if name not in REGISTRY:
-            near = difflib.get_close_matches(name, REGISTRY) or sorted(REGISTRY)
-            raise UserError(f"there is no operation {name!r}; choose from {', '.join(near)}")
+            near = difflib.get_close_matches(name, REGISTRY)
+            choice = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(REGISTRY))}"
+            raise UserError(f"there is no operation {name!r}; {choice}")
     return [_row(REGISTRY[name], kernel_set, seed, repeats, long) for name in names for kernel_set in kernel_sets]
 
 

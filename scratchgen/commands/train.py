@@ -39,14 +39,16 @@ def train(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _new_folder(out: Path | None, config: RunConfig) -> Iterator[Path]:
-    """``out``, or a new folder named after the configuration; removed if no run has begun in it at the end.
+    """``out``, or a new folder named after what is trained on what; removed if no run has begun in it at the end.
 
     It is created at once, so that no other process takes the same name.
     """
     if out is not None:
         yield out
         return
-    base = Path("runs") / f"{config.model}-{config.name}"
+    data = [] if config.data in ("auto", "mnist") else [Path(config.data).absolute().stem]
+    conditional = ["conditional"] * getattr(config.network, "conditional", False)
+    base = Path("runs") / "-".join([config.model, config.name, *conditional, *data])
     for folder in chain([base], (base.with_name(f"{base.name}-{i}") for i in count(2))):
         try:
             folder.mkdir(parents=True)

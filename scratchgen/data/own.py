@@ -74,13 +74,15 @@ def _read_idx_files(folder: Path, files: dict[str, Path], name: str) -> Dataset:
 def _read_npz(path: Path, name: str) -> Dataset:
     place = repr(str(path))
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with archive:
+        if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle
+            raise ValueError("it is not an archive; data are an .npz, or a folder of pictures or of four IDX files")
+        with np.load(path) as archive:
             arrays = {each: archive[each] for each in ("x_train", "y_train", "x_test", "y_test") if each in archive}
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
-        raise UserError(f"{place}: cannot be read as .npz ({getattr(error, 'strerror', None) or error})") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        if "allow_pickle" in reason:
+            reason = "an array holds Python objects, not numbers"
+        raise UserError(f"{place}: cannot be read as .npz ({reason})") from None
     if missing := [each for each in ("x_train", "x_test") if each not in arrays]:
         raise UserError(f"{place} has no {' and no '.join(missing)}; store x_train, y_train, x_test and y_test there")
     for each, array in arrays.items():

@@ -114,6 +114,9 @@ def test_train_numbers_the_folders_of_a_named_configuration(call, monkeypatch, n
     config = VAE.configs[name or "pytorch-example"]
     base = f"runs/vae-{config.name}"
     assert started == [(config, Path(base)), (config, Path(f"{base}-2")), (config, Path(f"{base}-3"))]
+    Path("my pictures").mkdir()
+    call("train", "vae", *(["--config", name] if name else []), "--data", "my pictures", "--conditional")
+    assert started[-1][1] == Path(f"{base}-conditional-my pictures")
 
 
 def test_expectation_is_given_for_unchanged_configurations_only(monkeypatch):

@@ -129,6 +129,13 @@ def test_command_line_names_the_wrong_argument(mistake, arguments, named):
     assert named in mistake(*arguments.split())
 
 
+@pytest.mark.parametrize("command", ["train vae", "profile gan", "sample run", "gradcheck", "data", "data show"])
+def test_unknown_options_are_named_with_the_help_of_their_command(mistake, command):
+    line = mistake(*command.split(), "--nonsense")
+    prog = " ".join(part for part in command.split() if part != "run")
+    assert line.strip() == f"scratchgen: unrecognized arguments: --nonsense (see: scratchgen {prog} --help)"
+
+
 def test_command_line_reports_an_argument_of_two_lines_in_one(mistake):
     assert "two lines" in mistake("sample", "two\nlines")
     assert "two lines" in mistake("train", "vae", "two\nlines")

@@ -128,6 +128,7 @@ def test_npz_with_names_for_labels_or_without_labels(tmp_path):
         ({"x_train": np.zeros((60, 6, 4, 3), np.uint8)}, "got (60, 6, 4, 3)"),
         ({"x_train": np.full((60, 6, 4), 255.0)}, "x_train: 60 images hold pixels that are NaN or not in [0, 1]"),
         ({"x_train": np.full((60, 6, 4), np.nan)}, "60 images hold pixels that are NaN"),
+        ({"y_train": np.array([None] * 60)}, "an array holds Python objects, not numbers"),
         ({"y_train": np.arange(60), "y_test": np.arange(20)}, "there are 60 different labels, and at most 50"),
     ],
 )
@@ -142,7 +143,7 @@ def test_file_that_is_no_npz(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     assert "my.npz': cannot be read as .npz" in refusal(load_own, path)
     np.save(tmp_path / "one.npy", np.zeros(3))
-    assert "it holds a single array" in refusal(load_own, tmp_path / "one.npy")
+    assert "it is not an archive" in refusal(load_own, tmp_path / "one.npy")
 
 
 # ---- pictures ----
