@@ -112,12 +112,15 @@ LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code",
 CONDITIONAL = Option("conditional", "network", True, "")
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
-        replace(PATIENCE, help=STOPPING.format("neg_elbo, or neg_iwae if that is the objective,")),
+        replace(PATIENCE, help=STOPPING.format("neg_elbo, or neg_iwae with another objective than elbo,")),
         replace(LATENT_DIM, help="dimensions of the code; 2 adds the scatter plot and the manifold"),
         replace(CONDITIONAL, help="both networks take the label, too"),
         Option("likelihood", "network", LIKELIHOODS, "p(x|z) of a pixel"),
         Option(
-            "objective", "training", vae.OBJECTIVES, "the bound that is maximised; iwae: L_K, K = --samples, above 1"
+            "objective",
+            "training",
+            vae.OBJECTIVES,
+            "the bound that is maximised; iwae: L_K, K = --samples, above 1; dreg: the same, its gradient less noisy",
         ),
         Option("samples", "training", positive, "draws of z for each image", "M"),
         Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),

@@ -44,7 +44,7 @@ def refuse_labels(conditional: bool) -> None:
 
 
 class ByHandVAETask(VAETask):
-    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: the objective "iwae", a sampled KL
+    """A VAE trained with ``vae_gradients``. ValueError for what they do not cover: L_K as the objective, a sampled KL
     term, labels, some activations.
 
     Parameters as in ``VAETask``.

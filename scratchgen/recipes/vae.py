@@ -123,7 +123,7 @@ class VAERecipe(Recipe):
 
     def selection(self, config: RunConfig) -> Selection:
         """The bound that training maximises."""
-        return Selection(("neg_iwae" if config.training.objective == "iwae" else "neg_elbo",))
+        return Selection(("neg_elbo" if config.training.objective == "elbo" else "neg_iwae",))
 
     def build(self, config: RunConfig) -> VAE:
         """A new VAE."""

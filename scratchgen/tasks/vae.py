@@ -16,7 +16,7 @@ from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
 
-OBJECTIVES = ("elbo", "iwae")
+OBJECTIVES = ("elbo", "iwae", "dreg")
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ class VAETraining:
     ----------
     objective : str
         The bound on log p(x) that is maximised: "elbo" (L14), or "iwae", L_K with K = ``samples``, which takes no
-        ``beta`` and no ``monte_carlo_kl`` (Burda et al. 2015, equation 8).
+        ``beta`` and no ``monte_carlo_kl`` (Burda et al. 2015, equation 8); or "dreg", the same with a gradient for the
+        encoder that varies less and takes a second pass through the decoder (Tucker et al. 2018).
     lr, schedule : float, str
         Adam's learning rate, and how it goes down: a name in ``SCHEDULES`` (see ``optim``).
     samples : int
-        M, draws of z for each example (L17), or K of "iwae".
+        M, draws of z for each example (L17), or K of "iwae" and "dreg".
     monte_carlo_kl : bool
         Whether the KL term is sampled instead of taken in closed form (L15).
     beta, beta_warmup : float, float
@@ -64,8 +65,10 @@ class VAETraining:
                 "beta_warmup >= 0": self.beta_warmup >= 0,
             }
         )
-        if self.objective == "iwae" and (self.monte_carlo_kl, self.beta, self.beta_warmup) != (False, 1, 0):
-            raise ValueError("the objective iwae takes no beta, beta_warmup or monte_carlo_kl; use the objective elbo")
+        if self.objective != "elbo" and (self.monte_carlo_kl, self.beta, self.beta_warmup) != (False, 1, 0):
+            raise ValueError(
+                f"the objective {self.objective} takes no beta, beta_warmup or monte_carlo_kl; use the objective elbo"
+            )
 
 
 class VAETask(Task):
@@ -90,6 +93,10 @@ class VAETask(Task):
         if self.settings.objective == "iwae":
             loss = -self.model.importance_bound(x, noise, y).mean()
             metrics = {"neg_iwae": loss}
+        elif self.settings.objective == "dreg":
+            bound, surrogate = (term.mean() for term in self.model.doubly_reparameterized_bound(x, noise, y))
+            loss = -(bound + surrogate)
+            metrics = {"neg_iwae": -bound}
         else:
             terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl, y)
             reconstruction, kl = (term.mean() for term in terms)
@@ -107,7 +114,7 @@ class VAETask(Task):
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """The terms of the bound on the test images, binarised afresh if "dynamic"; already binary if "static".
 
-        And ``neg_iwae`` if that is what is minimised.
+        And ``neg_iwae`` if that is what is minimised, by "iwae" or "dreg".
         """
         images, labels = dataset.test.images, dataset.test.labels
         if self.settings.binarize == "dynamic":

@@ -39,6 +39,7 @@ TRAININGS = {
     "sampled KL": VAETraining(samples=2, monte_carlo_kl=True),
     "binarised, beta rising": VAETraining(binarize="dynamic", beta_warmup=0.2),
     "importance weighted": VAETraining(objective="iwae", samples=3),
+    "doubly reparametrised": VAETraining(objective="dreg", samples=3),
 }
 LABELLED = Split(np.random.default_rng(3).random((20, 17), np.float32), np.arange(20) % 10)
 ADVERSARIAL = {

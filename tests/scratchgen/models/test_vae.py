@@ -246,6 +246,85 @@ def test_score_function_loss_is_unbiased_and_varies_more_than_reparametrisation(
     assert (score_function.var(axis=0) > 10 * reparametrised.var(axis=0)).all()
 
 
+# ---- the doubly reparametrised gradient ----
+
+
+def gradients_of(model, terms):
+    """The gradients of the sum of terms, by the parameters' names."""
+    for p in model.parameters():
+        p.grad = None
+    total = terms[0].sum()
+    for term in terms[1:]:
+        total = total + term.sum()
+    total.backward()
+    return {name: p.grad for name, p in zip(model.state_dict(), model.parameters(), strict=True)}
+
+
+def doubly(model, *given):
+    return gradients_of(model, model.doubly_reparameterized_bound(*given))
+
+
+def of_encoder(gradients):
+    return np.concatenate([array.ravel() for name, array in gradients.items() if name.startswith("encoder")])
+
+
+@every_likelihood
+def test_doubly_reparameterized_bound_is_the_bound_with_its_gradient_for_the_decoder(rng, likelihood):
+    model = small_vae(likelihood)
+    x, noise = Tensor(rng.random((4, 6))), noise_for(model, rng, 5, 4)
+    bound, _ = model.doubly_reparameterized_bound(x, noise)
+    expected = model.importance_bound(x, noise)
+    np.testing.assert_allclose(bound.data, expected.data, rtol=1e-12)
+    found, expected = doubly(model, x, noise), gradients_of(model, [expected])
+    for name in found:
+        if name.startswith("decoder"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-10, atol=1e-12, err_msg=name)
+    assert not np.allclose(of_encoder(found), of_encoder(expected), rtol=0.01)
+
+
+@every_likelihood
+def test_doubly_reparameterized_gradient_of_the_encoder_is_the_formula(rng, likelihood):
+    """Tucker et al. 2018, equation 8: sum_k w_k^2 d(log w_k)/dz_k dz_k/d(mu, logvar), by differences in z_k."""
+    model = small_vae(likelihood)
+    x, noise = rng.random((1, 6)), rng.standard_normal((5, 1, 3))
+    found = doubly(model, Tensor(x), Tensor(noise))
+    with no_grad():
+        sigma = np.exp(model.encode(Tensor(x))[1].data / 2)
+        log_w = model.log_weights(Tensor(x), Tensor(noise)).data[:, 0]
+        shares = np.exp(log_w) / np.exp(log_w).sum()
+        slopes, step = np.zeros((5, 3)), 1e-4
+        for j in range(3):
+            moved = [noise + sign * step * np.eye(3)[j] / sigma for sign in (1, -1)]  # z moves by the step
+            up, down = (model.log_weights(Tensor(x), Tensor(each)).data[:, 0] for each in moved)
+            slopes[:, j] = (up - down) / (2 * step)
+    to_mu = (shares[:, None] ** 2 * slopes).sum(axis=0)
+    to_logvar = (shares[:, None] ** 2 * slopes * sigma * noise[:, 0] / 2).sum(axis=0)
+    np.testing.assert_allclose(found["encoder_mu.bias"], to_mu, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["encoder_logvar.bias"], to_logvar, rtol=1e-5, atol=1e-7)
+
+
+def test_doubly_reparameterized_gradient_is_unbiased_and_varies_less(rng):
+    linear = LinearGaussian(shift=0.3, stretch=2.0)
+    model, x = linear.model, Tensor(np.tile(linear.draw(1, rng), (20, 1)))
+    draws = []
+    for _ in range(3000):
+        noise = noise_for(model, rng, 8, 20)
+        both = doubly(model, x, noise), gradients_of(model, [model.importance_bound(x, noise)])
+        draws.append([np.concatenate([each["encoder_mu.bias"], each["encoder_logvar.bias"]]) for each in both])
+    doubled, single = np.moveaxis(np.array(draws), 1, 0)
+    error = (doubled - single).std(axis=0) / math.sqrt(len(draws))
+    np.testing.assert_array_less(np.abs((doubled - single).mean(axis=0)), 4 * error)
+    np.testing.assert_array_less(10 * error, np.abs(single.mean(axis=0)))  # or it would show nothing
+    np.testing.assert_array_less(2 * doubled.var(axis=0), single.var(axis=0))
+
+
+def test_doubly_reparameterized_gradient_of_an_exact_posterior_is_0_for_any_noise(rng):
+    exact = LinearGaussian()
+    x, noise = Tensor(exact.draw(4, rng)), Tensor(rng.standard_normal((3, 4, 2)))
+    np.testing.assert_allclose(of_encoder(doubly(exact.model, x, noise)), 0, atol=1e-10)
+    assert np.abs(of_encoder(gradients_of(exact.model, [exact.model.importance_bound(x, noise)]))).max() > 0.1
+
+
 # ---- how the decoder begins, and its floor ----
 
 

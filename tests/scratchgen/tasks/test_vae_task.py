@@ -24,8 +24,9 @@ every_training = pytest.mark.parametrize(
         VAETraining(lr=0.01, samples=3, monte_carlo_kl=True, beta=0.5, binarize="static"),
         VAETraining(lr=0.01, schedule="tripling", beta=2.0, beta_warmup=2.5, binarize="dynamic"),
         VAETraining(lr=0.01, objective="iwae", samples=3, binarize="dynamic"),
+        VAETraining(lr=0.01, objective="dreg", samples=3, binarize="dynamic"),
     ],
-    ids=["plain", "monte carlo", "staged", "importance weighted"],
+    ids=["plain", "monte carlo", "staged", "importance weighted", "doubly reparametrised"],
 )
 EPOCHS, STEPS = 3, 4  # and steps an epoch
 
@@ -67,6 +68,11 @@ def test_train_step_is_the_algorithm(settings, how, conditional):
             loss = -model.importance_bound(x, noise, y).mean()
             assert list(metrics) == ["neg_iwae"]
             assert metrics["neg_iwae"] == pytest.approx(loss.item(), rel=1e-5)
+        elif settings.objective == "dreg":
+            bound, surrogate = (term.mean() for term in model.doubly_reparameterized_bound(x, noise, y))
+            loss = -(bound + surrogate)
+            assert list(metrics) == ["neg_iwae"]
+            assert metrics["neg_iwae"] == pytest.approx(-bound.item(), rel=1e-5)
         else:
             reconstruction, kl = (term.mean() for term in model.negative_elbo(x, noise, settings.monte_carlo_kl, y))
             loss = reconstruction + beta * kl
@@ -186,9 +192,10 @@ def test_evaluate_sees_pixels_as_training_does(binarize):
     assert found == mean_bound(task.model, pixels, rng)
 
 
+@pytest.mark.parametrize("objective", ["iwae", "dreg"])
 @pytest.mark.parametrize("conditional", [False, True])
-def test_evaluate_measures_the_objective_too(conditional):
-    task = task_of(VAETraining(objective="iwae", samples=5), conditional=conditional)
+def test_evaluate_measures_the_objective_too(conditional, objective):
+    task = task_of(VAETraining(objective=objective, samples=5), conditional=conditional)
     images, labels = batches(1)[0], all_labels(1)[0]
     data = Dataset("toy", Split(images[:0], labels[:0]), Split(images, labels))
     found, rng = task.evaluate(data, np.random.default_rng(3)), np.random.default_rng(3)
@@ -208,9 +215,10 @@ def test_evaluate_gives_the_decoder_the_test_labels():
     ("options", "message"),
     [
         ({"schedule": "sawtooth"}, "'sawtooth' is not one of constant, cosine, late-cosine, tripling"),
-        ({"objective": "log p"}, "objective 'log p' is not one of elbo, iwae"),
+        ({"objective": "log p"}, "objective 'log p' is not one of elbo, iwae, dreg"),
         *(
-            ({"objective": "iwae", name: value}, "^the objective iwae takes no beta")
+            ({"objective": objective, name: value}, f"^the objective {objective} takes no beta")
+            for objective in ("iwae", "dreg")
             for name, value in (("monte_carlo_kl", True), ("beta", 0.5), ("beta_warmup", 1.0))
         ),
         ({"binarize": "always"}, "'always' is not one of none, static, dynamic"),
