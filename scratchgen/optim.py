@@ -8,9 +8,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 import kernels
+from scratchgen import ops
 from scratchgen.capture import from_host
 from scratchgen.nn import Buffer, FlatParameters, Module, Parameter, flatten
-from scratchgen.tensor import Tensor
+from scratchgen.tensor import Tensor, no_grad
 
 Schedule = Callable[[int], float]
 Parameters = Module | list[Parameter]
@@ -191,6 +192,18 @@ class ExponentialMovingAverage(Generic[M]):
         for mine, theirs in self.buffers:
             average_step(mine._data.reshape(-1), theirs._data.reshape(-1), decay)
             mine.version += 1
+
+
+def limit_norms(parameters: Parameters, most: float) -> None:
+    """Scale down the incoming weights of each unit, a column of its layer's (inputs, outputs), to norm ``most``.
+
+    Shorter columns stay, and so do biases. Source: Srivastava et al. 2014, section 5.1 (max-norm regularization).
+    """
+    for weight in parameters.parameters() if isinstance(parameters, Module) else parameters:
+        if weight.ndim == 2:
+            with no_grad():
+                norms = (weight * weight).sum(axis=0, keepdims=True) ** 0.5
+                weight.write(weight * (most / (most + ops.relu(norms - most))))
 
 
 # ---- schedules: functions from the number of steps taken to the learning rate of the next ----

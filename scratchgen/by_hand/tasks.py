@@ -91,6 +91,7 @@ class ByHandGANTask(GANTask):
         d_loss = found.loss_real + found.loss_fake
         write(model, found.averages)
         update(self.discriminator_optimizer, model, found.gradients, d_loss)
+        self.limit_norms()
         metrics = metrics_of(d_loss=d_loss, d_real=found.d_real, d_fake=found.d_fake, d_gradient=norm(found.gradients))
         if not train_generator:
             return metrics

@@ -56,9 +56,8 @@ class GANRecipe(Recipe):
         # for clean strokes. The averaged generator and the cosine schedule remove the noise of the last steps.
         RunConfig("gan", "mlp", GANConfig(), GANTraining(), epochs=40, batch_size=128),
         # The network of Goodfellow et al. 2014, from their code: maxout and dropout, uniform noise, a momentum that
-        # rises to 0.7 over 250 epochs, weights initialised within 0.05 in G and within 0.005 in D. Their code also
-        # bounds the norm of D's weights, which is not done here: in the first epoch D separates data and samples
-        # completely, and G draws one class; after nine epochs it draws all ten.
+        # rises to 0.7 over 250 epochs, weights initialised within 0.05 in G and within 0.005 in D, and in D of norm
+        # 1.9365 at most.
         RunConfig(
             "gan",
             "goodfellow",
@@ -84,6 +83,7 @@ class GANRecipe(Recipe):
                 final_momentum=0.7,
                 momentum_epochs=250.0,
                 average=0.0,
+                max_norm=1.9365,
             ),
             epochs=50,
             batch_size=100,

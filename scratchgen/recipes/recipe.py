@@ -25,7 +25,7 @@ from scratchgen.training import LOGS, Selection
 # Fields of later versions: fingerprints leave them out at these values, so that checkpoints from before still fit.
 LATER: dict[str, dict[str, Any]] = {
     "network": {"conditional": False, "classes": 10},
-    "training": {"objective": "elbo"},
+    "training": {"objective": "elbo", "max_norm": None},
 }
 
 

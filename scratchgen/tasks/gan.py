@@ -12,7 +12,7 @@ from scratchgen.data.dataset import Dataset
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.gan import GAN, GENERATOR_OBJECTIVES, discriminator_loss, generator_loss
 from scratchgen.nn import Module, frozen
-from scratchgen.optim import SCHEDULES, SGD, Adam, ExponentialMovingAverage, Optimizer, linear
+from scratchgen.optim import SCHEDULES, SGD, Adam, ExponentialMovingAverage, Optimizer, limit_norms, linear
 from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task, under
 from scratchgen.tensor import Tensor
@@ -40,6 +40,8 @@ class GANTraining:
         ``final_momentum`` over ``momentum_epochs``.
     generator_lr, discriminator_lr, schedule : float, float, str
         The learning rates, and how both go down: a name in ``SCHEDULES`` (see ``optim``).
+    max_norm : float or None
+        The largest norm of the weights into a unit of D, to which longer ones are scaled down after each step of D.
     average : float
         Samples come from an exponential moving average of G. Its decay after n steps is the smaller of this and
         (1 + n) / (10 + n), so that the first steps are soon forgotten. With 0 they come from G itself.
@@ -57,6 +59,7 @@ class GANTraining:
     momentum_epochs: float = 0.0
     average: float = 0.999
     penalty: float = 10.0
+    max_norm: float | None = None
 
     def __post_init__(self) -> None:
         require_one_of("objective", self.objective, OBJECTIVES)
@@ -73,8 +76,11 @@ class GANTraining:
                 "momentum_epochs >= 0": self.momentum_epochs >= 0,
                 "0 <= average < 1": 0 <= self.average < 1,
                 "penalty >= 0": self.penalty >= 0,
+                "max_norm > 0": self.max_norm is None or self.max_norm > 0,
             }
         )
+        if self.objective == "wasserstein" and self.max_norm is not None:
+            raise ValueError("the objective wasserstein takes no max_norm: its penalty bounds the critic's gradient")
 
 
 class GANTask(Task):
@@ -124,9 +130,15 @@ class GANTask(Task):
         self.discriminator_optimizer.zero_grad()
         loss.backward()
         self.discriminator_optimizer.step(loss)
+        self.limit_norms()
         d_real, d_fake = (ops.sigmoid(logits.detach()).mean() for logits in (on_real, on_fake))
         norm = self.discriminator_optimizer.gradient_norm()
         return {"d_loss": loss, "d_real": d_real, "d_fake": d_fake, "d_gradient": norm}
+
+    def limit_norms(self) -> None:
+        """Keep D's weights within ``max_norm``, if there is one."""
+        if self.settings.max_norm is not None:
+            limit_norms(self.model.discriminator, self.settings.max_norm)
 
     def update_generator(self, fake: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """G minimises its loss (L22). The gradient flows through D, whose parameters are frozen, to G's."""

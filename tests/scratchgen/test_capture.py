@@ -46,6 +46,7 @@ ADVERSARIAL = {
     "gan": lambda: gan(GANTraining()),
     "gan with two steps of D": lambda: gan(GANTraining(discriminator_steps=2, optimizer="momentum", momentum=0.5)),
     "gan with dropout": lambda: gan(GANTraining(), input_dropout=0.2, hidden_dropout=0.3),
+    "gan with max-norm": lambda: gan(GANTraining(max_norm=0.3), discriminator="maxout"),
     "gan, minimax": lambda: gan(GANTraining(objective="minimax"), batch_norm=False, discriminator="maxout"),
     "aae": lambda: aae(),
     "aae, gaussian": lambda: aae(posterior="gaussian"),

@@ -267,6 +267,21 @@ def test_clip_gradient_norm_leaves_other_optimizers_parameters_alone(rng):
 # ---- schedules ----
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_limit_norms_scales_down_the_columns_that_are_too_long(rng, dtype):
+    weight = Parameter(rng.standard_normal((6, 9)).astype(dtype))
+    weight.write(weight.data * np.linspace(0, 1.5, 9).astype(dtype))  # one column is 0
+    bias, before = Parameter(np.full(9, 7, dtype)), weight.data.copy()
+    optim.limit_norms([weight, bias], 1.5)
+    norms = np.linalg.norm(before, axis=0)
+    expected = before * np.minimum(1, 1.5 / np.maximum(norms, 1e-9))
+    assert (norms > 1.5).sum() in range(2, 8)
+    np.testing.assert_allclose(weight.data, expected, rtol=1e-5)
+    np.testing.assert_array_equal(weight.data[:, norms < 1.5], before[:, norms < 1.5])
+    np.testing.assert_array_equal(bias.data, np.full(9, 7))
+    assert weight.node is None
+
+
 def test_schedules_have_a_test_each():
     schedules = {name for name, f in vars(optim).items() if getattr(f, "__annotations__", {}).get("return") == Schedule}
     assert not [name for name in schedules if not any(test.startswith(f"test_{name}_") for test in globals())]

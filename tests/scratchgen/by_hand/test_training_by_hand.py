@@ -87,7 +87,7 @@ PAIRS = {
     "gan maxout": (
         gan_pair,
         GANConfig(PIXELS, 5, "uniform", (30,), False, (20, 10), "maxout", 3, 1, hidden_dropout=0.5),
-        GANTraining("literal", 1.0, 2, "momentum", 0.1, 0.1, final_momentum=0.7, momentum_epochs=2.0),
+        GANTraining("literal", 1.0, 2, "momentum", 0.1, 0.1, final_momentum=0.7, momentum_epochs=2.0, max_norm=0.9),
     ),
     "gan convolutional": (
         gan_pair,

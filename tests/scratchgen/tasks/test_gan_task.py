@@ -94,6 +94,26 @@ def test_train_step_captured_is_the_same_to_the_bit(discriminator, steps, condit
         assert state.verified
 
 
+@pytest.mark.parametrize("how", [eager, captured])
+def test_max_norm_bounds_the_weights_of_d_after_each_step(how):
+    settings = GANTraining(max_norm=0.4, discriminator_lr=0.05)
+    limited = task_of(settings, discriminator="maxout")
+    take, longest = how(limited), []
+    for images in batches(8):
+        take(images)
+        norms = {
+            name: np.linalg.norm(array, axis=0)
+            for name, array in limited.model.state_dict().items()
+            if name.startswith("discriminator") and array.ndim == 2
+        }
+        longest.append(max(norm.max() for norm in norms.values()))
+    assert max(longest) <= 0.4 * (1 + 1e-5)
+    assert min(longest) > 0.39  # some reach it
+    assert min(norm.min() for norm in norms.values()) < 0.39
+    generator = [array for name, array in limited.model.state_dict().items() if name.startswith("generator")]
+    assert max(np.linalg.norm(array, axis=0).max() for array in generator if array.ndim == 2) > 0.4
+
+
 @every_discriminator
 def test_train_step_updates_each_network_alone(discriminator):
     task, found = task_of(discriminator=discriminator), []
@@ -267,6 +287,8 @@ def test_copy_of_a_task_goes_on_as_it_would_have():
         ({"discriminator_lr": math.nan}, "discriminator_lr > 0 is needed"),
         ({"momentum": 1.0}, "0 <= momentum < 1 is needed"),
         ({"average": 1.0}, "0 <= average < 1 is needed"),
+        *(({"max_norm": most}, "max_norm > 0 is needed") for most in (0.0, -1.0, math.nan)),
+        ({"objective": "wasserstein", "max_norm": 1.0}, "wasserstein takes no max_norm"),
     ],
 )
 def test_gan_training_refuses_impossible_settings(options, message):
