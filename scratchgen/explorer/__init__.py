@@ -24,15 +24,21 @@ from scratchgen.recipes.recipe import Explorable, RunConfig
 
 SCRIPTS = ("networks.js", "models.js", "pictures.js", "page.js", "decode.js", "map.js", "draw.js", "walk.js")
 LARGEST = 6_000_000  # bytes of a page, beyond which it goes without the judge
+FEWER_BITS = (24, 23)  # of weights, tried in turn where a page would still be larger
 DIGITS_A_CLASS = 20  # test digits to choose from
 MAPPED = 2_000  # codes on the map
 OUTLINE = 60  # points of a region's outline
 
 
-def page(config: RunConfig, shown: Explorable, data: Dataset) -> bytes:
+def page(config: RunConfig, shown: Explorable, data: Dataset, with_judge: bool = True) -> bytes:
     """The page of a model, UTF-8.
 
-    It holds the judge, which reads what is drawn, if the encoder does not classify by itself and there is room for it.
+    It holds the judge, which reads what is drawn, if the encoder does not classify by itself and there is room for it;
+    ``with_judge=False`` leaves it out.
+    The weights are those of the run to the last bit, unless the page is within ``LARGEST`` only if they are ``rounded``
+    to ``FEWER_BITS``. Of the named configurations these are the convolutional VAE and GANs, whose pictures change by up
+    to 3e-6 after an epoch of training.
+
     UserError for images or classes other than MNIST's, layers that the page cannot compute, or parameters that are not
     finite.
     """
@@ -42,7 +48,7 @@ def page(config: RunConfig, shown: Explorable, data: Dataset) -> bytes:
             f"the explorer shows {SIDE} by {SIDE} pixels in {len(DIGITS)} classes, and {data.name} has {height} by "
             f"{width} in {classes}"
         )
-    weights, no_judge = Weights(), Weights()
+    weights = Weights()
     run = {
         "model": config.model,
         "name": config.name,
@@ -63,18 +69,22 @@ def page(config: RunConfig, shown: Explorable, data: Dataset) -> bytes:
             run |= {"codes": _rounded(shown.codes[:MAPPED]), "labels": data.test.labels[:MAPPED].tolist()}
     if len(shown.variation) == 2:
         run["extent"] = _extent(shown.prior, shown.codes)
-    alone = _filled(run, weights, no_judge, digits)
-    if shown.codes is None or "classes" in shown.networks or len(alone) > LARGEST:
+    exact = weights.text()
+    alone = _filled(run, exact, digits)
+    if len(alone) > LARGEST:
+        smaller = (_filled(run, weights.text(bits), digits) for bits in FEWER_BITS)
+        return next((each for each in smaller if len(each) <= LARGEST), alone)
+    if not with_judge or shown.codes is None or "classes" in shown.networks:
         return alone
     judge, its_weights = load_judge(data), Weights()
     run["judge"] = described(judge.classifier.network, its_weights)
     run["judgeAccuracy"] = judge.accuracy
-    judged = _filled(run, weights, its_weights, digits)
+    judged = _filled(run, exact, digits, its_weights.text())
     return judged if len(judged) <= LARGEST else alone
 
 
-def _filled(run: dict[str, Any], weights: Weights, judge: Weights, digits: str) -> bytes:
-    """The template with everything in its place."""
+def _filled(run: dict[str, Any], weights: str, digits: str, judge: str = "") -> bytes:
+    """The template with everything in its place; weights, digits and judge are packed."""
     name = f"{run['model']} {run['name']}"
     return (
         Template(_text("explorer.html"))
@@ -82,8 +92,8 @@ def _filled(run: dict[str, Any], weights: Weights, judge: Weights, digits: str) 
             title=html.escape(name),
             style=_text("explorer.css"),
             run=json.dumps(run, separators=(",", ":")).replace("<", "\\u003c"),  # a name must not end the script
-            weights=weights.text(),
-            judge=judge.text(),
+            weights=weights,
+            judge=judge,
             digits=digits,
             scripts="\n".join(_text(script) for script in SCRIPTS),
         )

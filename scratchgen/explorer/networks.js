@@ -133,13 +133,22 @@ function addScaled(out, at, factor, row, start, count) {
   for (let o = 0; o < count; o++) out[at + o] += factor * row[start + o];
 }
 
-// ---- what the page holds in base64 ----
+// ---- what the page holds in text ----
 
-// The bytes of a text made by networks.py.
+// The bytes of a text made by networks.py: seven bits a character, the highest first, compressed.
 async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const bytes = new Uint8Array((7 * text.length) >> 3);
+  let [bits, waiting, count] = [0, 0, 0];
+  for (let i = 0; i < text.length; i++) {
+    bits = (bits << 7) | (text.charCodeAt(i) & 127);
+    waiting += 7;
+    if (waiting < 8) continue;
+    waiting -= 8;
+    bytes[count++] = bits >> waiting;
+  }
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const whole = new Response(stream).arrayBuffer().catch(() => Promise.reject(new Error("its data are damaged")));
+  return new Uint8Array(await whole);
 }
 
 // The float32 numbers of such a text: the lowest bytes of all come first, then the next ones, and so on.

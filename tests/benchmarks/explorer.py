@@ -61,12 +61,8 @@ def write_page(config: RunConfig, path: Path, digits: int = 200) -> None:
     """The page of an untrained model, without a judge."""
     drawn, recipe = draw_strokes(digits, rng=0), RECIPES[config.model]
     data = Dataset("strokes", Split(drawn.images[:0], drawn.labels[:0]), Split(drawn.images, drawn.labels))
-    model, judged = recipe.build(config), explorer.LARGEST
-    explorer.LARGEST = 0  # no room for a judge
-    try:
-        path.write_bytes(explorer.page(config, recipe.explorable(config, model, data), data))
-    finally:
-        explorer.LARGEST = judged
+    shown = recipe.explorable(config, recipe.build(config), data)
+    path.write_bytes(explorer.page(config, shown, data, with_judge=False))
 
 
 def measure(driver: Any, page: Path, moves: int = MOVES, seconds: float = SECONDS) -> tuple[np.ndarray, float]:

@@ -94,6 +94,4 @@ def built(kind, seed=0):
 def page_of(config, model, data, monkeypatch, judge=True):
     """The model's page, with a judge that was not trained, or without one."""
     monkeypatch.setattr(explorer, "load_judge", lambda data: untrained_judge(data.test))
-    if not judge:
-        monkeypatch.setattr(explorer, "LARGEST", 0)
-    return explorer.page(config, RECIPES[config.model].explorable(config, model, data), data)
+    return explorer.page(config, RECIPES[config.model].explorable(config, model, data), data, with_judge=judge)

@@ -107,6 +107,18 @@ def test_networks_equal_the_engine(browser, opened, rng, kind):
             assert expected.std() > 0.01
 
 
+@pytest.mark.parametrize(("name", "model"), [("vae", "conv"), ("gan", "dcgan")])
+def test_rounded_weights_leave_half_of_the_tolerance(browser, tmp_path, rng, name, model):
+    """The largest networks, whose weights are rounded: see test_page_of_a_named_configuration_has_..."""
+    config = RECIPES[name].configs[model]
+    write_page(config, tmp_path / "explorer.html", digits=10)
+    assert load(browser, tmp_path / "explorer.html") == ""
+    codes = rng.standard_normal((10, config.network.latent_dim)).astype(np.float32)
+    expected = decoded(config, RECIPES[name].build(config), codes, np.zeros(10, int))
+    found = asked(browser, "given[0].map((z) => decode(model, z, null))", codes)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE["atol"] / 2)
+
+
 def test_activations_equal_the_engine(browser, opened):
     opened("vae")
     x = np.concatenate([np.linspace(-12, 12, 400), [-1000, -80, 0, 80, 1000]])
@@ -439,10 +451,17 @@ def test_page_follows_the_colours_of_the_system(browser, opened):
 
 def test_page_says_when_it_cannot_start(browser, tmp_path, monkeypatch):
     config, model = built("vae 2-d")
-    content = page_of(config, model, DATA, monkeypatch).replace(
-        b'"text/plain" id="weights">', b'"text/plain" id="weights">!'
-    )
-    (tmp_path / "broken.html").write_bytes(content)
-    assert "atob" in load(browser, tmp_path / "broken.html")
+    content = page_of(config, model, DATA, monkeypatch)
+    broken = content.replace(b'"text/plain" id="weights">', b'"text/plain" id="weights">!')
+    (tmp_path / "broken.html").write_bytes(broken)
+    assert "damaged" in load(browser, tmp_path / "broken.html")
     assert "could not start" in browser.find_element("id", "problem").text
+    (tmp_path / "whole.html").write_bytes(content)
+    script = {"source": "delete globalThis.DecompressionStream"}
+    old = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", script)
+    load(browser, tmp_path / "whole.html")
+    assert browser.find_element("id", "problem").text == (
+        "This page could not start: DecompressionStream is not defined. It needs a browser of 2024 or later."
+    )
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", old)
     browser.get_log("browser")
