@@ -379,9 +379,15 @@ def _class_colours(name: str, labels: np.ndarray | None, n: int, classes: int) -
         raise ValueError(f"{name} must have shape ({n},), got {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels >= classes)):
         raise ValueError(f"{name} must be integers in 0..{classes - 1}")
-    many = matplotlib.colormaps["turbo"](np.linspace(0, 1, classes))
-    colours = COLOURS if classes <= len(COLOURS) else [to_hex(colour) for colour in many]
+    colours = class_colours(classes)
     return [colours[label] for label in labels]
+
+
+def class_colours(classes: int) -> list[str]:
+    """A colour for each class, "#rrggbb": ``COLOURS``, or for more than ten so many along the rainbow."""
+    if classes <= len(COLOURS):
+        return COLOURS[:classes]
+    return [to_hex(colour) for colour in matplotlib.colormaps["turbo"](np.linspace(0, 1, classes))]
 
 
 def _mosaic(images: np.ndarray, columns: int, gap: int) -> np.ndarray:

@@ -145,6 +145,24 @@ def centred(picture: np.ndarray) -> np.ndarray:
     return image
 
 
+def are_centred(images: np.ndarray) -> bool:
+    """Whether images (n, h, w), grey levels >= 0, are as MNIST's are, by and large.
+
+    They have its size, and of half of those that are not empty the box has 20 pixels, give or take 2, and the centre of
+    mass is at most a pixel away from the centre.
+    """
+    if images.shape[1:] != (SIDE, SIDE):
+        return False
+    boxes, distances = [], []
+    for image in images:
+        inked = np.argwhere(image > 0)
+        if len(inked):
+            mass = image[tuple(inked.T)].astype(np.float64)
+            boxes.append(np.ptp(inked, axis=0).max() + 1)
+            distances.append(np.abs(mass @ inked / mass.sum() - CENTRE).max())
+    return len(boxes) > 0 and bool(abs(np.median(boxes) - BOX) <= 2 and np.median(distances) <= 1)
+
+
 def _shares(before: int, after: int) -> np.ndarray:
     """The shares (after, before) that old pixels have in the length of each new one, when ``before`` become ``after``.
 

@@ -1,8 +1,10 @@
 """The latent explorer: a page, in one file, on which a trained model runs in the reader's browser.
 
-``networks.js`` computes networks, ``models.js`` what the models make of them, ``pictures.js`` centres what is drawn;
-``page.js``, ``decode.js``, ``map.js``, ``draw.js`` and ``walk.js`` are the page, with ``explorer.html`` and
-``explorer.css``. The file holds all of it, and the model's parameters; it loads nothing.
+``networks.js`` computes networks, ``models.js`` what the models make of them, ``pictures.js`` makes what is drawn into
+an image like the data's; ``page.js``, ``decode.js``, ``map.js``, ``draw.js`` and ``walk.js`` are the page, with
+``explorer.html`` and ``explorer.css``. The file holds all of it, and the model's parameters; it loads nothing.
+
+The images may have any shape and any number of classes, or none.
 """
 
 import html
@@ -15,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen.data.dataset import DIGITS, Dataset
-from scratchgen.data.pictures import SIDE
-from scratchgen.errors import UserError
+from scratchgen.data.pictures import are_centred
 from scratchgen.explorer.networks import Weights, described, packed
 from scratchgen.judge import load_judge
 from scratchgen.priors import Gaussian, Mixture, Prior, SwissRoll, Uniform
@@ -25,7 +26,8 @@ from scratchgen.recipes.recipe import Explorable, RunConfig
 SCRIPTS = ("networks.js", "models.js", "pictures.js", "page.js", "decode.js", "map.js", "draw.js", "walk.js")
 LARGEST = 6_000_000  # bytes of a page, beyond which it goes without the judge
 FEWER_BITS = (24, 23)  # of weights, tried in turn where a page would still be larger
-DIGITS_A_CLASS = 20  # test digits to choose from
+EXAMPLES, EXAMPLE_PIXELS = 200, 1_000_000  # test images to choose from, at most, and their pixels
+LOOKED_AT = 200  # test images that show whether images are centred, and on what ground
 MAPPED = 2_000  # codes on the map
 OUTLINE = 60  # points of a region's outline
 
@@ -33,68 +35,67 @@ OUTLINE = 60  # points of a region's outline
 def page(config: RunConfig, shown: Explorable, data: Dataset, with_judge: bool = True) -> bytes:
     """The page of a model, UTF-8.
 
-    It holds the judge, which reads what is drawn, if the encoder does not classify by itself and there is room for it;
-    ``with_judge=False`` leaves it out.
+    It holds the judge, which reads what is drawn, if the data have labels, the encoder does not classify by itself, and
+    there is room for it; ``with_judge=False`` leaves it out.
+
     The weights are those of the run to the last bit, unless the page is within ``LARGEST`` only if they are ``rounded``
     to ``FEWER_BITS``. Of the named configurations these are the convolutional VAE and GANs, whose pictures change by up
     to 3e-6 after an epoch of training.
 
-    UserError for images or classes other than MNIST's, layers that the page cannot compute, or parameters that are not
-    finite.
+    UserError for layers that the page cannot compute, or parameters that are not finite.
     """
-    (height, width), classes = data.image_shape, len(data.classes)
-    if (height, width, classes) != (SIDE, SIDE, len(DIGITS)):
-        raise UserError(
-            f"the explorer shows {SIDE} by {SIDE} pixels in {len(DIGITS)} classes, and {data.name} has {height} by "
-            f"{width} in {classes}"
-        )
-    weights = Weights()
+    weights, labels = Weights(), data.test.labels
     run = {
         "model": config.model,
         "name": config.name,
         "data": data.name,
+        **_pixels(data),
+        "classes": data.classes,
+        "colours": _colours(len(data.classes)),
         "latentDim": len(shown.variation),
         "networks": {name: described(network, weights) for name, network in shown.networks.items()},
         "prior": _described(shown.prior),
         "variation": _rounded(shown.variation),
-        "colours": _colours(),
         **shown.facts,
     }
-    digits = ""
+    examples = ""
     if shown.images is not None and shown.codes is not None:
-        chosen = _of_each_class(data.test.labels)
-        run["digits"] = data.test.labels[chosen].tolist()
-        digits = packed(np.rint(255 * shown.images[chosen]).astype(np.uint8))
+        chosen = _in_turn(labels)[: max(2, min(EXAMPLES, EXAMPLE_PIXELS // shown.images.shape[1]))]
+        run["examples"] = labels[chosen].tolist()
+        examples = packed(np.rint(255 * shown.images[chosen]).astype(np.uint8))
         if len(shown.variation) == 2:
-            run |= {"codes": _rounded(shown.codes[:MAPPED]), "labels": data.test.labels[:MAPPED].tolist()}
+            run |= {"codes": _rounded(shown.codes[:MAPPED]), "labels": labels[:MAPPED].tolist()}
     if len(shown.variation) == 2:
         run["extent"] = _extent(shown.prior, shown.codes)
     exact = weights.text()
-    alone = _filled(run, exact, digits)
+    alone = _filled(run, exact, examples)
     if len(alone) > LARGEST:
-        smaller = (_filled(run, weights.text(bits), digits) for bits in FEWER_BITS)
+        smaller = (_filled(run, weights.text(bits), examples) for bits in FEWER_BITS)
         return next((each for each in smaller if len(each) <= LARGEST), alone)
-    if not with_judge or shown.codes is None or "classes" in shown.networks:
+    if not (with_judge and data.classes) or shown.codes is None or "classes" in shown.networks:
         return alone
     judge, its_weights = load_judge(data), Weights()
     run["judge"] = described(judge.classifier.network, its_weights)
     run["judgeAccuracy"] = judge.accuracy
-    judged = _filled(run, exact, digits, its_weights.text())
+    judged = _filled(run, exact, examples, its_weights.text())
     return judged if len(judged) <= LARGEST else alone
 
 
-def _filled(run: dict[str, Any], weights: str, digits: str, judge: str = "") -> bytes:
-    """The template with everything in its place; weights, digits and judge are packed."""
+def _filled(run: dict[str, Any], weights: str, examples: str, judge: str = "") -> bytes:
+    """The template with everything in its place; weights, examples and judge are packed."""
     name = f"{run['model']} {run['name']}"
+    image = "digit" if run["classes"] == DIGITS and run["centred"] else "image"
     return (
         Template(_text("explorer.html"))
         .substitute(
             title=html.escape(name),
+            image=image,
+            an_image=f"an {image}" if image == "image" else f"a {image}",
             style=_text("explorer.css"),
             run=json.dumps(run, separators=(",", ":")).replace("<", "\\u003c"),  # a name must not end the script
             weights=weights,
             judge=judge,
-            digits=digits,
+            examples=examples,
             scripts="\n".join(_text(script) for script in SCRIPTS),
         )
         .encode()
@@ -105,10 +106,21 @@ def _text(name: str) -> str:
     return resources.files("scratchgen.explorer").joinpath(name).read_text("utf-8")
 
 
-def _colours() -> list[str]:
-    from scratchgen.figures import COLOURS  # imported here: matplotlib takes half a second to import
+def _pixels(data: Dataset) -> dict[str, Any]:
+    """What ``pictures.js`` needs to know of the images: their shape, whether they are centred, and their ground.
 
-    return COLOURS
+    The ground is what a drawing lies on, 0 or 1, the nearer to the median at the edges of the images.
+    """
+    images = data.test.images[:LOOKED_AT].reshape(-1, *data.image_shape)
+    edges = [images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()]
+    ground = int(np.median(np.concatenate(edges)) > 0.5)
+    return {"shape": data.image_shape, "centred": are_centred(images), "ground": ground}
+
+
+def _colours(classes: int) -> list[str]:
+    from scratchgen.figures import class_colours  # imported here: matplotlib takes half a second to import
+
+    return class_colours(classes)
 
 
 def _rounded(numbers: np.ndarray) -> Any:
@@ -118,10 +130,12 @@ def _rounded(numbers: np.ndarray) -> Any:
     return [float(f"{number:.4g}") for number in numbers]
 
 
-def _of_each_class(labels: np.ndarray) -> list[int]:
-    """The places of the first digits of each class, all first ones before all second ones."""
-    firsts = [np.flatnonzero(labels == label)[:DIGITS_A_CLASS] for label in range(len(DIGITS))]
-    return [int(places[i]) for i in range(DIGITS_A_CLASS) for places in firsts if i < len(places)]
+def _in_turn(labels: np.ndarray) -> np.ndarray:
+    """The places of images with these labels (n,): the first of each class, then all second ones, and so on."""
+    rank = np.empty(len(labels), np.int64)  # of each image within its class
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange((labels == label).sum())
+    return np.lexsort((labels, rank))
 
 
 def _described(prior: Prior) -> dict[str, Any]:
@@ -137,6 +151,7 @@ def _described(prior: Prior) -> dict[str, Any]:
             "shift": prior.shift,
             "along": prior.along,
             "across": prior.across,
+            "components": prior.classes,
             "outlines": outlines,
         }
     assert isinstance(prior, SwissRoll)

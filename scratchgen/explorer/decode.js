@@ -40,14 +40,14 @@ function setCode(z, { moving = false } = {}) {
 
 function startClassButtons() {
   const buttons = element("class-buttons");
-  for (let label = 0; label < CLASSES; label++) {
+  model.classes.forEach((name, label) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = label;
+    button.textContent = name;
     button.setAttribute("aria-pressed", label === code.label);
     button.addEventListener("click", () => setLabel(label));
     buttons.append(button);
-  }
+  });
 }
 
 function setLabel(label) {
@@ -58,9 +58,7 @@ function setLabel(label) {
 }
 
 function showAllClasses() {
-  if (!model.decoderClasses) return;
-  const pictures = Array.from({ length: CLASSES }, (_, label) => decode(model, code.z, oneHot(label)));
-  paintStrip(element("all-classes"), pictures);
+  if (model.decoderClasses) paintClasses(element("all-classes"), code.z);
 }
 
 // ---- sliders ----

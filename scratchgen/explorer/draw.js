@@ -1,20 +1,24 @@
-// Draw: strokes or a file, made like MNIST's; its code, reconstruction, bound and class.
+// Draw: strokes or a file, made an image like the data's; its code, reconstruction, bound and class.
 "use strict";
 
 const BOUND_DRAWS = 50; // of z, for the reconstruction term
 const PEN = 0.14; // diameter of the pen, as a part of the digit's longer side: 2.5 pixels of MNIST's
-const CANVAS = 280; // pixels of the canvas
+const CANVAS = 280; // pixels of the canvas's longer side, at least
 const SHOWN_PEN = 24; // on the canvas
 const CHARTED = 20; // dimensions of the code in its chart
+const LIKELIEST = 10; // classes read, if there are more
 
 // Strokes are lists of points; a picture from elsewhere has none. x is what the encoder sees, or null.
 const drawing = { strokes: [], x: null };
 
 function startDraw() {
   const canvas = element("easel");
+  const [height, width] = model.shape;
+  const scale = Math.max(1, CANVAS / Math.max(height, width));
+  [canvas.width, canvas.height] = [width, height].map((side) => Math.round(scale * side));
   const point = (event) => {
     const box = canvas.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top].map((length) => (length * CANVAS) / box.width);
+    return [event.clientX - box.left, event.clientY - box.top].map((length) => (length * canvas.width) / box.width);
   };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
@@ -30,16 +34,16 @@ function startDraw() {
   element("clear").addEventListener("click", clearDrawing);
   let taken = -1;
   element("take").addEventListener("click", () => {
-    taken = (taken + 1) % model.testDigits.length;
-    const { x } = model.testDigits[taken];
-    showOnEasel(inkImage(x), SIDE, SIDE);
+    taken = (taken + 1) % model.examples.length;
+    const { x } = model.examples[taken];
+    showOnEasel(inkImage(x));
     setDrawing(x);
   });
   element("file").addEventListener("change", (event) => {
     if (event.target.files.length) readFile(event.target.files[0]);
     event.target.value = ""; // the same file may be chosen again
   });
-  for (let label = 0; label < CLASSES; label++) element("given")?.append(new Option(label, label));
+  model.classes.forEach((name, label) => element("given")?.append(new Option(name, label)));
   element("given")?.addEventListener("change", encodeDrawing);
   element("use-code").addEventListener("click", () => {
     if (model.decoderClasses) setLabel(drawing.label);
@@ -47,9 +51,9 @@ function startDraw() {
     element("decode").scrollIntoView();
   });
   addEventListener("repaint", () => {
-    clearEasel();
-    if (drawing.strokes.length) drawStrokes(canvas.getContext("2d"), theme.ink, SHOWN_PEN);
-    else if (drawing.x) showOnEasel(inkImage(drawing.x), SIDE, SIDE);
+    if (drawing.strokes.length) showStrokes();
+    else if (drawing.x) showOnEasel(inkImage(drawing.x));
+    else clearEasel();
     encodeDrawing();
   });
   clearEasel();
@@ -62,27 +66,52 @@ function clearDrawing() {
   setDrawing(null);
 }
 
-function clearEasel() {
-  const context = element("easel").getContext("2d");
-  context.fillStyle = theme.paper;
-  context.fillRect(0, 0, CANVAS, CANVAS);
+function easelContext() {
+  return element("easel").getContext("2d", { willReadFrequently: true });
 }
 
-function showOnEasel(image, height, width) {
+function clearEasel() {
+  const { width, height } = element("easel");
+  const context = easelContext();
+  context.fillStyle = theme.levels[model.ground];
+  context.fillRect(0, 0, width, height);
+}
+
+// Shows ImageData in the middle, as large as fits.
+function showOnEasel(image) {
   drawing.strokes = [];
-  const source = new OffscreenCanvas(width, height);
+  const source = new OffscreenCanvas(image.width, image.height);
   source.getContext("2d").putImageData(image, 0, 0);
   clearEasel();
-  const context = element("easel").getContext("2d");
-  const scale = CANVAS / Math.max(height, width);
+  const { width, height } = element("easel");
+  const scale = Math.min(width / image.width, height / image.height);
+  const size = [scale * image.width, scale * image.height];
+  const place = [(width - size[0]) / 2, (height - size[1]) / 2, ...size];
+  const context = easelContext();
   context.imageSmoothingEnabled = scale < 1;
-  context.drawImage(source, (CANVAS - width * scale) / 2, (CANVAS - height * scale) / 2, width * scale, height * scale);
+  if (!model.centred) {
+    context.fillStyle = "#fff"; // behind what is transparent
+    context.fillRect(...place);
+  }
+  context.drawImage(source, ...place);
 }
 
 function strokesChanged() {
+  showStrokes();
+  setDrawing(model.centred ? centred(...strokeLevels(drawing.strokes)) : onEasel());
+}
+
+function showStrokes() {
   clearEasel();
-  drawStrokes(element("easel").getContext("2d"), theme.ink, SHOWN_PEN);
-  setDrawing(centred(...strokeLevels(drawing.strokes)));
+  drawStrokes(easelContext(), theme.levels[1 - model.ground], SHOWN_PEN);
+}
+
+// What is on the easel, as it lies there, in grey and as large as the data's images.
+function onEasel() {
+  const { width, height } = element("easel");
+  const grey = greyOf(easelContext().getImageData(0, 0, width, height).data);
+  const rows = Array.from({ length: height }, (_, i) => grey.subarray(i * width, (i + 1) * width));
+  return Float64Array.from(scaled(rows, ...model.shape).flatMap((row) => Array.from(row)));
 }
 
 function drawStrokes(context, colour, width) {
@@ -104,11 +133,11 @@ function strokeLevels(strokes) {
     return Math.max(...along) - Math.min(...along);
   });
   const pen = Math.max(4, PEN * Math.max(...sides));
-  const canvas = new OffscreenCanvas(CANVAS, CANVAS);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const { width, height } = element("easel");
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   drawStrokes(context, "#fff", pen);
-  const bytes = context.getImageData(0, 0, CANVAS, CANVAS).data;
-  return [Float64Array.from({ length: CANVAS ** 2 }, (_, i) => bytes[4 * i + 3] / 255), CANVAS, CANVAS];
+  const bytes = context.getImageData(0, 0, width, height).data;
+  return [Float64Array.from({ length: width * height }, (_, i) => bytes[4 * i + 3] / 255), height, width];
 }
 
 async function readFile(file) {
@@ -120,8 +149,8 @@ async function readFile(file) {
     const context = canvas.getContext("2d");
     context.drawImage(bitmap, 0, 0, width, height);
     const image = context.getImageData(0, 0, width, height);
-    showOnEasel(image, height, width);
-    setDrawing(centred(...inkOf(image.data, height, width)));
+    showOnEasel(image);
+    setDrawing(model.centred ? digitOf(greyOf(image.data), height, width) : onEasel());
   } catch {
     clearDrawing();
     element("draw-text").textContent = `${file.name} is no picture that this browser can read.`;
@@ -135,7 +164,7 @@ function setDrawing(x) {
 
 // ---- what the model makes of it ----
 
-// Probabilities (10) of the classes, by the encoder or the judge; null if neither reads classes.
+// Probabilities of the classes, by the encoder or the judge; null if neither reads classes.
 function reading(x) {
   if (model.networks.classes) return softmax(encode(model, x, null, encoderNoise(model, normalsFrom(2))).classLogits);
   return model.judge ? softmax(forward(model.judge, x)) : null;
@@ -145,7 +174,7 @@ function encodeDrawing() {
   const { x } = drawing;
   element("findings").hidden = !x;
   if (!x) {
-    const blank = new Float64Array(SIDE ** 2);
+    const blank = new Float64Array(pixelCount()).fill(model.ground);
     for (const id of ["seen", "reconstruction"]) paint(element(id), blank);
     element("draw-text").textContent = "Nothing is drawn yet.";
     element("draw-text").classList.remove("unseen");
@@ -185,32 +214,34 @@ const measure = afterPause(() => {
     element("term-error").textContent = error.toFixed(4);
     said.push(`squared error ${error.toFixed(4)} a pixel`);
   }
-  if (model.decoderClasses) {
-    const styles = Array.from({ length: CLASSES }, (_, k) => decode(model, found.mean, oneHot(k)));
-    paintStrip(element("styles"), styles);
-  }
+  if (model.decoderClasses) paintClasses(element("styles"), found.mean);
   const read = reading(x);
-  if (read) said.unshift(`read as ${read.indexOf(Math.max(...read))} (${(100 * Math.max(...read)).toFixed(0)}%)`);
+  if (read) {
+    const most = Math.max(...read);
+    said.unshift(`read as ${model.classes[read.indexOf(most)]} (${(100 * most).toFixed(0)}%)`);
+  }
   element("draw-text").textContent = `${said.join("; ")}.`; // for screen readers: others see it below
   element("draw-text").classList.add("unseen");
 }, 80);
 
+// A bar for each class; of many classes for the likeliest, the likeliest first.
 function showReading(probabilities) {
-  const box = element("reading");
-  if (!box.children.length) {
-    for (let label = 0; label < CLASSES; label++) {
-      const bar = document.createElement("div");
-      bar.innerHTML = `<span class="bar"><span></span></span><b>${label}</b><small></small>`;
-      box.append(bar);
-    }
-  }
+  const labels = model.classes.map((_, label) => label);
+  if (labels.length > LIKELIEST) labels.sort((a, b) => probabilities[b] - probabilities[a]).splice(LIKELIEST);
   const most = Math.max(...probabilities);
-  probabilities.forEach((p, label) => {
-    const bar = box.children[label];
-    bar.classList.toggle("most", p === most);
-    bar.querySelector(".bar > span").style.height = `${100 * p}%`;
-    bar.querySelector("small").textContent = `${(100 * p).toFixed(0)}%`;
+  const bars = labels.map((label) => {
+    const [bar, column, name, percent] = ["div", "span", "b", "small"].map((tag) => document.createElement(tag));
+    const text = `${(100 * probabilities[label]).toFixed(0)}%`;
+    bar.classList.toggle("most", probabilities[label] === most);
+    bar.style.setProperty("--probability", `${100 * probabilities[label]}%`);
+    column.className = "bar";
+    column.append(document.createElement("span"));
+    [name.textContent, percent.textContent] = [model.classes[label], text];
+    bar.append(column, name, percent);
+    return bar;
   });
+  element("reading").replaceChildren(...bars);
+  element("reading").classList.toggle("named", model.classes.some((name) => name.length > 2));
 }
 
 // The mean and two standard deviations of q(z|x) in each dimension, the most active first, beside the prior's.

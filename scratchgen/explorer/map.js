@@ -1,13 +1,16 @@
-// The map of two-dimensional codes: pictures, test digits, the prior, and the marks on it.
+// The map of two-dimensional codes: pictures, codes of test images, the prior, and the marks on it.
 "use strict";
 
-const TILES = 19; // pictures in a row of the map
+const TILES = 19; // square pictures in a row of the map, and rows
 
 // Two canvases, one on the other: the ground, which stays, and the marks, which move.
 function startMap() {
   const map = { canvas: element("map"), ground: element("ground"), pictures: document.createElement("canvas") };
   code.map = map;
-  map.pictures.width = map.pictures.height = TILES * SIDE;
+  const [height, width] = model.shape;
+  map.rows = Math.max(1, Math.round(TILES * Math.sqrt(width / height)));
+  map.columns = Math.max(1, Math.round(TILES * Math.sqrt(height / width)));
+  [map.pictures.width, map.pictures.height] = [map.columns * width, map.rows * height];
   new ResizeObserver(() => {
     const size = Math.round(map.canvas.clientWidth * devicePixelRatio);
     if (!size || size === map.canvas.width) return;
@@ -21,10 +24,11 @@ function startMap() {
   code.drawPictures = () => drawTiles(map);
   addEventListener("repaint", () => drawTiles(map));
   followPointer(map);
-  if (model.codes) writeLegend();
+  if (element("legend")) writeLegend();
   drawTiles(map);
   const showWhatIsNear = afterPause(() => {
-    if (model.codes) element("near-text").textContent = `Test digits near it: mostly ${nearestClass(code.z)}.`;
+    const near = element("near-text");
+    if (near) near.textContent = `${near.dataset.begin} mostly ${model.classes[nearestClass(code.z)]}.`;
     showAllClasses();
   }, 60);
   return (moving) => {
@@ -59,27 +63,28 @@ function followPointer(map) {
   });
 }
 
-// The pictures of codes in the middles of TILES by TILES cells, some rows before each frame.
+// The pictures of codes in the middles of cells of the pictures' shape, some rows before each frame.
 function drawTiles(map) {
+  const { rows, columns } = map;
   const context = map.pictures.getContext("2d");
   const task = (map.task = Symbol("tiles")); // a later call ends this one
   const next = (row) => {
     if (map.task !== task) return;
     const began = performance.now();
-    for (; row < TILES && performance.now() - began < 10; row++) {
-      for (let column = 0; column < TILES; column++) {
-        const middle = [column, TILES - 1 - row].map((n) => ((2 * n + 1) / TILES - 1) * model.extent);
+    for (; row < rows && performance.now() - began < 10; row++) {
+      for (let column = 0; column < columns; column++) {
+        const middle = [(2 * column + 1) / columns - 1, 1 - (2 * row + 1) / rows].map((part) => part * model.extent);
         const picture = decode(model, Float64Array.from(middle), oneHot(code.label));
-        context.putImageData(inkImage(picture), column * SIDE, row * SIDE);
+        context.putImageData(inkImage(picture), column * model.shape[1], row * model.shape[0]);
       }
     }
     drawGround(map);
-    if (row < TILES) requestAnimationFrame(() => next(row));
+    if (row < rows) requestAnimationFrame(() => next(row));
   };
   next(0);
 }
 
-// What stays as it is: the pictures, the prior, the codes of test digits.
+// What stays as it is: the pictures, the prior, the codes of test images.
 function drawGround({ ground, pictures }) {
   const context = ground.getContext("2d");
   const size = ground.width;
@@ -98,13 +103,13 @@ function drawGround({ ground, pictures }) {
   if (!showCodes) return;
   const radius = Math.max(size / 400, devicePixelRatio) / unit;
   model.codes.forEach(([a, b], n) => {
-    context.fillStyle = model.colours[model.labels[n]];
+    context.fillStyle = model.colours[model.labels[n]] ?? theme.accent;
     context.beginPath();
     context.arc(a, b, radius, 0, 2 * Math.PI);
     context.fill();
   });
   context.setTransform(1, 0, 0, 1, 0, 0);
-  for (let label = 0; label < CLASSES; label++) drawClassName(context, label, unit, size);
+  model.classes.forEach((_, label) => drawClassName(context, label, unit, size));
 }
 
 function drawPrior(context, thickness) {
@@ -130,17 +135,19 @@ function circle(radius) {
   return angles.map((angle) => [radius * Math.cos(angle), radius * Math.sin(angle)]);
 }
 
-// The number of a class at the median of its codes.
+// The name of a class at the median of its codes.
 function drawClassName(context, label, unit, size) {
   const codes = model.codes.filter((_, n) => model.labels[n] === label);
   if (!codes.length) return;
   const [a, b] = [0, 1].map((j) => codes.map((z) => z[j]).sort((x, y) => x - y)[codes.length >> 1]);
-  const place = [size / 2 + a * unit, size / 2 - b * unit];
   context.font = `700 ${15 * devicePixelRatio}px system-ui, sans-serif`;
   [context.textAlign, context.textBaseline, context.lineJoin] = ["center", "middle", "round"];
   [context.lineWidth, context.strokeStyle, context.fillStyle] = [4 * devicePixelRatio, theme.surface, theme.ink];
-  context.strokeText(label, ...place);
-  context.fillText(label, ...place);
+  const name = model.classes[label];
+  const room = size / 2 - context.measureText(name).width / 2 - 4 * devicePixelRatio; // names do not leave the map
+  const place = [size / 2 + Math.min(room, Math.max(-room, a * unit)), size / 2 - b * unit];
+  context.strokeText(name, ...place);
+  context.fillText(name, ...place);
 }
 
 // What moves: the ring, the drawing's code, the paths.
@@ -202,17 +209,18 @@ function drawSpread(context, { mean, sd }, place, unit) {
 }
 
 function writeLegend() {
-  for (let label = 0; label < CLASSES; label++) {
-    const item = document.createElement("li");
-    item.innerHTML = `<span style="background:${model.colours[label]}"></span>${label}`;
+  model.classes.forEach((name, label) => {
+    const [item, dot] = ["li", "span"].map((tag) => document.createElement(tag));
+    dot.style.background = model.colours[label];
+    item.append(dot, name);
     element("legend").append(item);
-  }
+  });
 }
 
 // The most frequent class among the fifteen test codes nearest to z.
 function nearestClass(z) {
   const distances = model.codes.map(([a, b], n) => [(a - z[0]) ** 2 + (b - z[1]) ** 2, model.labels[n]]);
-  const counts = new Array(CLASSES).fill(0);
+  const counts = new Array(model.classes.length).fill(0);
   for (const [, label] of distances.sort((x, y) => x[0] - y[0]).slice(0, 15)) counts[label]++;
   return counts.indexOf(Math.max(...counts));
 }

@@ -1,14 +1,8 @@
 // What the models compute: q(z|x), p(x|z), the terms of the bound; priors, walks and paths.
 //
 // A model is what recipes describe (see Explorable): its networks by name, latentDim, prior, and some facts. A picture
-// x and a mean E[x|z] are arrays of 784 numbers, a code z has latentDim, a class y is one-hot of 10.
+// x and a mean E[x|z] are arrays of so many numbers as it has pixels, a code z has latentDim, a class y is one-hot.
 "use strict";
-
-const CLASSES = 10;
-
-function oneHot(label) {
-  return Float64Array.from({ length: CLASSES }, (_, k) => (k === label ? 1 : 0));
-}
 
 function concatenated(a, b) {
   const out = new Float64Array(a.length + b.length);
@@ -128,8 +122,8 @@ const FROM_NORMAL = {
 function samplePrior(model, normals) {
   const { prior, latentDim } = model;
   if (prior.name !== "mixture") return FROM_NORMAL[prior.name](prior, normals(latentDim));
-  const component = Math.floor(CLASSES * normalCumulative(normals(1)[0]));
-  const angle = (2 * Math.PI * component) / CLASSES;
+  const component = Math.floor(prior.components * normalCumulative(normals(1)[0]));
+  const angle = (2 * Math.PI * component) / prior.components;
   const [a, b] = normals(2);
   const [along, across] = [prior.shift + prior.along * a, prior.across * b];
   return Float64Array.of(

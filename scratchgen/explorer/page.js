@@ -12,7 +12,7 @@ const ready = (async () => {
   const networks = Object.entries(run.networks).map(([name, layers]) => [name, withWeights(layers, numbers)]);
   Object.assign(model, run, { networks: Object.fromEntries(networks) });
   if (run.judge) model.judge = withWeights(run.judge, await unpackedNumbers(element("judge").textContent));
-  if (run.digits) model.testDigits = testDigits(run.digits, await unpacked(element("digits").textContent));
+  if (run.examples) model.examples = examples(run.examples, await unpacked(element("examples").textContent));
   keepWhatApplies(features());
   fillIn();
   document.querySelector("main").hidden = false;
@@ -31,11 +31,22 @@ ready.catch((error) => {
   problem.hidden = false;
 });
 
-function testDigits(labels, bytes) {
+// Test images, each with its label.
+function examples(labels, bytes) {
+  const size = pixelCount();
   return labels.map((label, n) => ({
     label,
-    x: Float64Array.from(bytes.subarray(n * SIDE ** 2, (n + 1) * SIDE ** 2), (byte) => byte / 255),
+    x: Float64Array.from(bytes.subarray(n * size, (n + 1) * size), (byte) => byte / 255),
   }));
+}
+
+function pixelCount() {
+  return model.shape[0] * model.shape[1];
+}
+
+// A class as networks take it: all 0 for none.
+function oneHot(label) {
+  return Float64Array.from(model.classes, (_, k) => (k === label ? 1 : 0));
 }
 
 // What there is, by the names of the attributes data-if in the page.
@@ -47,6 +58,7 @@ function features() {
       encoder: networks.encoder,
       map: model.latentDim === 2,
       sliders: model.latentDim !== 2,
+      labels: model.classes.length,
       classes: model.decoderClasses,
       classified: networks.classes,
       given: model.decoderClasses && !networks.classes,
@@ -56,6 +68,8 @@ function features() {
       uniform: model.prior.name === "uniform",
       regions: model.regionsOfClasses,
       binary: model.binary,
+      centred: model.centred,
+      uncentred: !model.centred,
       [model.likelihood]: true,
       deterministic: model.posterior === "deterministic",
       universal: model.posterior === "universal",
@@ -72,8 +86,10 @@ function keepWhatApplies(there) {
 }
 
 function fillIn() {
+  const [height, width] = model.shape;
   const facts = {
     "latent-dim": model.latentDim,
+    size: `${height} by ${width}`,
     draws: BOUND_DRAWS,
     sigma: model.sigma,
     "judge-accuracy": `${(100 * (model.judgeAccuracy ?? 0)).toFixed(1)}%`,
@@ -83,7 +99,17 @@ function fillIn() {
   }
   const code = model.networks.encoder ? "codes" : "noise";
   const dimensions = `${model.latentDim} dimension${model.latentDim === 1 ? "" : "s"}`;
-  element("trained").textContent = `trained on ${model.data}; ${code} of ${dimensions}`;
+  element("trained").textContent = `trained on ${model.data}, ${height} by ${width} pixels; ${code} of ${dimensions}`;
+  for (const canvas of document.querySelectorAll("canvas.picture")) [canvas.width, canvas.height] = [width, height];
+  const longest = Math.max(...model.classes.map((name) => name.length));
+  const looks = {
+    "--shape": `${width} / ${height}`,
+    "--relative-width": Math.min(1, width / height),
+    "--rendering": Math.max(height, width) > 64 ? "auto" : "pixelated",
+    "--classes": Math.min(model.classes.length, 10),
+    "--class-width": `${longest}ch`,
+  };
+  for (const [name, value] of Object.entries(looks)) document.documentElement.style.setProperty(name, value);
 }
 
 // ---- pictures ----
@@ -93,14 +119,16 @@ const theme = {};
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
   for (const name of ["paper", "ink", "surface", "muted", "accent"]) theme[name] = style.getPropertyValue(`--${name}`);
-  [theme.paperBytes, theme.inkBytes] = [theme.paper, theme.ink].map((colour) =>
+  theme.levels = model.centred ? [theme.paper, theme.ink] : ["#000000", "#ffffff"];
+  [theme.paperBytes, theme.inkBytes] = theme.levels.map((colour) =>
     colour.match(/[0-9a-f]{2}/gi).map((digits) => parseInt(digits, 16)),
   );
 }
 
-// Pictures (784 numbers, those beyond [0, 1] cut off) as bytes: 0 is the paper's colour, 1 the ink's.
+// Pictures (numbers, those beyond [0, 1] cut off) as bytes: of digits and the like 0 is the paper's colour and 1 the
+// ink's, else they are black and white.
 function inkImage(pixels) {
-  const image = new ImageData(SIDE, SIDE);
+  const image = new ImageData(model.shape[1], model.shape[0]);
   for (let i = 0; i < pixels.length; i++) {
     const level = Math.min(1, Math.max(0, pixels[i]));
     for (let c = 0; c < 3; c++) {
@@ -117,7 +145,7 @@ function paint(canvas, pixels) {
 
 function smallPicture(pixels) {
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height, canvas.className] = [SIDE, SIDE, "picture"];
+  [canvas.width, canvas.height, canvas.className] = [model.shape[1], model.shape[0], "picture"];
   if (pixels) paint(canvas, pixels);
   return canvas;
 }
@@ -126,6 +154,13 @@ function smallPicture(pixels) {
 function paintStrip(strip, pictures) {
   while (strip.children.length < pictures.length) strip.append(smallPicture());
   pictures.forEach((pixels, n) => paint(strip.children[n], pixels));
+}
+
+// Fills a strip with one picture for each class.
+function paintClasses(strip, z) {
+  const pictures = model.classes.map((_, label) => decode(model, z, oneHot(label)));
+  paintStrip(strip, pictures);
+  model.classes.forEach((name, label) => (strip.children[label].title = name));
 }
 
 // A number with a proper minus, and as wide as its negative.

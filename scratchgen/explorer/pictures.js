@@ -1,4 +1,4 @@
-// Pictures of a digit, made like MNIST's: the same as scratchgen/data/pictures.py.
+// Images made of pictures: of a digit as MNIST's are, the same as scratchgen/data/pictures.py, or just scaled.
 "use strict";
 
 const SIDE = 28; // of the image
@@ -17,15 +17,7 @@ function centred(levels, height, width) {
   if (bottom === 0) return image;
   const longest = Math.max(bottom - top, right - left);
   const [rows, columns] = [bottom - top, right - left].map((side) => Math.max(1, rounded((BOX * side) / longest)));
-  const [rowShares, columnShares] = [shares(bottom - top, rows), shares(right - left, columns)];
-  const digit = Array.from({ length: rows }, () => new Float64Array(columns));
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < columns; j++) {
-      for (const [row, a] of rowShares[i]) {
-        for (const [column, b] of columnShares[j]) digit[i][j] += a * b * levels[(top + row) * width + left + column];
-      }
-    }
-  }
+  const digit = scaled(part(levels, width, top, bottom, left, right), rows, columns);
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
   const firstRow = shift(digit.map(sum));
   const firstColumn = shift(Array.from({ length: columns }, (_, j) => sum(digit.map((row) => row[j]))));
@@ -43,6 +35,23 @@ function box(levels, width, above) {
     [left, right] = [Math.min(left, column), Math.max(right, column + 1)];
   }
   return bottom === 0 ? [0, 0, 0, 0] : [top, bottom, left, right];
+}
+
+// The rows of a part of a picture.
+function part(levels, width, top, bottom, left, right) {
+  return Array.from({ length: bottom - top }, (_, i) => levels.slice((top + i) * width + left, (top + i) * width + right));
+}
+
+// Rows of grey levels, made so many rows and columns; a new pixel is the mean of the area that it covers.
+function scaled(levels, rows, columns) {
+  const [rowShares, columnShares] = [shares(levels.length, rows), shares(levels[0].length, columns)];
+  return Array.from({ length: rows }, (_, i) =>
+    Float64Array.from({ length: columns }, (_, j) => {
+      let mean = 0;
+      for (const [row, a] of rowShares[i]) for (const [column, b] of columnShares[j]) mean += a * b * levels[row][column];
+      return mean;
+    }),
+  );
 }
 
 // For each of the new pixels, the old ones that it covers and their shares in its length, when `before` become `after`.
@@ -69,20 +78,38 @@ function rounded(x) {
   return Math.floor(x + 0.5 + TIE);
 }
 
-// The part of a picture of RGBA bytes in which something is drawn, lighter or darker than its background: levels from 0,
-// the background, to 1, the most ink, with the part's height and width.
-function inkOf(bytes, height, width) {
-  const levels = new Float64Array(height * width);
-  for (let i = 0; i < levels.length; i++) {
+// Grey levels in [0, 1] of a picture's RGBA bytes, before white where it is transparent.
+function greyOf(bytes) {
+  return Float64Array.from({ length: bytes.length / 4 }, (_, i) => {
     const [r, g, b, alpha] = bytes.subarray(4 * i, 4 * i + 4);
-    levels[i] = ((0.299 * r + 0.587 * g + 0.114 * b) * alpha + 255 * (255 - alpha)) / 255; // on white
-  }
-  const edge = (_, i) =>
-    [0, height - 1].includes(Math.floor(i / width)) || [0, width - 1].includes(i % width);
-  const quantile = (numbers, p) => numbers.sort()[Math.floor(p * (numbers.length - 1))];
+    return ((0.299 * r + 0.587 * g + 0.114 * b) * alpha + 255 * (255 - alpha)) / 255 ** 2;
+  });
+}
+
+// The digit in a picture of grey levels, as an image of MNIST, which one of its size is already: 784 numbers.
+function digitOf(grey, height, width) {
+  if (height !== SIDE || width !== SIDE) return centred(...inkOf(grey, height, width));
+  const onLight = quantile(grey.filter(edge(height, width)), 0.5) > 0.5;
+  return grey.map((level) => (onLight ? 1 - level : level));
+}
+
+// Whether a pixel, by its place, is one of the outermost.
+function edge(height, width) {
+  return (_, i) => [0, height - 1].includes(Math.floor(i / width)) || [0, width - 1].includes(i % width);
+}
+
+function quantile(numbers, share) {
+  return numbers.sort()[Math.floor(share * (numbers.length - 1))];
+}
+
+// The part of a picture of grey levels in which something is drawn, lighter or darker than its background: levels from 0,
+// the background, to 1, the most ink, with the part's height and width.
+function inkOf(grey, height, width) {
+  const levels = Float64Array.from(grey);
+  const outermost = edge(height, width);
   const subtract = (amount) => levels.forEach((value, i) => (levels[i] = value - amount(i)));
   const subtractMedian = () => {
-    const median = quantile(levels.filter(edge), 0.5);
+    const median = quantile(levels.filter(outermost), 0.5);
     subtract(() => median);
   };
   // The background is a plane fitted to the edge, by least squares.
@@ -90,19 +117,19 @@ function inkOf(bytes, height, width) {
   for (const along of [(i) => Math.floor(i / width) - (height - 1) / 2, (i) => (i % width) - (width - 1) / 2]) {
     let [product, square] = [0, 0];
     levels.forEach((value, i) => {
-      if (!edge(value, i)) return;
+      if (!outermost(value, i)) return;
       product += value * along(i);
       square += along(i) ** 2;
     });
     subtract((i) => (along(i) * product) / Math.max(1, square));
   }
   subtractMedian();
-  const noise = Math.max(TIE, NOISE * quantile(levels.filter(edge).map(Math.abs), 0.75));
+  const noise = Math.max(TIE, NOISE * quantile(levels.filter(outermost).map(Math.abs), 0.75));
   const drawn = levels.reduce((sum, value) => sum + (Math.abs(value) > noise ? value : 0), 0);
   if (drawn < 0) levels.forEach((value, i) => (levels[i] = -value));
   const most = levels.reduce((a, b) => Math.max(a, b), 0);
   const [top, bottom, left, right] = box(levels, width, Math.max(noise, STRONG * most));
-  const part = Array.from({ length: bottom - top }, (_, i) => levels.subarray((top + i) * width + left, (top + i) * width + right));
-  const ink = part.flatMap((row) => Array.from(row, (value) => (value > noise ? value / most : 0)));
+  const rows = part(levels, width, top, bottom, left, right);
+  const ink = rows.flatMap((row) => Array.from(row, (value) => (value > noise ? value / most : 0)));
   return [ink, bottom - top, right - left];
 }

@@ -1,7 +1,7 @@
-// From one digit to another: straight and spherical paths between two codes.
+// From one image to another: straight and spherical paths between two codes.
 "use strict";
 
-const SHOWN = 20; // digits to choose from at a time
+const SHOWN = 20; // images to choose from at a time
 const STEPS = 9; // pictures in a strip
 
 // The two ends, each with its code and class; which of them is chosen next; where the gallery begins.
@@ -32,8 +32,8 @@ function startPaths() {
   });
   const typical = element("typical-norm");
   if (typical) typical.textContent = written(Math.sqrt(model.latentDim));
-  const digits = showGallery();
-  paths.ends = [digits[0], digits[Math.min(digits.length - 1, 3)]].map((digit) => ({ ...digit }));
+  const shown = showGallery();
+  paths.ends = [shown[0], shown[Math.min(shown.length - 1, 3)]];
   addEventListener("repaint", () => {
     showGallery();
     showEnds();
@@ -41,30 +41,31 @@ function startPaths() {
   showEnds();
 }
 
-// What can be chosen: test digits with the means of their codes, or draws of a GAN's noise with their pictures.
-function galleryDigits() {
-  if (model.testDigits) {
-    const { length } = model.testDigits;
-    return Array.from({ length: Math.min(SHOWN, length) }, (_, n) => model.testDigits[(paths.first + n) % length]);
+// What can be chosen: test images with the means of their codes, or draws of a GAN's noise with their pictures.
+function offered() {
+  if (model.examples) {
+    const { length } = model.examples;
+    return Array.from({ length: Math.min(SHOWN, length) }, (_, n) => model.examples[(paths.first + n) % length]);
   }
   return Array.from({ length: SHOWN }, (_, n) => {
     const z = samplePrior(model, paths.normals);
-    const label = n % CLASSES;
+    const label = n % model.classes.length;
     return { label, z, x: decode(model, z, oneHot(label)) };
   });
 }
 
 function showGallery() {
-  const digits = galleryDigits();
-  const known = model.testDigits || model.decoderClasses;
+  const images = offered();
+  const classed = model.decoderClasses || (model.examples && model.classes.length);
   element("gallery").replaceChildren(
-    ...digits.map((digit, n) => {
+    ...images.map((image, n) => {
+      const number = `${model.examples ? "image" : "draw"} ${n + 1}`;
       const button = document.createElement("button");
       button.type = "button";
-      button.setAttribute("aria-label", known ? `a ${digit.label}` : `draw ${n + 1}`);
-      button.append(smallPicture(digit.x));
+      button.setAttribute("aria-label", classed ? `${number}: ${model.classes[image.label]}` : number);
+      button.append(smallPicture(image.x));
       button.addEventListener("click", () => {
-        paths.ends[paths.next] = digit;
+        paths.ends[paths.next] = image;
         paths.used = true;
         chooseNext(1 - paths.next);
         showEnds();
@@ -72,7 +73,7 @@ function showGallery() {
       return button;
     }),
   );
-  return digits;
+  return images;
 }
 
 function chooseNext(n) {
@@ -80,8 +81,8 @@ function chooseNext(n) {
   [0, 1].forEach((each) => element(`end-${each}`).setAttribute("aria-pressed", each === n));
 }
 
-function codeOf(digit) {
-  return digit.z ?? posterior(model, digit.x, oneHot(digit.label), normalsFrom(2)).mean;
+function codeOf({ z, x, label }) {
+  return z ?? posterior(model, x, oneHot(label), normalsFrom(2)).mean;
 }
 
 function showEnds() {

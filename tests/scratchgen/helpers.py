@@ -114,9 +114,9 @@ class ByBrightness:
         return np.exp(nearness) / np.exp(nearness).sum(axis=1, keepdims=True)
 
 
-def untrained_judge(test: Split) -> Judge:
+def untrained_judge(test: Split, classes: int = 10) -> Judge:
     """A judge of the usual size, with its first weights."""
-    classifier = Classifier(test.images.shape[1], np.random.default_rng(0))
+    classifier = Classifier(test.images.shape[1], np.random.default_rng(0), classes)
     classifier.eval()
     return Judge(classifier, test)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from scratchgen.data.mnist import load_mnist
-from scratchgen.data.pictures import centred, digit_of, ink, read_grey
+from scratchgen.data.pictures import are_centred, centred, digit_of, ink, read_grey
 from scratchgen.data.strokes import draw_strokes
 
 
@@ -162,3 +162,14 @@ def test_read_grey_turns_pictures_as_the_camera_was_held(tmp_path):
     exif[0x0112] = 6  # turned by a quarter, clockwise
     picture.save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_grey(tmp_path / "a.png"), np.rot90(np.asarray(picture), -1))
+
+
+def test_are_centred_is_about_size_box_and_middle():
+    images = digits(50)
+    assert are_centred(images)
+    assert are_centred(np.concatenate([images, np.zeros((30, 28, 28))]))  # empty ones say nothing
+    assert not are_centred(np.zeros((5, 28, 28)))
+    assert not are_centred(images[:, 2:-2, 2:-2])
+    assert not are_centred(np.roll(images, 3, axis=2))
+    assert not are_centred(1 - images)
+    assert not are_centred(np.stack([np.pad(centred(image)[7:-7, 7:-7], 7) for image in images]))  # 14 by 14 at most

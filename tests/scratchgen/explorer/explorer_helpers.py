@@ -1,4 +1,4 @@
-"""Small models of every kind, with 28 by 28 pixels, and their pages."""
+"""Small models of every kind, data of several shapes, and pages of both."""
 
 from dataclasses import replace
 
@@ -6,13 +6,14 @@ import numpy as np
 from helpers import untrained_judge
 
 from scratchgen import explorer
-from scratchgen.data.dataset import Dataset, Split
+from scratchgen.data.dataset import UNLABELLED, Dataset, Split
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.models.aae import AAEConfig
 from scratchgen.models.gan import GANConfig
 from scratchgen.models.vae import VAEConfig
 from scratchgen.nn import BatchNorm
 from scratchgen.recipes import RECIPES, RunConfig
+from scratchgen.runs import fitted
 
 HALVES = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)}
 UPWARD = {"generator_channels": (4, 3), "generator_hidden": (9,)}
@@ -72,12 +73,40 @@ def drawn(count=100):
     return Dataset("strokes", Split(images[:0], digits.labels[:0]), Split(images, digits.labels))
 
 
-def built(kind, seed=0):
+def rectangles(classes, count=60):
+    """So many test images of a light rectangle on a dark ground, 20 by 14 pixels."""
+    rng, images = np.random.default_rng(5), np.zeros((count, 20, 14), np.float32)
+    for image in images:
+        top, left, height, width = rng.integers((1, 1, 4, 2), (8, 5, 11, 8))
+        image[top : top + height, left : left + width] = rng.integers(100, 256) / 255
+    labels = np.arange(count) % len(classes) if classes else np.full(count, UNLABELLED)
+    images = images.reshape(count, -1)
+    return Dataset("rectangles", Split(images[:0], labels[:0]), Split(images, labels), (20, 14), classes)
+
+
+def letters(count=78):
+    """Drawn digits under the names of letters."""
+    images = drawn(count).test.images
+    labels = np.arange(count) % 26
+    test = Split(images, labels)
+    return Dataset("letters", Split(images[:0], labels[:0]), test, classes=tuple("abcdefghijklmnopqrstuvwxyz"))
+
+
+DATA = {
+    "digits": drawn(),
+    "named": rectangles(("low", "a rather long name", "<b>&amp;")),
+    "unlabelled": rectangles(()),
+    "letters": letters(),
+}
+
+
+def built(kind, seed=0, data=DATA["digits"]):
     """A model of a kind: its configuration, and itself with biases and averages as if it had been trained."""
     name, network, training = KINDS[kind]
     recipe = RECIPES[name]
     settings = replace(recipe.configs[next(iter(recipe.configs))].training, **training)
     config = RunConfig(name, kind, network, settings, epochs=1, batch_size=10, data="strokes", seed=seed)
+    config = fitted(config, data)
     model, rng = recipe.build(config), np.random.default_rng(seed)
     for parameter_name, parameter in model.named_parameters().items():
         if parameter_name.rpartition(".")[2] in ("bias", "beta"):
@@ -93,5 +122,5 @@ def built(kind, seed=0):
 
 def page_of(config, model, data, monkeypatch, judge=True):
     """The model's page, with a judge that was not trained, or without one."""
-    monkeypatch.setattr(explorer, "load_judge", lambda data: untrained_judge(data.test))
+    monkeypatch.setattr(explorer, "load_judge", lambda data: untrained_judge(data.test, len(data.classes)))
     return explorer.page(config, RECIPES[config.model].explorable(config, model, data), data, with_judge=judge)

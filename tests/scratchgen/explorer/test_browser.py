@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from browser_helpers import MISSING, load, open_browser, resize
-from explorer_helpers import KINDS, built, drawn, page_of
+from explorer_helpers import DATA, KINDS, built, page_of
 from helpers import untrained_judge
 from matplotlib.image import imsave
 
-from scratchgen.data.pictures import centred, ink
+from scratchgen.data.pictures import centred, digit_of, ink
 from scratchgen.nn import ACTIVATIONS
 from scratchgen.recipes import RECIPES, aae, gan, vae
 from scratchgen.tensor import Tensor, no_grad
@@ -21,7 +21,7 @@ from tests.benchmarks.explorer import measure, write_page
 
 pytest.importorskip("selenium")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
-DATA = drawn()
+DIGITS = DATA["digits"]
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 
 
@@ -36,9 +36,9 @@ def browser():
 def opened(browser, tmp_path, monkeypatch):
     """Opens the page of a kind of model; at the end nothing may have gone wrong on it, and nothing been requested."""
 
-    def opened(kind, width=1200, judge=False):
-        config, model = built(kind)
-        (tmp_path / "explorer.html").write_bytes(page_of(config, model, DATA, monkeypatch, judge))
+    def opened(kind, width=1200, judge=False, data=DIGITS):
+        config, model = built(kind, data=data)
+        (tmp_path / "explorer.html").write_bytes(page_of(config, model, data, monkeypatch, judge))
         resize(browser, width)
         assert load(browser, tmp_path / "explorer.html") == ""
         return config, model
@@ -69,9 +69,9 @@ def decoded(config, model, codes, labels):
     return {"vae": vae.decode, "gan": gan.generate, "aae": aae.decode}[config.model](model, codes, labels)
 
 
-def encoded(config, model, noise):
-    """The engine's mean of q(z|x) for each digit, or z of noise; its logvar and class logits, or None."""
-    x, y = Tensor(RECIPES[config.model].as_seen(config, DATA.test.images, "test")), model.labels_given(DATA.test.labels)
+def encoded(config, model, data, noise):
+    """The engine's mean of q(z|x) for each test image, or z of noise; its logvar and class logits, or None."""
+    x, y = Tensor(RECIPES[config.model].as_seen(config, data.test.images, "test")), model.labels_given(data.test.labels)
     if config.model == "vae":
         mean, logvar = model.encode(x, None if y is None else Tensor(y))
         return mean.data, logvar.data, None
@@ -85,20 +85,39 @@ def encoded(config, model, noise):
     return z.data, logvar, None if class_logits is None else class_logits.data
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_networks_equal_the_engine(browser, opened, rng, kind):
-    """Decoder or generator on 100 codes, encoder on 100 test digits."""
-    config, model = opened(kind)
-    codes, noise = (rng.standard_normal((100, size)).astype(np.float32) for size in (config.network.latent_dim, 2))
-    expected = decoded(config, model, 2 * codes, DATA.test.labels)
-    found = asked(browser, "given[0].map((z, n) => decode(model, z, oneHot(n % 10)))", 2 * codes)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, "digits") for kind in KINDS),
+        ("vae 2-d", "named"),
+        ("vae conditional 2-d", "named"),
+        ("aae gaussian posterior", "named"),
+        ("vae gaussian", "unlabelled"),
+        ("gan", "unlabelled"),
+        ("aae swiss-roll", "unlabelled"),
+        ("vae conv conditional gaussian", "letters"),
+        ("gan uniform conditional", "letters"),
+        ("aae semi-supervised", "letters"),
+    ],
+)
+def test_networks_equal_the_engine(browser, opened, rng, kind, name):
+    """Decoder or generator on a code for each test image, encoder on the test images."""
+    data = DATA[name]
+    config, model = opened(kind, data=data)
+    labels = data.test.labels
+    codes, noise = (
+        rng.standard_normal((len(labels), size)).astype(np.float32) for size in (config.network.latent_dim, 2)
+    )
+    expected = decoded(config, model, 2 * codes, labels)
+    found = asked(browser, "given[0].map((z, n) => decode(model, z, oneHot(given[1][n])))", 2 * codes, labels)
     np.testing.assert_allclose(found, expected, **TOLERANCE)
     assert expected.std() > 0.01
     if config.model == "gan":
         return
-    found = asked(browser, "model.testDigits.map(({ x }, n) => encode(model, x, oneHot(n % 10), given[0][n]))", noise)
+    script = "model.examples.map(({ x, label }, n) => encode(model, x, oneHot(label), given[0][n]))"
+    found = asked(browser, script, noise)
     with no_grad():
-        parts = encoded(config, model, noise)
+        parts = encoded(config, model, data, noise)
     for name, expected in zip(("mean", "logvar", "classLogits"), parts, strict=True):
         if expected is None:
             assert {each[name] for each in found} == {None}
@@ -132,8 +151,8 @@ def test_terms_of_the_bound_equal_the_engine(browser, opened, rng, kind):
     config, model = opened(kind)
     z, images, labels = (
         rng.standard_normal((10, config.network.latent_dim)),
-        DATA.test.images[:10],
-        DATA.test.labels[:10],
+        DIGITS.test.images[:10],
+        DIGITS.test.labels[:10],
     )
     rows = model.labels_given(labels)
     y = None if rows is None else Tensor(rows)
@@ -149,15 +168,15 @@ def test_terms_of_the_bound_equal_the_engine(browser, opened, rng, kind):
 
 def test_judge_equals_the_engine(browser, opened):
     opened("vae 2-d", judge=True)
-    judge = untrained_judge(DATA.test)
-    found = asked(browser, "model.testDigits.map(({ x }) => reading(x))")
-    np.testing.assert_allclose(found, judge.probabilities(DATA.test.images), **TOLERANCE)
+    judge = untrained_judge(DIGITS.test)
+    found = asked(browser, "model.examples.map(({ x }) => reading(x))")
+    np.testing.assert_allclose(found, judge.probabilities(DIGITS.test.images), **TOLERANCE)
 
 
 def test_posterior_has_the_spread_of_its_draws(browser, opened):
     for kind in ("vae 2-d", "aae universal conv", "aae gaussian posterior"):
         opened(kind)
-        found = asked(browser, "posterior(model, model.testDigits[3].x, oneHot(3), normalsFrom(9), 2000)")
+        found = asked(browser, "posterior(model, model.examples[3].x, oneHot(3), normalsFrom(9), 2000)")
         draws, mean, sd = (np.array(found[name]) for name in ("draws", "mean", "sd"))
         assert draws.shape == (2000, len(mean))
         assert sd.min() > 0
@@ -166,7 +185,7 @@ def test_posterior_has_the_spread_of_its_draws(browser, opened):
         if "universal" not in kind:
             np.testing.assert_allclose(np.square(sd), np.exp(found["logvar"]))
     opened("aae mixture")
-    assert asked(browser, "posterior(model, model.testDigits[3].x, null, normalsFrom(9)).sd") == [0, 0]
+    assert asked(browser, "posterior(model, model.examples[3].x, null, normalsFrom(9)).sd") == [0, 0]
 
 
 # ---- centring ----
@@ -174,7 +193,7 @@ def test_posterior_has_the_spread_of_its_draws(browser, opened):
 
 def test_centred_equals_python_on_any_picture(browser, opened, rng):
     opened("vae 2-d")
-    digits = DATA.test.images[:20].reshape(-1, 28, 28)
+    digits = DIGITS.test.images[:20].reshape(-1, 28, 28)
     pictures = [np.pad(np.kron(digit, np.ones((5, 3))), ((0, 9), (17, 0))) for digit in digits]
     pictures += [np.full((20, 18), 1 / 3), np.zeros((5, 9)), np.eye(1), rng.random((9, 40)), np.full((70, 1), 0.5)]
     for picture in pictures:
@@ -185,20 +204,29 @@ def test_centred_equals_python_on_any_picture(browser, opened, rng):
 def test_ink_equals_python_on_any_picture(browser, opened, rng):
     opened("vae 2-d")
     digits = [
-        np.pad(np.kron(image.reshape(28, 28), np.ones((3, 2))), ((9, 5), (7, 0))) for image in DATA.test.images[:6]
+        np.pad(np.kron(image.reshape(28, 28), np.ones((3, 2))), ((9, 5), (7, 0))) for image in DIGITS.test.images[:6]
     ]
     slope = np.linspace(-30, 30, digits[0].shape[1])
     pictures = [255 - 200 * digit for digit in digits[:2]] + [60 + 150 * digit for digit in digits[2:4]]
     pictures += [200 + slope + rng.normal(0, 4, digit.shape) - 120 * digit for digit in digits[4:]]
-    pictures += [np.full((5, 9), 77), np.full((1, 1), 200), np.eye(2) * 255, rng.random((9, 40)) * 255]
+    pictures += [image.reshape(28, 28) * 255 for image in DIGITS.test.images[:2]]
+    pictures += [
+        255 - pictures[-1],
+        np.full((5, 9), 77),
+        np.full((1, 1), 200),
+        np.eye(2) * 255,
+        rng.random((9, 40)) * 255,
+    ]
     for picture in pictures:
         grey = np.clip(picture, 0, 255).astype(np.uint8)
-        bytes_ = np.dstack([grey, grey, grey, np.full_like(grey, 255)]).ravel()
-        script = "inkOf(Uint8ClampedArray.from(given[0]), given[1], given[2])"
-        levels, height, width = asked(browser, script, bytes_.tolist(), *grey.shape)
+        pixels = np.dstack([grey, grey, grey, np.full_like(grey, 255)]).ravel()
+        script = "NAME(greyOf(Uint8ClampedArray.from(given[0])), given[1], given[2])"
+        levels, height, width = asked(browser, script.replace("NAME", "inkOf"), pixels, *grey.shape)
         expected = ink(grey)[0]
         assert (height, width) == expected.shape
         np.testing.assert_allclose(np.reshape(levels, (height, width)), expected, atol=1e-6)
+        image = asked(browser, script.replace("NAME", "digitOf"), pixels, *grey.shape)
+        np.testing.assert_allclose(np.reshape(image, (28, 28)), digit_of(grey)[0], atol=1e-6)
 
 
 def test_strokes_are_centred_as_python_does(browser, opened):
@@ -230,7 +258,7 @@ def test_file_becomes_the_digit_in_it(browser, opened, tmp_path, rng, background
     from selenium.webdriver.support.wait import WebDriverWait
 
     opened("vae 2-d")
-    digit = centred(DATA.test.images[7].reshape(28, 28) > 0.5)  # no faint rows, which might be noise
+    digit = centred(DIGITS.test.images[7].reshape(28, 28) > 0.5)  # no faint rows, which might be noise
     picture = np.pad(np.kron(digit / digit.max(), np.ones((3, 3))), ((40, 10), (5, 60)))
     picture = background + (ink - background) * picture + rng.uniform(-noise, noise, picture.shape)
     imsave(tmp_path / "digit.png", picture, cmap="gray", vmin=0, vmax=1)
@@ -243,12 +271,56 @@ def test_file_becomes_the_digit_in_it(browser, opened, tmp_path, rng, background
     WebDriverWait(browser, 5).until(lambda _: "no picture" in browser.find_element("id", "draw-text").text)
 
 
+def test_strokes_on_other_data_are_scaled_where_they_lie(browser, opened):
+    from selenium.webdriver import ActionChains
+
+    opened("vae 2-d", data=DATA["named"])
+    easel = browser.find_element("id", "easel")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", easel)
+    assert (easel.size["width"], easel.size["height"]) == (pytest.approx(196, abs=1), pytest.approx(280, abs=1))
+    moves = ActionChains(browser, duration=0).move_to_element_with_offset(easel, -60, -110).click_and_hold()
+    moves.move_by_offset(0, 100).release().perform()
+    expected = shown(browser, "easel").reshape(20, 14, 14, 14).mean(axis=(1, 3))
+    x = np.reshape(asked(browser, "drawing.x"), (20, 14))
+    np.testing.assert_allclose(x, expected, atol=0.005)
+    np.testing.assert_allclose(shown(browser, "seen"), x.ravel(), atol=0.005)
+    rows, columns = np.nonzero(x > 0.9)
+    assert (rows.min(), rows.max(), set(columns)) == (2, 9, {2})  # the stroke goes from (30, 38) to (130, 38)
+
+
+@pytest.mark.parametrize("name", ["named", "letters"])
+def test_file_like_the_data_becomes_its_own_image(browser, opened, tmp_path, name):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    data = DATA[name]
+    opened("vae 2-d", data=data)
+    image = data.test.images[5].reshape(data.image_shape)
+    imsave(tmp_path / "file.png", image, cmap="gray", vmin=0, vmax=1)
+    browser.find_element("id", "file").send_keys(str(tmp_path / "file.png"))
+    WebDriverWait(browser, 5).until(lambda _: asked(browser, "drawing.x"))
+    found = np.reshape(asked(browser, "drawing.x"), data.image_shape)
+    np.testing.assert_allclose(found, image if name == "named" else centred(image / image.max()), atol=0.01)
+
+
+def test_file_of_another_shape_is_shown_whole(browser, opened, tmp_path):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    opened("vae 2-d", data=DATA["named"])
+    imsave(tmp_path / "file.png", np.full((14, 28), 0.6), cmap="gray", vmin=0, vmax=1)
+    browser.find_element("id", "file").send_keys(str(tmp_path / "file.png"))
+    WebDriverWait(browser, 5).until(lambda _: asked(browser, "drawing.x"))
+    found = np.reshape(asked(browser, "drawing.x"), (20, 14))
+    np.testing.assert_allclose(found[7:13], 0.6, atol=0.01)
+    np.testing.assert_array_equal(found[[5, 14]], 0)
+
+
 # ---- the controls ----
 
 
 def shown(browser, name="picture"):
-    """The pixels of a canvas, painted in the light theme's colours, as grey levels with ink 1."""
-    script = f"Array.from(element('{name}').getContext('2d').getImageData(0, 0, 28, 28).data)"
+    """The pixels of a canvas, painted in the light theme's colours or in black and white, as grey levels with ink 1."""
+    canvas = f"element('{name}')"
+    script = f"Array.from({canvas}.getContext('2d').getImageData(0, 0, {canvas}.width, {canvas}.height).data)"
     red = np.array(asked(browser, script))[::4]
     paper, ink = (asked(browser, f"theme.{name}Bytes[0]") for name in ("paper", "ink"))
     return (red - paper) / (ink - paper)
@@ -256,7 +328,7 @@ def shown(browser, name="picture"):
 
 def expect_picture_of_code(browser):
     picture = asked(browser, "decode(model, code.z, oneHot(code.label))")
-    np.testing.assert_allclose(shown(browser), picture, atol=0.01)
+    np.testing.assert_allclose(shown(browser), np.clip(picture, 0, 1), atol=0.01)
 
 
 def test_map_is_dragged_and_moved_by_keys(browser, opened):
@@ -280,7 +352,7 @@ def test_map_is_dragged_and_moved_by_keys(browser, opened):
     assert asked(browser, "code.label") == 7
     expect_picture_of_code(browser)
     nearest = np.linalg.norm(asked(browser, "model.codes") - np.array(asked(browser, "code.z")), axis=1).argsort()[:15]
-    classes = np.bincount(DATA.test.labels[nearest], minlength=10)
+    classes = np.bincount(DIGITS.test.labels[nearest], minlength=10)
     assert asked(browser, "nearestClass(code.z)") == classes.argmax()
 
 
@@ -288,7 +360,7 @@ def test_sliders_come_by_activity_and_move_their_dimension(browser, opened):
     from selenium.webdriver import Keys
 
     config, model = opened("vae")
-    variances = RECIPES["vae"].explorable(config, model, DATA).variation
+    variances = RECIPES["vae"].explorable(config, model, DIGITS).variation
     order = np.argsort(-variances)
     sliders = browser.find_elements("css selector", "#sliders .slider")
     for slider, j in zip(sliders, order, strict=True):
@@ -341,7 +413,7 @@ def test_drawing_has_the_pixels_that_the_model_was_trained_on(browser, opened):
 @pytest.mark.parametrize("kind", ["vae 2-d", "gan uniform conditional", "aae swiss-roll", "aae mixture"])
 def test_walk_and_samples_are_draws_from_the_prior(browser, opened, kind):
     config, model = opened(kind)
-    prior = RECIPES[config.model].explorable(config, model, DATA).prior
+    prior = RECIPES[config.model].explorable(config, model, DIGITS).prior
     exact = prior.sample(100_000, np.random.default_rng(0))
     samples = asked(browser, SAMPLES)
     grid = np.linspace(0.1, 0.9, 9)
@@ -435,6 +507,60 @@ def test_page_fits_a_small_screen_and_says_what_it_shows(browser, opened, kind):
     assert left == (3 if kind == "gan conv" else 4)
 
 
+@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("vae 2-d", "named"),
+        ("vae conditional 2-d", "named"),
+        ("gan", "named"),
+        ("vae 2-d", "unlabelled"),
+        ("aae swiss-roll", "unlabelled"),
+        ("gan", "unlabelled"),
+        ("vae conv conditional gaussian", "letters"),
+        ("vae conditional 2-d", "letters"),
+        ("gan uniform conditional", "letters"),
+    ],
+)
+def test_page_names_the_classes_that_there_are(browser, opened, kind, name, width):
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    data, encodes = DATA[name], not kind.startswith("gan")
+    opened(kind, width=width, judge=True, data=data)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    if encodes:
+        pressed(browser, "take")
+        WebDriverWait(browser, 5).until(lambda _: "." in browser.find_element("id", "draw-text").text)
+        read = asked(browser, "reading(drawing.x)")
+        assert (read is not None) == bool(data.classes)
+        if read:
+            order = sorted(range(len(read)), key=lambda k: -read[k])[:10] if len(read) > 10 else range(len(read))
+            names = [bar.text for bar in browser.find_elements("css selector", "#reading b")]
+            assert names == [data.classes[k] for k in order]
+    text, visible = (asked(browser, f"document.querySelector('main').{part}") for part in ("textContent", "innerText"))
+    assert "digit" not in text.replace("as MNIST's digits are", "")
+    assert ("MNIST" in visible) == (encodes and name == "letters")
+    assert ("without centring" in " ".join(visible.split())) == (encodes and name != "letters")
+    legend = [item.text for item in browser.find_elements("css selector", "#legend li")]
+    assert legend == [*data.classes] * ("2-d" in kind)
+    buttons = [button.text for button in browser.find_elements("css selector", "#class-buttons button")]
+    assert buttons == [*data.classes] * ("conditional" in kind)
+    assert len(set(asked(browser, "model.colours"))) == len(data.classes)
+    if buttons:
+        third = browser.find_elements("css selector", "#class-buttons button")[2]
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", third)
+        third.click()
+        assert asked(browser, "code.label") == 2
+        expect_picture_of_code(browser)
+        browser.execute_async_script("setTimeout(arguments[0], 300)")
+        pictures = browser.find_elements("css selector", "#all-classes canvas")
+        assert [picture.get_attribute("title") for picture in pictures] == buttons
+    if not data.classes:
+        assert (
+            browser.find_elements("css selector", "#legend, #class-buttons, #all-classes, #near-text, #reading") == []
+        )
+
+
 def test_page_follows_the_colours_of_the_system(browser, opened):
     opened("vae 2-d")
     grounds = []
@@ -451,7 +577,7 @@ def test_page_follows_the_colours_of_the_system(browser, opened):
 
 def test_page_says_when_it_cannot_start(browser, tmp_path, monkeypatch):
     config, model = built("vae 2-d")
-    content = page_of(config, model, DATA, monkeypatch)
+    content = page_of(config, model, DIGITS, monkeypatch)
     broken = content.replace(b'"text/plain" id="weights">', b'"text/plain" id="weights">!')
     (tmp_path / "broken.html").write_bytes(broken)
     assert "damaged" in load(browser, tmp_path / "broken.html")

@@ -8,10 +8,12 @@ from importlib import resources
 
 import numpy as np
 import pytest
+from explorer_helpers import DATA as DATAS
 from explorer_helpers import KINDS, built, drawn, page_of
 from helpers import untrained_judge
 
 from scratchgen import explorer
+from scratchgen.data.dataset import UNLABELLED, Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.explorer.networks import Weights, described, packed, rounded
 from scratchgen.nn import AvgPool2d, BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Reshape, Sequential
@@ -140,8 +142,8 @@ def test_page_holds_test_digits_of_each_class_and_codes(monkeypatch):
     config, model = built("vae 2-d")
     page = page_of(config, model, DATA, monkeypatch)
     run = held(page, "run")
-    assert run["digits"] == [*range(10)] * 6
-    pixels = np.frombuffer(held(page, "digits"), np.uint8).reshape(60, 784)
+    assert run["examples"] == [*range(10)] * 6
+    pixels = np.frombuffer(held(page, "examples"), np.uint8).reshape(60, 784)
     np.testing.assert_array_equal(pixels, np.rint(255 * DATA.test.images))
     shown = RECIPES["vae"].explorable(config, model, DATA)
     np.testing.assert_allclose(run["codes"], shown.codes, rtol=1e-3)
@@ -150,9 +152,31 @@ def test_page_holds_test_digits_of_each_class_and_codes(monkeypatch):
     assert run["extent"] >= 3
 
 
-def test_page_takes_digits_in_turn_from_uneven_classes():
-    assert explorer._of_each_class(np.array([1, 1, 0, 7, 1, 7])) == [2, 0, 3, 1, 5, 4]
-    assert len(explorer._of_each_class(np.zeros(99, int))) == explorer.DIGITS_A_CLASS
+def test_page_takes_images_in_turn_from_uneven_classes():
+    assert explorer._in_turn(np.array([1, 1, 0, 7, 1, 7])).tolist() == [2, 0, 3, 1, 5, 4]
+    assert explorer._in_turn(np.full(9, UNLABELLED)).tolist() == [*range(9)]
+
+
+def test_page_describes_the_images_and_classes_of_any_data(monkeypatch):
+    for name, data in DATAS.items():
+        run = held(page_of(*built("vae 2-d", data=data), data, monkeypatch), "run")
+        assert (run["shape"], run["classes"]) == ([*data.image_shape], [*data.classes])
+        assert run["centred"] == (name in ("digits", "letters"))
+        assert run["ground"] == 0
+        assert ("judge" in run) == bool(data.classes)
+        assert sorted(run["examples"]) == sorted(data.test.labels)
+    light = Split(1 - DATA.test.images, DATA.test.labels)
+    run = held(page_of(*built("vae 2-d"), replace(DATA, test=light), monkeypatch), "run")
+    assert (run["ground"], run["centred"]) == (1, False)
+
+
+def test_page_holds_fewer_examples_of_large_images(monkeypatch):
+    images = np.zeros((300, 100 * 90), np.float32)
+    test = Split(images, np.full(300, UNLABELLED))
+    data = Dataset("large", Split(images[:0], test.labels[:0]), test, (100, 90), ())
+    page = page_of(*built("vae 2-d", data=data), data, monkeypatch)
+    assert len(held(page, "run")["examples"]) == 111
+    assert len(held(page, "examples")) == 111 * 9000
 
 
 def test_page_survives_a_name_with_markup(monkeypatch):
@@ -161,17 +185,6 @@ def test_page_survives_a_name_with_markup(monkeypatch):
     page = page_of(replace(config, name=name), model, DATA, monkeypatch)
     assert held(page, "run")["name"] == name
     assert b"<b>&" not in page
-
-
-@pytest.mark.parametrize(
-    ("other", "says"),
-    [({"image_shape": (14, 56)}, "mnist has 14 by 56 in 10"), ({"classes": ("a", "b")}, "mnist has 28 by 28 in 2")],
-)
-def test_page_refuses_images_and_classes_other_than_mnist_s(other, says):
-    config, model = built("vae 2-d")
-    shown = RECIPES[config.model].explorable(config, model, DATA)
-    with pytest.raises(UserError, match=says):
-        explorer.page(config, shown, replace(DATA, name="mnist", **other))
 
 
 def test_page_holds_the_judge_where_there_is_room(monkeypatch):
