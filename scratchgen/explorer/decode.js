@@ -7,7 +7,7 @@ const SLIDERS = 10; // dimensions shown, the most active ones
 const code = { z: null, label: 0, normals: normalsFrom(1) };
 
 function startDecode() {
-  code.z = samplePrior(model, code.normals);
+  code.z = firstCode();
   code.show = model.latentDim === 2 ? startMap() : startSliders();
   if (model.decoderClasses) startClassButtons();
   const walk = player(element("wander"), ["Walk", "Pause"], (seconds) => {
@@ -22,6 +22,14 @@ function startDecode() {
   });
   addEventListener("repaint", () => setCode(code.z));
   setCode(code.z);
+}
+
+// What the page begins with: the code of a test image, or the mean of a GAN's noise. A draw may be an odd picture.
+function firstCode() {
+  if (!model.examples) return new Float64Array(model.latentDim);
+  const [first] = model.examples;
+  if (model.decoderClasses) code.label = first.label;
+  return codeOf(first);
 }
 
 // A code that the reader chose: the walk ends.

@@ -393,6 +393,17 @@ def test_walk_moves_until_it_is_paused(browser, opened):
     pressed(browser, "wander")
 
 
+def test_page_begins_with_a_test_image_or_the_mean_of_the_noise(browser, opened):
+    for kind in ("vae 2-d", "vae conditional 2-d", "aae semi-supervised"):
+        opened(kind)
+        script = "posterior(model, model.examples[0].x, oneHot(model.examples[0].label), normalsFrom(2)).mean"
+        assert asked(browser, "code.z") == asked(browser, script)
+        assert asked(browser, "code.label") == asked(browser, "model.examples[0].label")
+    opened("gan")
+    assert asked(browser, "code.z") == [0, 0, 0]
+    expect_picture_of_code(browser)
+
+
 SAMPLES = """(() => {
   const normals = normalsFrom(8);
   return Array.from({ length: 20000 }, () => samplePrior(model, normals));
