@@ -51,7 +51,7 @@ def page(config: RunConfig, shown: Explorable, data: Dataset, with_judge: bool =
         "data": data.name,
         **_pixels(data),
         "classes": data.classes,
-        "colours": _colours(len(data.classes)),
+        "colours": _colours(max(1, len(data.classes))),
         "latentDim": len(shown.variation),
         "networks": {name: described(network, weights) for name, network in shown.networks.items()},
         "prior": _described(shown.prior),

@@ -244,14 +244,14 @@ function showReading(probabilities) {
   element("reading").classList.toggle("named", model.classes.some((name) => name.length > 2));
 }
 
-// The mean and two standard deviations of q(z|x) in each dimension, the most active first, beside the prior's.
+// The mean and two standard deviations of q(z|x) in each dimension, of many the most active first, beside the prior's.
 function showCode({ mean, sd }) {
-  const order = byActivity().slice(0, CHARTED);
+  const few = model.latentDim <= 5;
+  const order = few ? model.variation.map((_, j) => j) : byActivity().slice(0, CHARTED);
   const numbers = order.map((j) => {
     const spread = sd[j] > 0 ? ` ± ${written(sd[j])}` : "";
     return `<i>z</i><sub>${j + 1}</sub> = ${written(mean[j])}${spread}`;
   });
-  const few = model.latentDim <= 5;
   element("code-chart").innerHTML = few ? `<p>${numbers.join("<br>")}</p>` : codeChart(order, mean, sd);
   const parts = [
     [!few, `<i>z</i> in ${order.length} of its dimensions, the most active first`],

@@ -91,7 +91,7 @@ function drawGround({ ground, pictures }) {
   const unit = size / (2 * model.extent);
   const [showCodes, showPrior] = ["codes", "prior"].map((name) => element(`show-${name}`)?.checked);
   context.setTransform(1, 0, 0, 1, 0, 0);
-  context.fillStyle = theme.paper;
+  context.fillStyle = theme.levels[model.ground];
   context.fillRect(0, 0, size, size);
   if (element("show-pictures").checked) {
     context.globalAlpha = showCodes ? 0.4 : 1;
@@ -103,7 +103,7 @@ function drawGround({ ground, pictures }) {
   if (!showCodes) return;
   const radius = Math.max(size / 400, devicePixelRatio) / unit;
   model.codes.forEach(([a, b], n) => {
-    context.fillStyle = model.colours[model.labels[n]] ?? theme.accent;
+    context.fillStyle = model.colours[Math.max(0, model.labels[n])];
     context.beginPath();
     context.arc(a, b, radius, 0, 2 * Math.PI);
     context.fill();

@@ -556,7 +556,7 @@ def test_page_names_the_classes_that_there_are(browser, opened, kind, name, widt
     assert legend == [*data.classes] * ("2-d" in kind)
     buttons = [button.text for button in browser.find_elements("css selector", "#class-buttons button")]
     assert buttons == [*data.classes] * ("conditional" in kind)
-    assert len(set(asked(browser, "model.colours"))) == len(data.classes)
+    assert len(set(asked(browser, "model.colours"))) == max(1, len(data.classes))
     if buttons:
         third = browser.find_elements("css selector", "#class-buttons button")[2]
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", third)
