@@ -24,7 +24,7 @@ function startMap() {
   code.drawPictures = () => drawTiles(map);
   addEventListener("repaint", () => drawTiles(map));
   followPointer(map);
-  if (element("legend")) writeLegend();
+  if (model.codes) writeLegend();
   drawTiles(map);
   const showWhatIsNear = afterPause(() => {
     const near = element("near-text");

@@ -98,6 +98,7 @@ DATA = {
     "unlabelled": rectangles(()),
     "letters": letters(),
 }
+DATA["dark on light"] = replace(DATA["named"], test=Split(1 - DATA["named"].test.images, DATA["named"].test.labels))
 
 
 def built(kind, seed=0, data=DATA["digits"]):

@@ -271,10 +271,12 @@ def test_file_becomes_the_digit_in_it(browser, opened, tmp_path, rng, background
     WebDriverWait(browser, 5).until(lambda _: "no picture" in browser.find_element("id", "draw-text").text)
 
 
-def test_strokes_on_other_data_are_scaled_where_they_lie(browser, opened):
+@pytest.mark.parametrize(("name", "ground"), [("named", 0), ("dark on light", 1)])
+def test_strokes_on_other_data_are_scaled_where_they_lie(browser, opened, name, ground):
     from selenium.webdriver import ActionChains
 
-    opened("vae 2-d", data=DATA["named"])
+    opened("vae 2-d", data=DATA[name])
+    np.testing.assert_array_equal(shown(browser, "seen"), ground)
     easel = browser.find_element("id", "easel")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", easel)
     assert (easel.size["width"], easel.size["height"]) == (pytest.approx(196, abs=1), pytest.approx(280, abs=1))
@@ -284,7 +286,7 @@ def test_strokes_on_other_data_are_scaled_where_they_lie(browser, opened):
     x = np.reshape(asked(browser, "drawing.x"), (20, 14))
     np.testing.assert_allclose(x, expected, atol=0.005)
     np.testing.assert_allclose(shown(browser, "seen"), x.ravel(), atol=0.005)
-    rows, columns = np.nonzero(x > 0.9)
+    rows, columns = np.nonzero(np.abs(x - ground) > 0.9)
     assert (rows.min(), rows.max(), set(columns)) == (2, 9, {2})  # the stroke goes from (30, 38) to (130, 38)
 
 
