@@ -208,8 +208,8 @@ def _add_pictures(command: argparse.ArgumentParser, group: Any) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="PNG or JPEG; a picture of a digit may have any size: it is scaled and centred like MNIST's, unless "
-        "it has 28 by 28 pixels; pictures of other data have the size of its images (none)",
+        help="PNG or JPEG; of a run on digits they may have any size: they are scaled and centred like "
+        "MNIST's, unless they have 28 by 28 pixels; of a run on other data they have the size of its images (none)",
     )
     command.add_argument(
         "--background",

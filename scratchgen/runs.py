@@ -15,6 +15,7 @@ import kernels
 from scratchgen import checkpoint
 from scratchgen.data import SOURCES, Dataset, load_dataset
 from scratchgen.data.mnist import PUBLISHED, missing_files
+from scratchgen.data.pictures import are_centred
 from scratchgen.errors import UserError
 from scratchgen.nn import Module
 from scratchgen.optim import STRETCHED
@@ -106,6 +107,7 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
         network=network,
         data=data.name if data.name in SOURCES else config.data,
         image_shape=data.image_shape,
+        centred=are_centred(data.test.images.reshape(-1, height, width)),
         classes=data.classes,
         data_digest=data.digest,
     )

@@ -12,7 +12,7 @@ from scratchgen import runs
 from scratchgen.checkpoint import write_whole
 from scratchgen.commands.output import require_suffix, write
 from scratchgen.data.dataset import UNLABELLED, Split
-from scratchgen.data.pictures import digit_of, like_mnist, read_grey
+from scratchgen.data.pictures import digit_of, read_grey
 from scratchgen.errors import UserError
 from scratchgen.recipes import RECIPES, RunConfig
 
@@ -87,15 +87,15 @@ def _chosen(options: argparse.Namespace, config: RunConfig, split: str, n: int |
 def _pictures(options: argparse.Namespace, config: RunConfig) -> Split:
     """The pictures given with --image, made like the data's, and their labels. Of each found background a notice."""
     height, width = config.image_shape
-    digits, images = like_mnist(config.image_shape, config.classes), []
-    if options.background and not digits:
-        raise UserError("--background is for digits of 28 by 28 pixels; these pictures are taken as they are")
+    images = []
+    if options.background and not config.centred:
+        raise UserError("--background is for images like MNIST's; pictures for this run are taken as they are")
     for path in options.image:
         picture = read_grey(path)
-        if digits:
+        if config.centred:
             image, background = digit_of(picture, options.background)
             if not image.any():
-                raise UserError(f"{path}: no digit found; it needs a margin and an even background")
+                raise UserError(f"{path}: nothing found that stands out; it needs a margin and an even background")
             if not options.background:
                 drawn = "dark" if background == "light" else "light"
                 print(f"{path}: {drawn} on {background}, by its edge (or say --background)", file=sys.stderr)
@@ -103,7 +103,7 @@ def _pictures(options: argparse.Namespace, config: RunConfig) -> Split:
             image = np.divide(picture, 255, dtype=np.float32)
         else:
             sizes = f"{picture.shape[0]} by {picture.shape[1]} pixels, and the run's images {height} by {width}"
-            raise UserError(f"{path} has {sizes}; only digits are scaled: make it that size")
+            raise UserError(f"{path} has {sizes}; only images like MNIST's are scaled: make it that size")
         images.append(image.ravel())
     names = options.class_names or ()
     if len(names) not in (0, 1, len(images)):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen.data.dataset import DIGITS, Dataset
-from scratchgen.data.pictures import are_centred
+from scratchgen.data.pictures import LOOKED_AT
 from scratchgen.explorer.networks import Weights, described, packed
 from scratchgen.judge import load_judge
 from scratchgen.priors import Gaussian, Mixture, Prior, SwissRoll, Uniform
@@ -27,7 +27,6 @@ SCRIPTS = ("networks.js", "models.js", "pictures.js", "page.js", "decode.js", "m
 LARGEST = 6_000_000  # bytes of a page, beyond which it goes without the judge
 FEWER_BITS = (24, 23)  # of weights, tried in turn where a page would still be larger
 EXAMPLES, EXAMPLE_PIXELS = 200, 1_000_000  # test images to choose from, at most, and their pixels
-LOOKED_AT = 200  # test images that show whether images are centred, and on what ground
 MAPPED = 2_000  # codes on the map
 OUTLINE = 60  # points of a region's outline
 
@@ -49,7 +48,9 @@ def page(config: RunConfig, shown: Explorable, data: Dataset, with_judge: bool =
         "model": config.model,
         "name": config.name,
         "data": data.name,
-        **_pixels(data),
+        "shape": data.image_shape,
+        "centred": config.centred,
+        "ground": _ground(data),
         "classes": data.classes,
         "colours": _colours(max(1, len(data.classes))),
         "latentDim": len(shown.variation),
@@ -106,15 +107,11 @@ def _text(name: str) -> str:
     return resources.files("scratchgen.explorer").joinpath(name).read_text("utf-8")
 
 
-def _pixels(data: Dataset) -> dict[str, Any]:
-    """What ``pictures.js`` needs to know of the images: their shape, whether they are centred, and their ground.
-
-    The ground is what a drawing lies on, 0 or 1, the nearer to the median at the edges of the images.
-    """
+def _ground(data: Dataset) -> int:
+    """What a drawing lies on, 0 or 1: the nearer to the median at the edges of images."""
     images = data.test.images[:LOOKED_AT].reshape(-1, *data.image_shape)
     edges = [images[:, [0, -1], :].ravel(), images[:, :, [0, -1]].ravel()]
-    ground = int(np.median(np.concatenate(edges)) > 0.5)
-    return {"shape": data.image_shape, "centred": are_centred(images), "ground": ground}
+    return int(np.median(np.concatenate(edges)) > 0.5)
 
 
 def _colours(classes: int) -> list[str]:

@@ -36,8 +36,8 @@ class RunConfig:
     ``network`` and ``training`` are those of ``model``, such as VAEConfig and VAETraining. ``data`` is a name in
     ``data.SOURCES``, or the path of one's own data; ``data_dir`` is where they are read from instead. With ``patience``
     training stops when no epoch has been better, by the recipe's ``selection``, for so many epochs, and the best one is
-    kept. ``log`` is a further format of the metrics, one of ``training.LOGS``. The last three are those of the data
-    that the run was trained on.
+    kept. ``log`` is a further format of the metrics, one of ``training.LOGS``. The last four are those of the data that
+    the run was trained on; its images are ``centred`` if they are like MNIST's.
     """
 
     model: str
@@ -54,6 +54,7 @@ class RunConfig:
     log: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     image_shape: tuple[int, int] = (28, 28)
+    centred: bool = True
     classes: tuple[str, ...] = DIGITS
     data_digest: str = ""
 

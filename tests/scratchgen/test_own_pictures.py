@@ -193,7 +193,9 @@ def test_pictures_of_other_data_need_their_size(refused, said, monkeypatch):
     np.testing.assert_allclose(np.load("run/codes.npz")["codes"], mu, rtol=1e-4, atol=1e-5)
     wrong = save("wrong.png", digit())
     assert f"28 by 28 pixels, and the run's images {height} by {width}" in refused("encode", "run", "--image", wrong)
-    assert "--background is for digits" in refused("encode", "run", "--image", picture, "--background", "dark")
+    assert "--background is for images like MNIST's" in refused(
+        "encode", "run", "--image", picture, "--background", "dark"
+    )
 
 
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
@@ -202,6 +204,6 @@ def test_pictures_that_cannot_be_read_are_named(start, refused, command):
     Path("text.png").write_text("no picture")
     assert "'text.png': cannot be read as PNG or JPEG" in refused(command, "run", "--image", "text.png")
     assert "'none.png': cannot be read" in refused(command, "run", "--image", "none.png")
-    assert "no digit found" in refused(command, "run", "--image", save("empty.png", np.zeros((50, 40))))
+    assert "nothing found that stands out" in refused(command, "run", "--image", save("empty.png", np.zeros((50, 40))))
     assert "--image" in refused(command, "run", "--class", 3)
     assert "--image" in refused(command, "run", "--background", "dark")

@@ -301,7 +301,7 @@ def test_file_like_the_data_becomes_its_own_image(browser, opened, tmp_path, nam
     browser.find_element("id", "file").send_keys(str(tmp_path / "file.png"))
     WebDriverWait(browser, 5).until(lambda _: asked(browser, "drawing.x"))
     found = np.reshape(asked(browser, "drawing.x"), data.image_shape)
-    np.testing.assert_allclose(found, image if name == "named" else centred(image / image.max()), atol=0.01)
+    np.testing.assert_allclose(found, image, atol=0.01)
 
 
 def test_file_of_another_shape_is_shown_whole(browser, opened, tmp_path):
