@@ -19,6 +19,7 @@ from scratchgen.commands.trained import compare, evaluate, explore, export, samp
 from scratchgen.data.mnist import PUBLISHED
 from scratchgen.data.pictures import BACKGROUNDS
 from scratchgen.errors import UserError
+from scratchgen.evaluation.ais import Protocol
 from scratchgen.options import (
     DATA,
     DATA_DIR,
@@ -27,6 +28,7 @@ from scratchgen.options import (
     data_source,
     digit,
     positive,
+    sigma,
     whole,
 )
 from scratchgen.recipes import RECIPES
@@ -64,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ---- options ----
 
 _RUN = "folder of a trained run"
+_AIS = Protocol()  # its defaults
 _RUN_DATA_DIR = "where the data are, if not where the run found them (the path stored in the run)"
 
 
@@ -168,7 +171,28 @@ def _parser() -> argparse.ArgumentParser:
         "--limit",
         type=positive,
         metavar="N",
-        help=f"only the first N test images, or N samples of a GAN (all, and {NLL_IMAGES} for nll)",
+        help="only the first N test images, or N samples of a GAN "
+        f"(all, {NLL_IMAGES} for nll, {_AIS.images} for --ais)",
+    )
+    command.add_argument(
+        "--ais",
+        action="store_true",
+        help="instead, log p(x) by annealed importance sampling, of VAEs and GANs, in minutes (no)",
+    )
+    command.add_argument("--chains", type=positive, metavar="N", help=f"of --ais, for each image ({_AIS.chains})")
+    command.add_argument("--steps", type=positive, metavar="N", help=f"of --ais: transitions of a chain ({_AIS.steps})")
+    command.add_argument(
+        "--sigma",
+        type=sigma,
+        metavar="S",
+        help="of --ais: pixels are grey levels, normal with this standard deviation around the decoder's mean; best is "
+        "chosen by the last training images (a VAE's own likelihood; best for a GAN)",
+    )
+    command.add_argument(
+        "--simulate",
+        type=positive,
+        metavar="N",
+        help="of --ais: also N images drawn from the model, whose log p is bounded from both sides (none)",
     )
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 

@@ -68,6 +68,16 @@ def number(text: str) -> float:
     return found
 
 
+def sigma(text: str) -> float | str:
+    """A standard deviation, or "best"."""
+    if text == "best":
+        return text
+    found = number(text)
+    if not found > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number above 0 nor best")
+    return found
+
+
 @dataclass(frozen=True)
 class Option:
     """``--name``, for the field of that name in a ``part`` of the configuration: "run", "network" or "training".

@@ -18,6 +18,7 @@ from scratchgen.commands.output import npy, require_suffix, write
 from scratchgen.compare import read_run, shared_metrics, table
 from scratchgen.data.dataset import DIGITS
 from scratchgen.errors import UserError
+from scratchgen.evaluation.ais import Protocol
 from scratchgen.random import stream
 from scratchgen.recipes import RECIPES
 
@@ -95,12 +96,32 @@ def export(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Print the test metrics of a trained model as JSON."""
+    protocol = _protocol(options)
     config, model = runs.load_model(options.run)
-    data = runs.load_data(config, options.run, options.data_dir)
+    data, recipe = runs.load_data(config, options.run, options.data_dir), RECIPES[config.model]
     with kernels.use(config.kernels):
-        metrics = RECIPES[config.model].evaluate(config, model, data, options.limit, options.iw_samples)
+        if protocol is None:
+            metrics = recipe.evaluate(config, model, data, options.limit, options.iw_samples)
+        else:
+            metrics = recipe.evaluate_ais(config, model, data, protocol)
     print(json.dumps(metrics, indent=2))
     return 0
+
+
+def _protocol(options: argparse.Namespace) -> Protocol | None:
+    """What ``--ais`` and its options ask for, None without it. UserError for options that do not fit together."""
+    names = {"limit": "images", "chains": "chains", "steps": "steps", "sigma": "sigma", "simulate": "simulate"}
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if not options.ais:
+        if alone := given.keys() - {"limit"}:
+            raise UserError(f"--{min(alone)} is for --ais; give that too")
+        return None
+    if options.iw_samples is not None:
+        raise UserError("--ais and --iw-samples are two estimates; give one of them")
+    try:
+        return Protocol(**{names[name]: value for name, value in given.items()})
+    except ValueError as error:
+        raise UserError(f"--ais: {error}") from None
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from scratchgen import ops
 from scratchgen.data import Dataset
 from scratchgen.data.dataset import Split
 from scratchgen.errors import UserError
+from scratchgen.evaluation.ais import Protocol
+from scratchgen.evaluation.decoder import Decoder, gan_decoder
 from scratchgen.evaluation.samples import class_accuracy, class_histogram, class_statistics, missing_classes, overlap
 from scratchgen.inference import in_batches
 from scratchgen.judge import Judge, load_judge
@@ -193,7 +196,7 @@ class GANRecipe(Recipe):
         The samples of a conditional GAN have uniform labels; ``class_accuracy`` is how often the judge agrees.
         """
         if iw_samples is not None:
-            raise UserError("a GAN has no likelihood; leave --iw-samples out")
+            raise UserError("a GAN has no encoder, which L_K needs; leave --iw-samples out, or give --ais")
         if limit is not None and limit < model.config.pack:
             raise UserError(f"the discriminator judges {model.config.pack} together; give a larger --limit")
         judge, rng = judge_of(data), stream(config.seed, "final evaluation")
@@ -206,6 +209,16 @@ class GANRecipe(Recipe):
             table["judge_accuracy"] = judge.accuracy
             table["class_histogram"] = class_histogram(probabilities).tolist()
         return table
+
+    def decoder(self, config: RunConfig, model: GAN, sigma: float | None) -> Decoder:
+        """The generator, with pixels of standard deviation ``sigma``."""
+        if sigma is None:
+            raise ValueError("a GAN has no likelihood of its own: sigma is needed")
+        return gan_decoder(model, sigma)
+
+    def evaluate_ais(self, config: RunConfig, model: GAN, data: Dataset, protocol: Protocol) -> dict[str, Any]:
+        """log p(x) of the first test images by AIS, by default with the best sigma, since a GAN has none of its own."""
+        return super().evaluate_ais(config, model, data, replace(protocol, sigma=protocol.sigma or "best"))
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """Class coverage, the judge's confidence, and D's outputs."""

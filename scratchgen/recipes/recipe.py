@@ -17,10 +17,15 @@ import kernels
 from scratchgen.data import Dataset
 from scratchgen.data.dataset import DIGITS, UNLABELLED, Split
 from scratchgen.errors import UserError, require, require_one_of
+from scratchgen.evaluation.ais import Protocol, best_sigma, evaluate_ais
+from scratchgen.evaluation.decoder import Decoder
 from scratchgen.nn import Module
 from scratchgen.priors import Prior, in_turn
+from scratchgen.random import stream
 from scratchgen.tasks.task import Task, under
 from scratchgen.training import LOGS, Selection
+
+FIRST_SIGMA = 0.2  # where the search for the best one begins
 
 # Fields of later versions: fingerprints leave them out at these values, so that checkpoints from before still fit.
 LATER: dict[str, dict[str, Any]] = {
@@ -164,6 +169,22 @@ class Recipe(ABC):
     def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Reconstructions (n, D) of images (n, D), of which the same holds as for ``encode``."""
         raise UserError(f"a {self.model.upper()} has no encoder, so it cannot reconstruct; draw samples instead")
+
+    def decoder(self, config: RunConfig, model: Any, sigma: float | None) -> Decoder:
+        """p(z) p(x|z), with the model's own likelihood or with N(x | output, sigma^2 I). UserError if it has none."""
+        raise UserError(f"--ais is for VAEs and GANs; an {self.model.upper()} has no likelihood")
+
+    def evaluate_ais(self, config: RunConfig, model: Any, data: Dataset, protocol: Protocol) -> dict[str, Any]:
+        """log p(x) of the first test images by AIS, and what it was measured with."""
+        n, sigma, rng = protocol.images, protocol.sigma, stream(config.seed, "final evaluation")
+        if isinstance(sigma, str):  # the best one, chosen without test images
+            begin, labels = self.decoder(config, model, FIRST_SIGMA), data.train.labels[-n:]
+            sigma = best_sigma(begin, data.train.images[-n:], rng, model.labels_given(labels))
+        decoder, real = self.decoder(config, model, sigma), sigma is not None
+        images = data.test.images if real else self.as_seen(config, data.test.images, "test")
+        pixels = "grey levels in [0, 1], as real values (nats of a density)" if real else self.pixels(config)
+        found = evaluate_ais(decoder, protocol, images[:n], rng, model.labels_given(data.test.labels[:n]))
+        return {"pixels": pixels, "sigma": decoder.sigma, **found}
 
     @abstractmethod
     def selection(self, config: RunConfig) -> Selection:

@@ -9,6 +9,8 @@ import numpy as np
 
 from scratchgen.data import Dataset
 from scratchgen.data.pixels import describe
+from scratchgen.errors import UserError
+from scratchgen.evaluation.decoder import Decoder, vae_decoder
 from scratchgen.evaluation.likelihood import evaluate_vae, posteriors
 from scratchgen.inference import in_batches
 from scratchgen.models.vae import VAE, VAEConfig
@@ -150,6 +152,12 @@ class VAERecipe(Recipe):
         nll_images = min(NLL_IMAGES, len(images)) if limit is None else limit
         rng = stream(config.seed, "final evaluation")
         return evaluate_vae(model, images, rng, iw_samples, nll_images, data.test.labels[:limit])
+
+    def decoder(self, config: RunConfig, model: VAE, sigma: float | None) -> Decoder:
+        """The decoder. UserError for the likelihood "gaussian" without ``sigma``: its variance is not fixed."""
+        if sigma is None and config.network.likelihood == "gaussian":
+            raise UserError("the likelihood gaussian has a variance for every pixel, so --ais needs --sigma")
+        return vae_decoder(model, sigma)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The terms of the bound, the likelihood, the active units."""

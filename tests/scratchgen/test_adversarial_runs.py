@@ -16,6 +16,8 @@ from scratchgen import cli, recipes, runs
 from scratchgen.capture import Capture
 from scratchgen.checkpoint import load_checkpoint
 from scratchgen.data.dataset import UNLABELLED
+from scratchgen.evaluation import ais
+from scratchgen.evaluation.decoder import gan_decoder
 from scratchgen.recipes import RECIPES
 from scratchgen.training import Interrupted
 
@@ -251,6 +253,20 @@ def test_train_passes_every_option_to_the_run(model):
     assert {"--config", "--out", "--resume", "--data-dir", *flags, *dict(options)} == set(train_options(model))
 
 
+def test_evaluate_ais_of_a_gan_finds_sigma_by_training_images(call, whole, monkeypatch):
+    config, model = runs.load_model(whole["gan"])
+    data, rng = tiny_data(), recipes.recipe.stream(config.seed, "final evaluation")
+    monkeypatch.setattr(ais, "SIGMA_STEPS", 3)
+    found = json.loads(call("evaluate", whole["gan"], "--ais", "--limit", 6, "--chains", 3, "--steps", 4))
+    best = ais.best_sigma(gan_decoder(model, 0.2), data.train.images[-6:], rng)
+    expected = ais.evaluate_ais(gan_decoder(model, best), ais.Protocol(6, 3, 4), data.test.images[:6], rng)
+    assert "real values" in found.pop("pixels")
+    assert found.pop("sigma") == best != 0.2
+    assert found == expected
+    given = ["--ais", "--limit", 6, "--chains", 3, "--steps", 4, "--sigma", 0.3]
+    assert json.loads(call("evaluate", whole["gan"], *given))["sigma"] == 0.3
+
+
 @pytest.mark.parametrize("model", ["gan", "aae"])
 def test_commands_report_mistakes_in_one_line(capsys, whole, model):
     mistakes = [
@@ -270,6 +286,10 @@ def test_commands_report_mistakes_in_one_line(capsys, whole, model):
             (["train", "gan", "--real-label", "2"], "real_label"),
         ]
     else:
+        mistakes += [
+            (["evaluate", whole[model], "--ais", *more], "for VAEs and GANs") for more in ([], ["--sigma", "1"])
+        ]
+        mistakes += [(["evaluate", whole[model], "--ais", "--sigma", "best"], "for VAEs and GANs")]
         mistakes += [(["train", "aae", "--prior", "mixture", "--latent-dim", "3"], "has two dimensions")]
         mistakes += [
             (["train", "aae", "--labels", "100"], "no network uses the labels"),

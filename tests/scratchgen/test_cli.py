@@ -21,6 +21,8 @@ import scratchgen.explorer
 import scratchgen.figures
 from scratchgen import __version__, cli, commands, recipes, runs
 from scratchgen.capture import Capture, PendingMetrics
+from scratchgen.evaluation.ais import Protocol, evaluate_ais
+from scratchgen.evaluation.decoder import vae_decoder
 from scratchgen.op import REGISTRY
 from scratchgen.recipes import RECIPES
 from scratchgen.tasks.vae import VAETraining
@@ -250,6 +252,44 @@ def test_evaluate_agrees_with_the_summary_and_obeys_its_options(call, trained):
     all_of_them = json.loads(call("evaluate", trained, "--iw-samples", 3, "--limit", 1000))
     assert all_of_them["nll_images"] == 60
     assert json.loads(call("evaluate", trained, "--limit", 2))["iw_samples"] == recipes.vae.IW_SAMPLES
+
+
+AIS_OPTIONS = ["--ais", "--limit", 6, "--chains", 3, "--steps", 4]
+
+
+def test_evaluate_ais_is_of_the_pixels_that_the_likelihood_takes(call, trained):
+    config, model = runs.load_model(trained)
+    test, protocol = tiny_data().test, Protocol(6, 3, 4)
+    for given, sigma, images, pixels in (
+        ([], None, VAE.as_seen(config, tiny_data().test.images, "test"), "binarised anew"),
+        (["--sigma", 0.3], 0.3, test.images, "real values"),
+    ):
+        found = json.loads(call("evaluate", trained, *AIS_OPTIONS, *given))
+        assert pixels in found.pop("pixels")
+        assert found.pop("sigma") == sigma
+        rng = recipes.recipe.stream(config.seed, "final evaluation")
+        assert found == evaluate_ais(vae_decoder(model, sigma), protocol, images[:6], rng)
+
+
+def test_evaluate_ais_bounds_simulated_images_if_asked(call, trained):
+    simulated = json.loads(call("evaluate", trained, *AIS_OPTIONS, "--simulate", 5))["simulated"]
+    assert simulated["images"] == 5
+    assert simulated["lower"] < simulated["upper"]
+
+
+def test_evaluate_ais_of_variances_for_every_pixel_needs_a_sigma(capsys, call, tmp_path):
+    runs.start(replace(TINY, epochs=1, network=replace(TINY.network, likelihood="gaussian")), tmp_path / "run")
+    assert cli.main(["evaluate", str(tmp_path / "run"), "--ais"]) == 2
+    assert capsys.readouterr().err.endswith("so --ais needs --sigma\n")
+    assert json.loads(call("evaluate", tmp_path / "run", *AIS_OPTIONS, "--sigma", "best"))["sigma"] > 0
+
+
+def test_evaluate_ais_has_the_protocol_s_defaults(call, trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(VAE, "evaluate_ais", lambda *arguments: asked.append(arguments[-1]) or {})
+    call("evaluate", trained, "--ais")
+    call("evaluate", trained, *AIS_OPTIONS, "--sigma", "best")
+    assert asked == [Protocol(100, 16, 1000, None, 0), Protocol(6, 3, 4, "best")]
 
 
 def test_commands_use_the_kernels_of_the_run(call, monkeypatch):

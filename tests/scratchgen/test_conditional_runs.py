@@ -14,6 +14,8 @@ from scratchgen import cli, recipes, runs
 from scratchgen.by_hand.tasks import ByHandGANTask, ByHandVAETask
 from scratchgen.data.dataset import UNLABELLED, Dataset, Split
 from scratchgen.errors import UserError
+from scratchgen.evaluation.ais import Protocol, evaluate_ais
+from scratchgen.evaluation.decoder import gan_decoder, vae_decoder
 from scratchgen.evaluation.likelihood import importance_nll, mean_bound
 from scratchgen.evaluation.samples import class_accuracy
 from scratchgen.random import RandomStream
@@ -76,6 +78,18 @@ def test_vae_is_measured_with_the_test_labels(conditional, call):
     assert "given its label" not in RECIPES["vae"].report(TINIES["vae"], summary)
     few = json.loads(call("evaluate", conditional["vae"], "--limit", 7))
     assert few["nll_images"] == 7
+
+
+@both_models
+def test_ais_is_given_the_test_labels(conditional, call, model):
+    config, network = runs.load_model(conditional[model])
+    test, rng = tiny_data().test, recipes.recipe.stream(config.seed, "final evaluation")
+    given = ["--ais", "--limit", 6, "--chains", 3, "--steps", 4, "--sigma", 0.3, "--simulate", 2]
+    found = json.loads(call("evaluate", conditional[model], *given))
+    decoder = {"vae": vae_decoder, "gan": gan_decoder}[model](network, 0.3)
+    classes = np.eye(10, dtype=np.float32)[test.labels[:6]]
+    expected = evaluate_ais(decoder, Protocol(6, 3, 4, simulate=2), test.images[:6], rng, classes)
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_vae_reconstructs_with_the_label(conditional, call):
