@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 
 # Each with its own settings, --quick where QUICK is set and the lesson takes it: the page then says so.
 lessons: $(VENV)/installed
-	for lesson in demos/*/*.py; do \
+	for lesson in demos/engine/*.py demos/lecture/*.py; do \
 	  quick=$$(test -z "$(QUICK)" || grep -om1 -e --quick $$lesson); \
 	  echo $$lesson $$quick; \
 	  $(BIN)/python demos/pages.py $$lesson $$quick || exit; \
