@@ -260,12 +260,11 @@ def _estimate(log_weights: np.ndarray, acceptance: np.ndarray) -> Estimate:
     """The estimate from weights (n, chains) and acceptance (n,)."""
     chains, largest = log_weights.shape[1], log_weights.max(axis=1, keepdims=True)
     weights = np.exp(log_weights - largest)
-    effective = weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)
+    mean = weights.mean(axis=1)
     return Estimate(
-        log_p=largest[:, 0] + np.log(weights.mean(axis=1)),
-        # that of a mean, over the mean: of n numbers with mean m, sum (w - m)^2 / m^2 = n^2 / effective - n
-        standard_error=np.sqrt((chains / effective - 1) / (chains - 1)),
-        effective_sample_size=effective,
+        log_p=largest[:, 0] + np.log(mean),
+        standard_error=weights.std(axis=1, ddof=1) / math.sqrt(chains) / mean,  # that of a mean, over the mean
+        effective_sample_size=weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1),
         acceptance=float(acceptance.mean()),
     )
 

@@ -120,6 +120,11 @@ def test_weights_that_are_equal_or_one_alone():
     assert found.acceptance == 0.6
 
 
+def test_weights_that_differ_by_rounding_errors_have_a_standard_error(rng):
+    found = ais._estimate(1e-9 * rng.standard_normal((500, 16)), np.zeros(500))
+    assert found.standard_error.mean() == pytest.approx(1e-9 / 4, rel=0.1)
+
+
 def test_log_p_under_a_bernoulli_decoder_matches_quadrature(rng):
     decoder = vae_decoder(plane_vae())
     x = decoder.draw_images(decoder.draw_codes(20, rng), rng)
