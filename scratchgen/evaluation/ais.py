@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from scratchgen.errors import require
+from scratchgen.errors import UserError, require
 from scratchgen.evaluation.decoder import Decoder
 from scratchgen.nn import frozen
 from scratchgen.tensor import Tensor
@@ -257,8 +257,10 @@ def _all_chains(
 
 
 def _estimate(log_weights: np.ndarray, acceptance: np.ndarray) -> Estimate:
-    """The estimate from weights (n, chains) and acceptance (n,)."""
+    """The estimate from weights (n, chains) and acceptance (n,). UserError for an image whose weights all are 0."""
     chains, largest = log_weights.shape[1], log_weights.max(axis=1, keepdims=True)
+    if not np.isfinite(largest).all():  # log p(x|z) has overflown
+        raise UserError("log p(x|z) is not finite: sigma is too small for these images, or parameters are not finite")
     weights = np.exp(log_weights - largest)
     mean = weights.mean(axis=1)
     return Estimate(

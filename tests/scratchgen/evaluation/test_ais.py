@@ -7,6 +7,7 @@ import pytest
 from tqdm import tqdm
 from vae_helpers import SIGMA, LinearGaussian, small_vae, standard_error
 
+from scratchgen.errors import UserError
 from scratchgen.evaluation import ais
 from scratchgen.evaluation.ais import (
     ACCEPTANCE,
@@ -87,6 +88,13 @@ def assert_agrees(estimate, truth, most):
 
 
 # ---- estimates where log p(x) is known ----
+
+
+def test_a_sigma_so_small_that_log_p_overflows_is_named(rng):
+    model = VAE(plane_vae().config, 0, np.float32)
+    model.eval()
+    with pytest.raises(UserError, match="sigma is too small"):
+        annealed_importance(vae_decoder(model, 1e-30), rng.random((2, 6)), 2, 3, rng)
 
 
 @pytest.mark.parametrize("rows", [130, 800])
