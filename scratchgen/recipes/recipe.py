@@ -6,7 +6,7 @@ import reprlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
@@ -16,6 +16,7 @@ import numpy as np
 import kernels
 from scratchgen.data import Dataset
 from scratchgen.data.dataset import DIGITS, UNLABELLED, Split
+from scratchgen.data.pictures import SIDE
 from scratchgen.errors import UserError, require, require_one_of
 from scratchgen.evaluation.ais import Protocol, best_sigma, evaluate_ais
 from scratchgen.evaluation.decoder import Decoder
@@ -132,7 +133,11 @@ class Recipe(ABC):
         """The configuration from the contents of ``config.json``. ValueError, naming the entry, if it is invalid."""
         parts: dict[str, Any] = {"network": self.network, "training": self.training}
         found = {name: from_json(kind, content[name], f"{name}.") for name, kind in parts.items() if name in content}
-        return from_json(RunConfig, {**content, **found})
+        config = from_json(RunConfig, {**content, **found})
+        if "centred" in content:
+            return config
+        # A run of before: digits of MNIST's size were taken to be like MNIST's.
+        return replace(config, centred=config.image_shape == (SIDE, SIDE) and config.classes == DIGITS)
 
     def expectation(self, config: RunConfig, data: str) -> str | None:
         """The usual results of this configuration on this data, if it is a named one and unchanged."""

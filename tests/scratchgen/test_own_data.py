@@ -378,3 +378,13 @@ def test_run_of_before_knows_no_shape_classes_or_digest(run, call):
     assert found == replace(before, data_digest="")
     assert (found.image_shape, found.classes) == ((28, 28), DIGITS)
     call("sample", run, "-n", 2)
+
+
+def test_run_of_before_on_other_images_does_not_centre_pictures(run):
+    edit(run, ["centred"], ...)
+    assert runs.load_config(run).centred
+    for name, value in (("image_shape", [14, 56]), ("classes", [*"abcdefghij"])):
+        before = json.loads((run / "config.json").read_text())[name]
+        edit(run, [name], value)
+        assert not runs.load_config(run).centred
+        edit(run, [name], before)
