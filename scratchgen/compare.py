@@ -47,8 +47,8 @@ def read_run(folder: Path) -> Run:
         history = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
         summary = json.loads(result.read_text()) if result.exists() else None
         for entry in [*history, *([summary] if summary else [])]:
-            if not isinstance(entry["test"], dict):
-                raise TypeError("test is no object")
+            if not isinstance(entry["test"], dict) or not _is_number(entry["seconds"]):
+                raise TypeError("test is no object, or seconds is no number")
         if summary and summary["epochs"] != len(history):
             summary = None  # of before it was resumed with more epochs
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -21,7 +21,8 @@ def show(options: argparse.Namespace) -> int:
     from scratchgen.figures import save_samples
 
     data = load_dataset(options.data or "auto", options.data_dir)
-    print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images, {data.image_shape} pixels")
+    height, width = data.image_shape
+    print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images, {height} by {width} pixels")
     labels = range(len(data.classes)) if data.classes else [UNLABELLED]
     if data.classes:
         print(f"images a class, training: {np.bincount(data.train.labels).tolist()}")

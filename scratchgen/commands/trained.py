@@ -54,6 +54,7 @@ def walk(options: argparse.Namespace) -> int:
     from scratchgen.figures import FRAMES_A_SECOND, save_animation
 
     out = options.out or options.run / f"{_walk_of(options.class_name)}.gif"
+    require_suffix(out, ".gif")  # before thousands of pictures are made
     config, model = runs.load_model(options.run)
     chosen = label_of(config, options.class_name)
     frames, waves = options.seconds * FRAMES_A_SECOND, math.ceil(options.seconds * WAVES_A_SECOND)
@@ -130,6 +131,7 @@ def compare(options: argparse.Namespace) -> int:
 
     if len(options.runs) < 2 or len(set(options.runs)) < len(options.runs):
         raise UserError("give two runs or more, each once")
+    require_suffix(options.out, ".png")
     found = [read_run(folder) for folder in options.runs]
     print(table(found))
     metrics = shared_metrics(found)

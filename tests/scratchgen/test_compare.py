@@ -190,6 +190,7 @@ def test_figure_has_the_test_metrics_that_all_share(these, compare, monkeypatch)
         ("a ./a/", "each once"),
         ("a nowhere", "nowhere holds no run"),
         ("a wider --out b.txt", "b.txt: give a name that ends in .png"),
+        ("a grey --out b.txt", "b.txt: give a name that ends in .png"),  # though there is no figure
         ("a wider --out nowhere/b.png", "nowhere/b.png: cannot be written"),
         ("", "run"),
     ],
@@ -205,7 +206,16 @@ def test_compare_names_the_mistake_in_one_line(these, capsys, tmp_path, argument
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
 @pytest.mark.parametrize(
-    "content", [b'{"epoch": 1', b"[1]\n", b'{"epochs": 3}\n', b'{"test": 3, "epochs": 3}\n', b"\xff"]
+    "content",
+    [
+        b'{"epoch": 1',
+        b"[1]\n",
+        b'{"epochs": 3}\n',
+        b'{"test": 3, "epochs": 3, "seconds": 1}\n',
+        b'{"test": {}, "epochs": 3}\n',
+        b'{"test": {}, "epochs": 3, "seconds": "1"}\n',
+        b"\xff",
+    ],
 )
 def test_compare_refuses_a_damaged_run(these, capsys, name, content):
     Path("wider", name).write_bytes(content)

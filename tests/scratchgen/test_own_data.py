@@ -232,7 +232,7 @@ def test_convolutions_take_square_images_only(capsys, monkeypatch):
 def test_data_show_describes_and_draws_them(call):
     out = call("data", "show", "--data", DATA["zoo"](), "--out", "zoo.png")
     assert out.splitlines() == [
-        "zoo: 36 training and 6 test images, (6, 4) pixels",
+        "zoo: 36 training and 6 test images, 6 by 4 pixels",
         "images a class, training: [12, 12, 12]",
         "3 classes: cat, dog, owl",
         "zoo.png",
