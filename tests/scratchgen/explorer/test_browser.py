@@ -487,6 +487,15 @@ def test_drawing_is_read_encoded_and_measured(browser, opened):
     assert asked(browser, "[code.z, code.label]") == [asked(browser, "drawing.found.mean"), 4]
 
 
+def test_drawing_that_nothing_reads_has_the_class_that_is_shown(browser, opened):
+    opened("vae conv conditional gaussian")
+    pressed(browser, "take")
+    given = "element('given').selectedOptions[0].textContent"
+    assert [asked(browser, given), asked(browser, "drawing.label")] == ["0", 0]
+    browser.execute_script("element('given').value = '4'; element('given').dispatchEvent(new Event('change'))")
+    assert [asked(browser, given), asked(browser, "drawing.label")] == ["4", 4]
+
+
 def test_benchmark_measures_each_move_and_the_walk(browser, tmp_path):
     write_page(built("vae 2-d")[0], tmp_path / "explorer.html", digits=60)
     resize(browser, 1200)
