@@ -150,11 +150,17 @@ async function readFile(file) {
     context.drawImage(bitmap, 0, 0, width, height);
     const image = context.getImageData(0, 0, width, height);
     showOnEasel(image);
-    setDrawing(model.centred ? digitOf(greyOf(image.data), height, width) : onEasel());
+    const x = model.centred ? digitOf(greyOf(image.data), height, width) : onEasel();
+    if (model.centred && !x.some((level) => level > 0)) refuse(`In ${file.name} nothing stands out.`);
+    else setDrawing(x);
   } catch {
-    clearDrawing();
-    element("draw-text").textContent = `${file.name} is no picture that this browser can read.`;
+    refuse(`${file.name} is no picture that this browser can read.`);
   }
+}
+
+function refuse(why) {
+  clearDrawing();
+  element("draw-text").textContent = why;
 }
 
 function setDrawing(x) {

@@ -4,13 +4,14 @@
 const SHOWN = 20; // images to choose from at a time
 const STEPS = 9; // pictures in a strip
 
-// The two ends, each with its code and class; which of them is chosen next; where the gallery begins.
-const paths = { ends: [], next: 0, first: 0, normals: normalsFrom(3) };
+// The two ends, each with its code and class; which of them is chosen next; the gallery, and where it begins.
+const paths = { ends: [], next: 0, offered: [], first: 0, normals: normalsFrom(3) };
 
 function startPaths() {
   [0, 1].forEach((n) => element(`end-${n}`).addEventListener("click", () => chooseNext(n)));
   element("others").addEventListener("click", () => {
     paths.first += SHOWN;
+    paths.offered = offered();
     showGallery();
   });
   const use = () => {
@@ -32,8 +33,9 @@ function startPaths() {
   });
   const typical = element("typical-norm");
   if (typical) typical.textContent = written(Math.sqrt(model.latentDim));
-  const shown = showGallery();
-  paths.ends = [shown[0], shown[Math.min(shown.length - 1, 3)]];
+  paths.offered = offered();
+  paths.ends = [paths.offered[0], paths.offered[Math.min(paths.offered.length - 1, 3)]];
+  showGallery();
   addEventListener("repaint", () => {
     showGallery();
     showEnds();
@@ -55,10 +57,9 @@ function offered() {
 }
 
 function showGallery() {
-  const images = offered();
   const classed = model.decoderClasses || (model.examples && model.classes.length);
   element("gallery").replaceChildren(
-    ...images.map((image, n) => {
+    ...paths.offered.map((image, n) => {
       const number = `${model.examples ? "image" : "draw"} ${n + 1}`;
       const button = document.createElement("button");
       button.type = "button";
@@ -73,7 +74,6 @@ function showGallery() {
       return button;
     }),
   );
-  return images;
 }
 
 function chooseNext(n) {

@@ -269,6 +269,10 @@ def test_file_becomes_the_digit_in_it(browser, opened, tmp_path, rng, background
     (tmp_path / "text.png").write_text("no picture")
     browser.find_element("id", "file").send_keys(str(tmp_path / "text.png"))
     WebDriverWait(browser, 5).until(lambda _: "no picture" in browser.find_element("id", "draw-text").text)
+    imsave(tmp_path / "even.png", np.full((50, 40), 0.7), cmap="gray", vmin=0, vmax=1)
+    browser.find_element("id", "file").send_keys(str(tmp_path / "even.png"))
+    WebDriverWait(browser, 5).until(lambda _: "nothing stands out" in browser.find_element("id", "draw-text").text)
+    assert asked(browser, "drawing.x") is None
 
 
 @pytest.mark.parametrize(("name", "ground"), [("named", 0), ("dark on light", 1)])
@@ -595,6 +599,16 @@ def test_page_follows_the_colours_of_the_system(browser, opened):
         grounds.append(asked(browser, "theme.paperBytes[0]"))
     assert grounds[0] > 200 > 50 > grounds[1]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_draws_to_choose_from_stay_when_the_page_is_painted_again(browser, opened):
+    opened("gan uniform conditional")
+    before = asked(browser, "paths.offered.map(({ z }) => z)")
+    browser.execute_script("dispatchEvent(new Event('repaint'))")
+    browser.find_elements("css selector", "#gallery button")[7].click()
+    assert asked(browser, "paths.ends[0].z") == before[7]
+    pressed(browser, "others")
+    assert asked(browser, "paths.offered[7].z") != before[7]
 
 
 def test_page_says_when_it_cannot_start(browser, tmp_path, monkeypatch):
