@@ -232,8 +232,8 @@ def _add_pictures(command: argparse.ArgumentParser, group: Any) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="PNG or JPEG; of a run on digits they may have any size: they are scaled and centred like "
-        "MNIST's, unless they have 28 by 28 pixels; of a run on other data they have the size of its images (none)",
+        help="PNG or JPEG; for a run on images like MNIST's of any size: they are scaled and centred like those, "
+        "unless they have 28 by 28 pixels; for other runs of the size of the run's images (none)",
     )
     command.add_argument(
         "--background",

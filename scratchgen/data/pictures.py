@@ -21,7 +21,7 @@ PICTURES = (".png", ".jpg", ".jpeg")  # the ends of their files' names
 BACKGROUNDS = ("light", "dark")
 LARGEST = 300  # pixels: larger pictures are reduced, by which their noise becomes less
 STRONG = 1 / 8  # of the most ink: a digit reaches as far as such pixels do
-LOOKED_AT = 200  # images of a data set that show whether they are centred
+LOOKED_AT = 200  # images of a data set that show what all are like
 NOISE = 5  # times what three quarters of the edge differ from the background: less is taken for background
 TIE = 1e-6  # pixels: sides and shifts that close to a half are rounded up, whatever rounding errors they have
 

@@ -37,7 +37,7 @@ def linear_predictability(codes: np.ndarray, factor: np.ndarray) -> float:
     inputs, half = np.column_stack([codes.astype(np.float64), np.ones(len(codes))]), len(codes) // 2
     if half <= codes.shape[1]:
         raise ValueError(
-            f"there are {len(codes)} codes of {codes.shape[1]} dimensions; more than twice as many are needed"
+            f"there are {len(codes)} codes of {codes.shape[1]} dimensions; at least {2 * codes.shape[1] + 2} are needed"
         )
     weights = np.linalg.lstsq(inputs[:half], factor[:half].astype(np.float64), rcond=None)[0]
     off = factor[half:] - inputs[half:] @ weights

@@ -67,5 +67,6 @@ def test_linear_predictability_is_r_squared_of_images_not_fitted(rng):
 
 
 def test_linear_predictability_refuses_too_few(rng):
-    with pytest.raises(ValueError, match="10 codes of 5 dimensions"):
-        linear_predictability(rng.normal(size=(10, 5)), rng.normal(size=10))
+    with pytest.raises(ValueError, match="11 codes of 5 dimensions; at least 12"):
+        linear_predictability(rng.normal(size=(11, 5)), rng.normal(size=11))
+    linear_predictability(rng.normal(size=(12, 5)), rng.normal(size=12))
