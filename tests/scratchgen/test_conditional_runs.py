@@ -14,7 +14,7 @@ from scratchgen import cli, recipes, runs
 from scratchgen.by_hand.tasks import ByHandGANTask, ByHandVAETask
 from scratchgen.data.dataset import UNLABELLED, Dataset, Split
 from scratchgen.errors import UserError
-from scratchgen.evaluation.ais import Protocol, evaluate_ais
+from scratchgen.evaluation import ais
 from scratchgen.evaluation.decoder import gan_decoder, vae_decoder
 from scratchgen.evaluation.likelihood import importance_nll, mean_bound
 from scratchgen.evaluation.samples import class_accuracy
@@ -81,15 +81,21 @@ def test_vae_is_measured_with_the_test_labels(conditional, call):
 
 
 @both_models
-def test_ais_is_given_the_test_labels(conditional, call, model):
+@pytest.mark.parametrize("sigma", [0.3, "best"])
+def test_ais_is_given_the_labels_of_its_images(conditional, call, monkeypatch, model, sigma):
+    monkeypatch.setattr(ais, "SIGMA_STEPS", 3)
     config, network = runs.load_model(conditional[model])
-    test, rng = tiny_data().test, recipes.recipe.stream(config.seed, "final evaluation")
-    given = ["--ais", "--limit", 6, "--chains", 3, "--steps", 4, "--sigma", 0.3, "--simulate", 2]
+    data, rng = tiny_data(), recipes.recipe.stream(config.seed, "final evaluation")
+    given = ["--ais", "--limit", 6, "--chains", 3, "--steps", 4, "--sigma", sigma, "--simulate", 2]
     found = json.loads(call("evaluate", conditional[model], *given))
-    decoder = {"vae": vae_decoder, "gan": gan_decoder}[model](network, 0.3)
-    classes = np.eye(10, dtype=np.float32)[test.labels[:6]]
-    expected = evaluate_ais(decoder, Protocol(6, 3, 4, simulate=2), test.images[:6], rng, classes)
+    decoder, classes = {"vae": vae_decoder, "gan": gan_decoder}[model], np.eye(10, dtype=np.float32)
+    if sigma == "best":
+        train, labels = data.train.images[-6:], data.train.labels[-6:]
+        sigma = ais.best_sigma(decoder(network, 0.2), train, rng, classes[labels])
+    protocol, labels = ais.Protocol(6, 3, 4, simulate=2), data.test.labels[:6]
+    expected = ais.evaluate_ais(decoder(network, sigma), protocol, data.test.images[:6], rng, classes[labels])
     assert {name: found[name] for name in expected} == expected
+    assert found["sigma"] == sigma
 
 
 def test_vae_reconstructs_with_the_label(conditional, call):

@@ -361,6 +361,17 @@ def test_evaluate_ais_reports_means_and_both_bounds(rng):
     assert "simulated" not in evaluate_ais(decoder, Protocol(50, 10, 1), x, rng)
 
 
+def test_simulated_images_are_drawn_of_the_given_classes_and_bounded_given_them(monkeypatch, rng):
+    decoder, classes, bounded = gan_decoder(small_gan(conditional=True), sigma=0.01), np.eye(3)[[0, 2, 2, 2]], []
+    real = ais.bidirectional_bounds
+    monkeypatch.setattr(ais, "bidirectional_bounds", lambda *given: bounded.append(given) or real(*given))
+    evaluate_ais(decoder, Protocol(4, 2, 1, simulate=200), rng.random((4, 6)), rng, classes)
+    ((_, codes, images, *_, y),) = bounded
+    off = images - decoder.output(Tensor(codes), Tensor(y)).data
+    assert np.abs(off).max() < 6 * 0.01
+    assert y.mean(axis=0) == pytest.approx([1 / 4, 0, 3 / 4], abs=0.1)
+
+
 def test_the_same_seed_gives_the_same_estimates():
     decoder = vae_decoder(plane_vae())
     x = decoder.draw_images(decoder.draw_codes(5, np.random.default_rng(1)), np.random.default_rng(2))
