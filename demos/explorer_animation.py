@@ -151,6 +151,8 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--out", type=Path, default=OUT, help=".gif (demos/pictures/explorer.gif)")
     options = parser.parse_args()
+    if options.out.suffix != ".gif":
+        parser.error(f"--out {options.out}: give a name that ends in .gif")
     if MISSING:
         raise SystemExit(MISSING)
     with TemporaryDirectory() as folder:

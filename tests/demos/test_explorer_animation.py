@@ -34,6 +34,13 @@ def test_animation_of_the_readme_is_short_and_small():
     assert 'src="demos/pictures/explorer.gif"' in README
 
 
+def test_animation_refuses_another_ending_before_it_begins(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["explorer_animation", "nowhere", "--out", "a.png"])
+    with pytest.raises(SystemExit):
+        explorer_animation.main()
+    assert "a.png: give a name that ends in .gif" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(bool(MISSING), reason=MISSING)
 def test_animation_is_recorded_of_a_page(tmp_path, monkeypatch):
     pytest.importorskip("selenium")
