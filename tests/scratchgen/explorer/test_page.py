@@ -17,6 +17,7 @@ from scratchgen.data.dataset import UNLABELLED, Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.explorer.networks import Weights, described, packed, rounded
 from scratchgen.nn import AvgPool2d, BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Reshape, Sequential
+from scratchgen.priors import Gaussian, Mixture, SwissRoll, Uniform
 from scratchgen.recipes import RECIPES
 
 DATA = drawn(60)
@@ -136,6 +137,17 @@ def test_page_holds_the_parameters_to_the_last_bit(monkeypatch):
     run = held(page, "run")
     begin, end = run["networks"]["mean"][0]["weight"]
     np.testing.assert_array_equal(found[begin:end], model.encoder_mu.weight.data.ravel())
+
+
+def test_map_reaches_over_the_prior_and_all_but_the_outermost_codes(rng):
+    assert [explorer._extent(prior, None) for prior in (Gaussian(2), Uniform(2, 2.0))] == pytest.approx([3, 2.2])
+    for prior in (Mixture(10), SwissRoll(10)):
+        outermost = np.abs(prior.outlines(100)).max()
+        assert outermost < explorer._extent(prior, None) < 1.2 * outermost
+    codes = rng.uniform(-5, 5, (10_000, 2))
+    codes[:20] = 50  # a five-hundredth
+    assert explorer._extent(Gaussian(2), codes) == pytest.approx(5.25, abs=0.1)
+    assert explorer._extent(Gaussian(2), codes / 5) == 3
 
 
 def test_page_holds_test_digits_of_each_class_and_codes(monkeypatch):
