@@ -16,6 +16,7 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/scratchgen train vae
 	$(BIN)/scratchgen explore "$$(ls -dt runs/vae-pytorch-example* | head -n 1)"
+	@echo "open this page in a browser"
 
 # Each with its own settings, --quick where QUICK is set and the lesson takes it: the page then says so.
 lessons: $(VENV)/installed

@@ -127,7 +127,12 @@ def _parser() -> argparse.ArgumentParser:
     which = command.add_mutually_exclusive_group()
     which.add_argument("-n", type=positive, default=SHOWN, metavar="N", help=f"how many test images ({SHOWN})")
     _add_pictures(command, which)
-    command.add_argument("--out", type=Path, metavar="FILE", help=".png (reconstructed.png in the run's folder)")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".png (reconstructed.png, or own-reconstructed.png, in the run's folder)",
+    )
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
     command = _command(commands, "encode", encode)
@@ -140,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help=".npz of codes, and of logvar, predicted classes, labels, names of classes and files where there are any "
-        "(codes.npz in the run's folder)",
+        "(codes.npz, or own-codes.npz, in the run's folder)",
     )
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 

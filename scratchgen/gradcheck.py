@@ -21,6 +21,7 @@ from itertools import chain, combinations, count, product
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 import kernels
 from scratchgen.errors import UserError
@@ -443,7 +444,9 @@ def check_registry(
             near = difflib.get_close_matches(name, REGISTRY)
             choice = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(REGISTRY))}"
             raise UserError(f"there is no operation {name!r}; {choice}")
-    return [_row(REGISTRY[name], kernel_set, seed, repeats, long) for name in names for kernel_set in kernel_sets]
+    checks = [(name, kernel_set) for name in names for kernel_set in kernel_sets]
+    with tqdm(checks, desc="gradcheck", leave=False, disable=None) as bar:
+        return [_row(REGISTRY[name], kernel_set, seed, repeats, long) for name, kernel_set in bar]
 
 
 def _row(op: Op, kernel_set: str, seed: int, repeats: int, long: Sequence[int]) -> Row:

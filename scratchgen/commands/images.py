@@ -22,7 +22,7 @@ SHOWN = 20  # test images beside their reconstructions
 
 def encode(options: argparse.Namespace) -> int:
     """Write the codes of images."""
-    out = options.out or options.run / "codes.npz"
+    out = options.out or options.run / ("own-codes.npz" if options.image else "codes.npz")
     require_suffix(out, ".npz")
     config, model = runs.load_model(options.run)
     images, archive = _chosen(options, config, options.split), io.BytesIO()
@@ -48,7 +48,7 @@ def reconstruct(options: argparse.Namespace) -> int:
     images = _chosen(options, config, "test", options.n)
     with kernels.use(config.kernels):
         found = RECIPES[config.model].reconstruct(config, model, images.images, images.labels)
-    out = options.out or options.run / "reconstructed.png"
+    out = options.out or options.run / ("own-reconstructed.png" if options.image else "reconstructed.png")
     write(out, lambda: save_reconstructions(out, images.images, found, config.image_shape))
     return 0
 
@@ -95,7 +95,10 @@ def _pictures(options: argparse.Namespace, config: RunConfig) -> Split:
         if config.centred:
             image, background = digit_of(picture, options.background)
             if not image.any():
-                raise UserError(f"{path}: nothing found that stands out; it needs a margin and an even background")
+                brighter = {"light": " as darker", "dark": " as lighter"}.get(options.background, "")
+                raise UserError(
+                    f"{path}: nothing found that stands out{brighter}; it needs a margin and an even background"
+                )
             if not options.background:
                 drawn = "dark" if background == "light" else "light"
                 print(f"{path}: {drawn} on {background}, by its edge (or say --background)", file=sys.stderr)
@@ -106,6 +109,9 @@ def _pictures(options: argparse.Namespace, config: RunConfig) -> Split:
             raise UserError(f"{path} has {sizes}; only images like MNIST's are scaled: make it that size")
         images.append(image.ravel())
     names = options.class_names or ()
+    network = config.network
+    if names and not (getattr(network, "conditional", False) or getattr(network, "labels_for", None) == "decoder"):
+        raise UserError("the run's networks take no labels of images to encode or reconstruct; leave --class out")
     if len(names) not in (0, 1, len(images)):
         raise UserError(f"there are {len(images)} pictures and {len(names)} classes; give one --class for all, or each")
     labels = [label_of(config, name) for name in names] * (len(images) if len(names) == 1 else 1)

@@ -125,7 +125,7 @@ def test_pictures_need_no_data_and_are_encoded_as_the_digits_in_them(start, said
     assert [line.partition(",")[0] for line in notices] == [
         "dark.png: dark on light", "light.png: light on dark", "small.png: light on dark"
     ]  # fmt: skip
-    with np.load("run/codes.npz") as codes:
+    with np.load("run/own-codes.npz") as codes:
         assert set(codes) == {"codes", "logvar", "classes", "files"}
         assert codes["files"].tolist() == names
         images = np.stack([digit_of(np.asarray(Image.open(name).convert("L")))[0].ravel() for name in names])
@@ -147,7 +147,7 @@ def test_reconstruct_draws_pictures_as_the_model_sees_them(start, said, monkeypa
     monkeypatch.setattr(scratchgen.figures, "save_reconstructions", lambda *arguments: drawn.append(arguments))
     said("reconstruct", "run", "--image", save("a.png", large(digit(3))), save("b.jpg", large(digit(4))))
     ((out, images, found, shape),) = drawn
-    assert (out, shape, images.shape) == (Path("run/reconstructed.png"), (28, 28), (2, 784))
+    assert (out, shape, images.shape) == (Path("run/own-reconstructed.png"), (28, 28), (2, 784))
     assert set(np.unique(images)) == {0, 1}
     expected = centred(digit(3) / digit(3).max()).ravel() >= 0.5
     assert (images[0] != expected).sum() <= 1
@@ -177,7 +177,7 @@ def test_decoder_of_an_aae_takes_the_class(said, refused):
     assert "the class of each image" in refused("reconstruct", "run", "--image", name)
     said("reconstruct", "run", "--image", name, "--class", 4)
     said("encode", "run", "--image", name)  # the encoder takes none
-    assert np.load("run/codes.npz")["codes"].shape == (1, 2)
+    assert np.load("run/own-codes.npz")["codes"].shape == (1, 2)
 
 
 def test_pictures_of_other_data_need_their_size(refused, said, monkeypatch):
@@ -190,7 +190,7 @@ def test_pictures_of_other_data_need_their_size(refused, said, monkeypatch):
     _, model = runs.load_model(Path("run"))
     image = np.asarray(Image.open(picture).convert("L"), np.float32).reshape(1, -1) / 255
     mu = model.encode((image >= 0.5).astype(np.float32))[0].data
-    np.testing.assert_allclose(np.load("run/codes.npz")["codes"], mu, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.load("run/own-codes.npz")["codes"], mu, rtol=1e-4, atol=1e-5)
     wrong = save("wrong.png", digit())
     assert f"28 by 28 pixels, and the run's images {height} by {width}" in refused("encode", "run", "--image", wrong)
     assert "--background is for images like MNIST's" in refused(
@@ -207,3 +207,17 @@ def test_pictures_that_cannot_be_read_are_named(start, refused, command):
     assert "nothing found that stands out" in refused(command, "run", "--image", save("empty.png", np.zeros((50, 40))))
     assert "--image" in refused(command, "run", "--class", 3)
     assert "--image" in refused(command, "run", "--background", "dark")
+
+
+def test_class_is_refused_where_it_would_be_ignored(start, refused):
+    start()
+    for command in ("encode", "reconstruct"):
+        assert "leave --class out" in refused(command, "run", "--image", save("a.png", digit()), "--class", 3)
+
+
+def test_background_that_was_said_is_named_if_nothing_is_found(start, refused):
+    start()
+    name = save("a.png", large(digit()))
+    assert "nothing found that stands out as darker" in refused(
+        "encode", "run", "--image", name, "--background", "light"
+    )
