@@ -44,19 +44,20 @@ class AAERecipe(Recipe):
     network, training = AAEConfig, AAETraining
     configs: ClassVar = named(
         RunConfig("aae", "gaussian", AAEConfig(), AAETraining(), epochs=15, batch_size=100),
-        # Convolutions, with fewer parameters than dense layers of 256 units; they bear a higher rate.
+        # Convolutions, with fewer parameters than dense layers of 256 units; they bear a higher rate. Codes of four
+        # dimensions match their prior less well: a fresh discriminator's bce is 0.61.
         RunConfig(
             "aae",
             "conv",
             AAEConfig(
-                latent_dim=4,
+                latent_dim=3,
                 encoder_hidden=(128, 128),
                 decoder_hidden=(128, 128),
                 encoder_channels=(16, 32),
                 decoder_channels=(32, 16),
             ),
-            AAETraining(reconstruction_lr=8e-4),
-            epochs=15,
+            AAETraining(reconstruction_lr=7e-4),
+            epochs=20,
             batch_size=100,
         ),
         # With labels, and an encoder learning rate high enough to sort the classes into their regions; noise on the
@@ -103,12 +104,13 @@ class AAERecipe(Recipe):
             batch_size=100,
         ),
     )
-    # Over three seeds; of mixture, one seed.
+    # Over three seeds; of conv two, of mixture one.
     expected: ClassVar = {
         (
             "gaussian",
             "mnist",
         ): "a fresh discriminator's bce 0.65 to 0.69, mmd below 0.002, reconstruction_mse below 0.05",
+        ("conv", "mnist"): "a fresh discriminator's bce 0.67 to 0.68, reconstruction_mse 0.039 to 0.040",
         ("mixture", "mnist"): "0.96 to 0.97 of the codes in their own region",
         ("swiss-roll", "mnist"): "0.955 to 0.96 of the codes in their own region",
         ("semi-supervised", "mnist"): "4.1 to 4.4% classified wrongly",

@@ -99,7 +99,7 @@ def table(tmp_path_factory):
 @pytest.mark.slow
 def test_lesson_27_prints_all_rows_and_draws(table):
     got, files = table
-    assert len(got) == 14
+    assert len(got) == 15
     assert int(got["parameters, (a)"].replace(",", "")) <= int(got["parameters, dense"].replace(",", ""))
     assert [file.name for file in files] == ["reconstructions.png"]
     assert files[0].stat().st_size > 10_000

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 DEMOS = Path(__file__).parents[2] / "demos"
-LESSONS = sorted(DEMOS.glob("*/*.py"))
-PAGES = sorted(path for path in DEMOS.glob("*/*.md") if path.name != "RESULTS.md")
+SHELVES = ("engine", "lecture")  # papers has no lessons
+LESSONS = sorted(path for shelf in SHELVES for path in (DEMOS / shelf).glob("*.py"))
+PAGES = sorted(path for shelf in SHELVES for path in (DEMOS / shelf).glob("*.md") if path.name != "RESULTS.md")
 
 LESSON = """\
 # %% [markdown]
