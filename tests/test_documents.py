@@ -13,7 +13,14 @@ README = (ROOT / "README.md").read_text()
 LEDGER = (ROOT / "demos" / "README.md").read_text()
 
 
-NAMES = ["README.md", "CONTRIBUTING.md", "demos/README.md", "demos/lecture/RESULTS.md", "kernels/cuda/README.md"]
+NAMES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "demos/README.md",
+    "demos/papers/README.md",
+    "demos/lecture/RESULTS.md",
+    "kernels/cuda/README.md",
+]
 PAGES = [ROOT / name for name in (*NAMES, "tests/benchmarks/README.md")]
 LINES_A_MINUTE = 30
 

@@ -1,0 +1,102 @@
+"""What the scripts of this folder share: their options, and how a reproduced figure is recorded."""
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scratchgen import runs
+from scratchgen.checkpoint import write_json, write_whole
+from scratchgen.data import Dataset, load_dataset
+from scratchgen.profile import processor
+from scratchgen.recipes import RunConfig
+
+RESULTS = Path(__file__).parent / "results"
+TRAINING = 50_000  # the first training images; the others validate
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published figure, and how to name it.
+
+    Attributes
+    ----------
+    measure : str
+        The scale on which it compares with others: a heading of the table.
+    what : str
+        The model and the protocol.
+    paper : str
+        The figure, with its standard error where there is one.
+    source : str
+        Author, year and table.
+    """
+
+    measure: str
+    what: str
+    paper: str
+    source: str
+
+
+def options(description: str, rows: Iterable[str]) -> argparse.Namespace:
+    """The command line of a script: the row, ``--quick``, ``--out`` and the data folder."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("row", choices=list(rows), help="which figure")
+    parser.add_argument("--quick", action="store_true", help="a minute of it, to see it work; nothing is recorded")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run, which is continued if it is there (runs/papers/ROW)"
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder of MNIST's four files")
+    found = parser.parse_args()
+    found.out = found.out or Path("runs/papers") / (f"{found.row}-quick" if found.quick else found.row)
+    return found
+
+
+def with_validation(folder: Path, data_dir: Path | None) -> tuple[Dataset, Path]:
+    """MNIST with the last 10,000 training images as its test images, and the file in ``folder`` that holds it.
+
+    What is chosen by such a run's test images is chosen by validation images.
+    """
+    data, path = load_dataset("mnist", data_dir), folder / f"mnist-{TRAINING}.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        images = np.rint(255 * data.train.images).astype(np.uint8).reshape(-1, *data.image_shape)
+        arrays = {"x_train": images[:TRAINING], "y_train": data.train.labels[:TRAINING]}
+        arrays |= {"x_test": images[TRAINING:], "y_test": data.train.labels[TRAINING:]}
+        whole = io.BytesIO()
+        np.savez(whole, **arrays)
+        write_whole(path, whole.getvalue())
+    return data, path
+
+
+def trained(config: RunConfig, folder: Path) -> dict:
+    """The summary of a run, which is started, or continued where it was interrupted."""
+    if (folder / "summary.json").exists():
+        return json.loads((folder / "summary.json").read_text())
+    if (folder / "config.json").exists():
+        return runs.resume(folder)
+    return runs.start(config, folder)
+
+
+def record(row: str, figure: Figure, ours: str, numbers: dict, seconds: float, seed: int, note: str = "") -> None:
+    """Write a reproduced figure into the repository, and print it."""
+    RESULTS.mkdir(exist_ok=True)
+    content = {
+        **asdict(figure),
+        "ours": ours,
+        "command": f"python demos/papers/{Path(sys.argv[0]).name} {row}",
+        "numbers": numbers,
+        "seconds": round(seconds),
+        "seed": seed,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{processor()}, threads: {os.environ.get('NUMBA_NUM_THREADS') or os.cpu_count()}",
+        "note": note,
+    }
+    write_json(RESULTS / f"{row}.json", content)
+    print(f"{row}: {ours} (the paper: {figure.paper})")
