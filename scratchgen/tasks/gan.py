@@ -80,7 +80,7 @@ class GANTraining:
             }
         )
         if self.objective == "wasserstein" and self.max_norm is not None:
-            raise ValueError("the objective wasserstein takes no max_norm: its penalty bounds the critic's gradient")
+            raise ValueError("the objective wasserstein takes no max_norm; use --config wgan-gp")
 
 
 class GANTask(Task):

@@ -32,7 +32,7 @@ def test_train_at_once_gives_each_run_its_folder(tmp_path):
     ends = train_at_once(tmp_path, *(["--config", "tiny", "--epochs", "1", "--seed", str(seed)] for seed in range(3)))
     assert ends == [(0, "")] * 3
     folders = sorted((tmp_path / "runs").iterdir())
-    assert [folder.name for folder in folders] == ["vae-tiny", "vae-tiny-2", "vae-tiny-3"]
+    assert [folder.name for folder in folders] == ["vae-tiny-strokes", "vae-tiny-strokes-2", "vae-tiny-strokes-3"]
     assert {runs.load_config(folder).seed for folder in folders} == {0, 1, 2}
     for folder in folders:
         assert outcome(folder)["summary"]["epochs"] == 1
