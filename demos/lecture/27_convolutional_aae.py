@@ -165,8 +165,8 @@ def draw(path, images, rows, shape):
 # ## Expected beside got
 #
 # With fewer parameters than the dense network, (a) has the lower squared error, and codes that match the prior better:
-# a fresh discriminator's cross-entropy is 0.67 (0.68 with another seed), as in lesson 25. With four dimensions it would
-# be 0.61, at a squared error of 0.032.
+# a fresh discriminator's cross-entropy is 0.67 (0.68 and 0.65 with other seeds), as in lesson 25. With four dimensions
+# it would be 0.61, at a squared error of 0.032.
 #
 # The reconstructions of (b) have as much fine detail as the images, the others next to none. They are not nearer to the
 # images: the squared error is the highest of the three. Where the code leaves a stroke open, (a) draws the mean of what
