@@ -179,26 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only the first N test images, or N samples of a GAN "
         f"(all, {NLL_IMAGES} for nll, {_AIS.images} for --ais)",
     )
-    command.add_argument(
-        "--ais",
-        action="store_true",
-        help="instead, log p(x) by annealed importance sampling, of VAEs and GANs, in minutes (no)",
-    )
-    command.add_argument("--chains", type=positive, metavar="N", help=f"of --ais, for each image ({_AIS.chains})")
-    command.add_argument("--steps", type=positive, metavar="N", help=f"of --ais: transitions of a chain ({_AIS.steps})")
-    command.add_argument(
-        "--sigma",
-        type=sigma,
-        metavar="S",
-        help="of --ais: pixels are grey levels, normal with this standard deviation around the decoder's mean; best is "
-        "chosen by the last training images (a VAE's own likelihood; best for a GAN)",
-    )
-    command.add_argument(
-        "--simulate",
-        type=positive,
-        metavar="N",
-        help="of --ais: also N images drawn from the model, whose log p is bounded from both sides (none)",
-    )
+    _add_ais(command)
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
     command = _command(commands, "compare", compare)
@@ -221,6 +202,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=DATA_DIR)
     command.add_argument("--out", type=Path, metavar="FILE", help="a picture, .png, of ten images a class (none)")
     return parser
+
+
+def _add_ais(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ais",
+        action="store_true",
+        help="instead, log p(x) by annealed importance sampling, of VAEs and GANs, in minutes (no)",
+    )
+    command.add_argument("--chains", type=positive, metavar="N", help=f"of --ais, for each image ({_AIS.chains})")
+    command.add_argument("--steps", type=positive, metavar="N", help=f"of --ais: transitions of a chain ({_AIS.steps})")
+    command.add_argument(
+        "--sigma",
+        type=sigma,
+        metavar="S",
+        help="of --ais: pixels are grey levels, normal with this standard deviation around the decoder's mean; best is "
+        "chosen by the last training images (a VAE's own likelihood; best for a GAN)",
+    )
+    command.add_argument(
+        "--simulate",
+        type=positive,
+        metavar="N",
+        help="of --ais: also N images drawn from the model, whose log p is bounded from both sides (none)",
+    )
 
 
 def _add_choice_of_class(command: argparse.ArgumentParser, default: str) -> None:

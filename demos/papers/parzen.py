@@ -18,7 +18,9 @@ digits: what is rewarded is to lie in the middle of many digits, not to look lik
 """
 
 import time
+from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +65,9 @@ def centres_of_clusters(images: np.ndarray, count: int, rounds: int, rng: np.ran
     return centres
 
 
-def samples_of(row: str, config: RunConfig | None, given: Any, training: np.ndarray, path: Any) -> tuple:
+def samples_of(
+    row: str, config: RunConfig | None, given: Namespace, training: np.ndarray, path: Path
+) -> tuple[np.ndarray, str, float]:
     """The samples (m, D) of a row, a word on their origin, and the seconds of training, 0 without any."""
     rng, count = stream(0, "samples"), 500 if given.quick else SAMPLES
     if row == "real-digits":
