@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen import Tensor, figures, no_grad, runs
+from scratchgen.evaluation.features import nearest
 from scratchgen.judge import load_judge
 from scratchgen.models.gan import GAN
 from scratchgen.nn import evaluating
@@ -104,12 +105,6 @@ tests["dcgan"], histories["dcgan"] = train("dcgan", config)
 
 
 # %%
-def nearest(images, among):
-    """Of each of the images (n, D), the nearest (n, D) among others (m, D), by the squared distance."""
-    distances = (among**2).sum(axis=1) - 2 * images @ among.T  # and |x|², the same for all
-    return among[distances.argmin(axis=1)]
-
-
 def walk(starts, ends, steps):
     """Noise (n · steps, J) on n ways between draws (n, J) of N(0, I), ends included.
 
@@ -122,7 +117,8 @@ def walk(starts, ends, steps):
 _, model = runs.load_model(options.out / "dcgan")
 noise, labels = stream(0, "samples").standard_normal((20, model.config.latent_dim)), np.zeros(200, np.int64)
 samples = generate(model, noise[:10], labels[:10])
-beside = np.concatenate([samples, nearest(samples, data.train.images)])
+places, _ = nearest(samples, data.train.images)
+beside = np.concatenate([samples, data.train.images[places]])
 figures.save_samples(options.out / "nearest.png", beside, data.image_shape, 10)
 between = generate(model, walk(noise[:10], noise[10:], 20), labels)
 figures.save_samples(options.out / "walk.png", between, data.image_shape, 20)

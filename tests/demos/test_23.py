@@ -1,4 +1,4 @@
-"""The convolutional GANs of lesson 23: nearest neighbours, the walk, the tables, and what the demo prints."""
+"""The convolutional GANs of lesson 23: the walk, the tables, and what the demo prints."""
 
 import ast
 from types import SimpleNamespace
@@ -21,14 +21,6 @@ def demo():
     names = {}
     exec(compile(tree, LESSON, "exec"), names)
     return SimpleNamespace(**names)
-
-
-def test_nearest_is_the_one_at_the_least_distance(demo):
-    rng = np.random.default_rng(0)
-    images, among = rng.random((5, 8)), rng.random((30, 8))
-    expected = [among[((image - among) ** 2).sum(axis=1).argmin()] for image in images]
-    np.testing.assert_array_equal(demo.nearest(images, among), expected)
-    np.testing.assert_array_equal(demo.nearest(among, among), among)
 
 
 def test_walk_goes_from_start_to_end_over_probable_noise(demo):
