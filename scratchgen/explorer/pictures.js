@@ -25,7 +25,8 @@ function centred(levels, height, width) {
   return image;
 }
 
-// The first row, the row after the last, and the same for columns, of the levels above some level; zeros if there are none.
+// The first row, the row after the last, and the same for columns, of the levels above some level; zeros if there are
+// none.
 function box(levels, width, above) {
   let [top, bottom, left, right] = [Infinity, 0, Infinity, 0];
   for (let i = 0; i < levels.length; i++) {
@@ -39,7 +40,10 @@ function box(levels, width, above) {
 
 // The rows of a part of a picture.
 function part(levels, width, top, bottom, left, right) {
-  return Array.from({ length: bottom - top }, (_, i) => levels.slice((top + i) * width + left, (top + i) * width + right));
+  return Array.from({ length: bottom - top }, (_, i) => {
+    const row = (top + i) * width;
+    return levels.slice(row + left, row + right);
+  });
 }
 
 // Rows of grey levels, made so many rows and columns; a new pixel is the mean of the area that it covers.
@@ -102,8 +106,8 @@ function quantile(numbers, share) {
   return numbers.sort()[Math.floor(share * (numbers.length - 1))];
 }
 
-// The part of a picture of grey levels in which something is drawn, lighter or darker than its background: levels from 0,
-// the background, to 1, the most ink, with the part's height and width.
+// The part of a picture of grey levels in which something is drawn, lighter or darker than its background: levels from
+// 0, the background, to 1, the most ink, with the part's height and width.
 function inkOf(grey, height, width) {
   const levels = Float64Array.from(grey);
   const outermost = edge(height, width);
