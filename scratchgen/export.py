@@ -24,7 +24,18 @@ from scratchgen.errors import UserError
 from scratchgen.models.aae import AAE
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
-from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Maxout, Module, Reshape, Sequential
+from scratchgen.nn import (
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Dropout,
+    GaussianNoise,
+    Maxout,
+    Module,
+    Reshape,
+    Sequential,
+)
 
 ACTIVATIONS = {
     "relu": "nn.ReLU()",
@@ -61,7 +72,7 @@ class Network:
     layers: list[tuple[str, dict[str, np.ndarray]]] = field(default_factory=list)
 
     def add(self, *layers: Module) -> "Network":
-        """Append layers of scratchgen. TypeError for one that no recipe has."""
+        """Append layers of scratchgen, without noise, which is for training. TypeError for one that no recipe has."""
         for layer in layers:
             if isinstance(layer, Sequential):
                 self.add(*layer.layers)
@@ -75,7 +86,7 @@ class Network:
                 self._reshape(layer.shape)
             elif isinstance(layer, Dropout):
                 self.layers += [(f"nn.Dropout({layer.rate})", {})] if layer.rate else []
-            else:
+            elif not isinstance(layer, GaussianNoise):
                 raise TypeError(f"to_pytorch: {type(layer).__name__} has no counterpart")
             self.activate(getattr(layer, "activation", "identity"))
         return self

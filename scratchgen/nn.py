@@ -18,8 +18,8 @@ from scratchgen.tensor import Tensor
 
 __all__ = [
     "ACTIVATIONS", "AvgPool2d", "BatchNorm", "Buffer", "Conv2d", "ConvTranspose2d", "Dense", "Dropout",
-    "FlatParameters", "MaxPool2d", "Maxout", "Module", "Parameter", "Reshape", "Sequential", "Upsample2d", "evaluating",
-    "flatten", "frozen", "mlp",
+    "FlatParameters", "GaussianNoise", "MaxPool2d", "Maxout", "Module", "Parameter", "Reshape", "Sequential",
+    "Upsample2d", "dense_layers", "evaluating", "flatten", "frozen", "mlp",
 ]  # fmt: skip
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -275,11 +275,30 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        if self.random is None:
-            raise RuntimeError(
-                "dropout in training needs a random stream: call model.set_random(RandomStream(seed)) first"
-            )
-        return ops.dropout(x, self.random.dropout_mask(x.shape, x.dtype, self.rate))
+        random = _required(self.random, "dropout")
+        return ops.dropout(x, random.dropout_mask(x.shape, x.dtype, self.rate))
+
+
+class GaussianNoise(Module):
+    """In training, adds noise from N(0, sd^2) to each element, drawn from ``random`` as in ``Dropout``."""
+
+    def __init__(self, sd: float) -> None:
+        if sd < 0:
+            raise ValueError(f"the standard deviation of noise must be at least 0, not {sd}")
+        self.sd = sd
+        self.random: RandomStream | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.sd == 0:
+            return x
+        return x + self.sd * _required(self.random, "noise").normal(x.shape, x.dtype)
+
+
+def _required(random: RandomStream | None, what: str) -> RandomStream:
+    """The random stream of a layer; RuntimeError if it has none."""
+    if random is None:
+        raise RuntimeError(f"{what} in training needs a random stream: call model.set_random(RandomStream(seed)) first")
+    return random
 
 
 class Sequential(Module):
@@ -303,3 +322,19 @@ def mlp(
 ) -> Sequential:
     """Dense layers of the given sizes, every one followed by ``activation``."""
     return Sequential(*(Dense(i, o, rng, activation, initializer, dtype) for i, o in pairwise(sizes)))
+
+
+def dense_layers(
+    inputs: int,
+    outputs: int,
+    rng: np.random.Generator,
+    activation: str,
+    initializer: init.Initializer | None = None,
+    dtype: Any = np.float32,
+    batch_norm: bool = False,
+) -> list[Module]:
+    """A dense layer with its activation, or with batch normalisation between the two."""
+    if not batch_norm:
+        return [Dense(inputs, outputs, rng, activation, initializer, dtype)]
+    linear = Dense(inputs, outputs, rng, "identity", initializer or init.he_normal, dtype, bias=False)
+    return [linear, BatchNorm(outputs, activation, dtype=dtype)]

@@ -117,7 +117,15 @@ def norm(gradients: Arrays) -> float:
 
 
 class ByHandAAETask(AAETask):
-    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``. Parameters as in ``AAETask``."""
+    """An adversarial autoencoder trained with the gradients of ``by_hand.aae``.
+
+    Parameters as in ``AAETask``. ValueError for an encoder with batch normalisation or noise in its hidden layers.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if self.model.config.batch_norm or self.model.config.hidden_noise:
+            raise ValueError("by hand the encoder has no batch_norm and no hidden_noise: leave them out")
 
     def train_step(self, x: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
         """The encoder computes its codes anew in update 3, where the engine has kept the graph."""

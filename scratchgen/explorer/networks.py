@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen.errors import UserError
-from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Module, Reshape, Sequential
+from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, GaussianNoise, Module, Reshape, Sequential
 from scratchgen.tensor import Tensor
 
 
@@ -87,7 +87,7 @@ def described(network: Module, weights: Weights) -> list[dict[str, Any]]:
         elif isinstance(layer, BatchNorm):
             parts = {name: weights.add(getattr(layer, name)) for name in ("gamma", "beta", "mean", "variance")}
             layers.append({"kind": "batch norm", "activation": layer.activation, "epsilon": layer.epsilon, **parts})
-        elif not isinstance(layer, Dropout):  # which evaluation leaves out
+        elif not isinstance(layer, Dropout | GaussianNoise):  # which evaluation leaves out
             raise UserError(f"the explorer cannot compute a layer of the kind {type(layer).__name__}")
     return layers
 

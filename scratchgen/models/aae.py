@@ -20,6 +20,7 @@ These updates are in ``tasks.aae``.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from scratchgen import ops
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.models.labels import one_hot
-from scratchgen.nn import Dense, Module, Sequential, mlp
+from scratchgen.nn import GaussianNoise, Module, Sequential, dense_layers, mlp
 from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
@@ -61,6 +62,11 @@ class AAEConfig:
         codes of style; "encoder", which then classifies.
     classes : int
         C, the number of classes.
+    batch_norm : bool
+        Whether the encoder's layers are batch-normalised, all but a first convolution: the hidden ones, z or its mean,
+        and the class logits.
+    hidden_noise : float
+        Standard deviation of the noise that is added, in training, to what the encoder's hidden layers give.
     """
 
     input_dim: int = 784
@@ -75,6 +81,8 @@ class AAEConfig:
     encoder_channels: tuple[int, ...] = ()
     decoder_channels: tuple[int, ...] = ()
     classes: int = 10
+    batch_norm: bool = False
+    hidden_noise: float = 0.0
 
     def __post_init__(self) -> None:
         require_one_of("posterior", self.posterior, POSTERIORS)
@@ -84,7 +92,7 @@ class AAEConfig:
         if min(self.input_dim, self.latent_dim, self.noise_dim, *hidden) < 1:
             raise ValueError("every layer, the latent code, the noise and the input must have at least one dimension")
         check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
-        require({"classes >= 1": self.classes >= 1})
+        require({"classes >= 1": self.classes >= 1, "hidden_noise >= 0": self.hidden_noise >= 0})
         make_prior(self.prior, self.latent_dim, self.classes)
 
 
@@ -92,16 +100,27 @@ class Encoder(Module):
     """q(z|x), and also q(y|x) if the encoder classifies."""
 
     def __init__(self, config: AAEConfig, rng: np.random.Generator, dtype: Any) -> None:
-        universal = config.posterior == "universal"
-        layers, width = encoder_layers(config.input_dim, config.encoder_channels, rng, "relu", dtype=dtype)
+        universal, normalized = config.posterior == "universal", config.batch_norm
+        layers, width = encoder_layers(
+            config.input_dim, config.encoder_channels, rng, "relu", dtype=dtype, batch_norm=normalized
+        )
         self.images = Sequential(*layers)
-        sizes = (width + universal * config.noise_dim, *config.encoder_hidden)
-        self.body = mlp(sizes, "relu", rng, dtype)
-        self.code = Dense(sizes[-1], config.latent_dim, rng, dtype=dtype)  # z, or its mean
+        sizes, layers = (width + universal * config.noise_dim, *config.encoder_hidden), list[Module]()
+        for i, o in pairwise(sizes):
+            layers += dense_layers(i, o, rng, "relu", dtype=dtype, batch_norm=normalized)
+            if config.hidden_noise:
+                layers.append(GaussianNoise(config.hidden_noise))
+        self.body = Sequential(*layers)
+
+        def head(outputs: int, batch_norm: bool = normalized) -> Module:
+            layers = dense_layers(sizes[-1], outputs, rng, "identity", dtype=dtype, batch_norm=batch_norm)
+            return Sequential(*layers) if batch_norm else layers[0]
+
+        self.code = head(config.latent_dim)  # z, or its mean
         if config.posterior == "gaussian":
-            self.logvar = Dense(sizes[-1], config.latent_dim, rng, dtype=dtype)
+            self.logvar = head(config.latent_dim, batch_norm=False)
         if config.labels_for == "encoder":
-            self.classes = Dense(sizes[-1], config.classes, rng, dtype=dtype)
+            self.classes = head(config.classes)
 
 
 class AAE(Module):

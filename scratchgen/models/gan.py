@@ -22,10 +22,10 @@ import numpy as np
 
 from scratchgen import ops
 from scratchgen.errors import require, require_one_of
-from scratchgen.init import INITIALIZERS, he_normal
+from scratchgen.init import INITIALIZERS
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.models.labels import beside_classes, beside_planes, one_hot
-from scratchgen.nn import BatchNorm, Dense, Dropout, Maxout, Module, Sequential
+from scratchgen.nn import Dense, Dropout, Maxout, Module, Sequential, dense_layers
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
 
@@ -141,11 +141,7 @@ class GAN(Module):
         classes = config.classes * config.conditional
         sizes, layers = (config.latent_dim + classes, *config.generator_hidden), list[Module]()
         for i, o in pairwise(sizes):
-            if config.batch_norm:
-                weights = kind["initializer"] or he_normal
-                layers += [Dense(i, o, rng, "identity", weights, dtype, bias=False), BatchNorm(o, "relu", dtype=dtype)]
-            else:
-                layers.append(Dense(i, o, rng, "relu", **kind))
+            layers += dense_layers(i, o, rng, "relu", batch_norm=config.batch_norm, **kind)
         convolutions, width = decoder_layers(
             sizes[-1], pixels, channels, rng, "relu", batch_norm=config.batch_norm, **kind
         )

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,15 +15,17 @@ from scratchgen.evaluation.codes import fresh_discriminator_bce, kernel_scale, m
 from scratchgen.inference import in_batches
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.labels import one_hot
-from scratchgen.nn import Sequential
+from scratchgen.nn import Sequential, evaluating
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import (
+    NORMALIZED,
     Explorable,
     Recipe,
     RunConfig,
     by_class,
     classes_in_turn,
     named,
+    require_batches,
     require_each_label,
 )
 from scratchgen.tasks.aae import AAETask, AAETraining
@@ -139,11 +142,14 @@ class AAERecipe(Recipe):
             )
         if config.network.labels_for == "decoder" and not config.training.labels:
             raise UserError("the decoder needs labels; give the number of labelled images with --labels")
+        if config.network.batch_norm:
+            require_batches(config, data, 2, NORMALIZED)
         given = data.train.labels != UNLABELLED
         labelled = Split(data.train.images[given], data.train.labels[given])
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
-        return AAETask(model, config.training, random, steps_per_epoch, config.epochs, labelled, health)
+        measure = partial(health, config.training.labels)
+        return AAETask(model, config.training, random, steps_per_epoch, config.epochs, labelled, measure)
 
     def evaluate(
         self, config: RunConfig, model: AAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
@@ -154,9 +160,8 @@ class AAERecipe(Recipe):
         if limit is not None and limit < 2:
             raise UserError("codes are compared in pairs; give a --limit of 2 or more")
         rng = stream(config.seed, "final evaluation")
-        codes, table = _measured(model, data.test.images[:limit], data.test.labels[:limit], rng)
-        if not config.training.labels:
-            table.pop("own_region", None)  # meaningless without labels
+        labels = _learnt(data.test.labels[:limit], config.training.labels)
+        codes, table = _measured(model, data.test.images[:limit], labels, rng)
         train_codes, _ = encode(model, data.train.images, rng)
         prior = model.prior.sample(len(train_codes), rng)
         draws = [model.prior.sample(len(codes), rng) for _ in range(2 * PRIOR_PAIRS)]
@@ -293,12 +298,17 @@ def _require_classes(config: RunConfig, model: AAE) -> None:
         )
 
 
-def health(model: AAE, data: Dataset, rng: np.random.Generator) -> Metrics:
-    """The metrics of an adversarial autoencoder at the end of an epoch."""
+def health(given: int, model: AAE, data: Dataset, rng: np.random.Generator) -> Metrics:
+    """The metrics of an adversarial autoencoder at the end of an epoch, of a training with so many labels."""
     images, labels = data.test.images[:CODES_AN_EPOCH], data.test.labels[:CODES_AN_EPOCH]
-    codes, table = _measured(model, images, labels, rng)
+    codes, table = _measured(model, images, _learnt(labels, given), rng)
     prior = model.prior.sample(len(codes), rng)
     return table | {"mmd": mmd(codes, prior, kernel_scale(prior)), "code_sd": float(codes.std(axis=0).mean())}
+
+
+def _learnt(labels: np.ndarray, given: int) -> np.ndarray:
+    """The labels (n,), or ``UNLABELLED`` where none were given in training: regions and clusters are of no class."""
+    return labels if given else np.full_like(labels, UNLABELLED)
 
 
 def _measured(
@@ -324,7 +334,8 @@ def encode(model: AAE, images: np.ndarray, rng: np.random.Generator) -> tuple[np
         z, class_logits = model.encode(x, model.draw_noise(len(x), random))
         return (z,) if class_logits is None else (z, class_logits)
 
-    codes, *class_logits = in_batches(codes_of, images, size=ROWS, dtype=model.dtype)
+    with evaluating(model):
+        codes, *class_logits = in_batches(codes_of, images, size=ROWS, dtype=model.dtype)
     return codes, class_logits[0].argmax(axis=1) if class_logits else None
 
 

@@ -25,11 +25,13 @@ from scratchgen.nn import Sequential, evaluating
 from scratchgen.priors import Gaussian, Prior, Uniform
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import (
+    NORMALIZED,
     Explorable,
     Recipe,
     RunConfig,
     by_class,
     named,
+    require_batches,
     require_labels,
     sample_labels,
     walk_classes,
@@ -152,16 +154,9 @@ class GANRecipe(Recipe):
         """The GAN in training. UserError if an epoch's last batch would be too small, or a label is missing."""
         if config.network.conditional:
             require_labels(data.train, config.network.classes)
-        smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
-        for least, why in (
-            (config.network.pack, f"the discriminator judges {config.network.pack} together"),
-            (2 if config.network.batch_norm else 1, "batch normalisation needs two images"),
-        ):
-            if smallest < least:
-                raise UserError(
-                    f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but "
-                    f"{why}; give another --batch-size"
-                )
+        require_batches(config, data, config.network.pack, f"the discriminator judges {config.network.pack} together")
+        if config.network.batch_norm:
+            require_batches(config, data, 2, NORMALIZED)
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
         wasserstein = config.training.objective == "wasserstein"

@@ -253,6 +253,19 @@ def named(*configs: RunConfig) -> dict[str, RunConfig]:
     return {config.name: config for config in configs}
 
 
+NORMALIZED = "batch normalisation needs two images"
+
+
+def require_batches(config: RunConfig, data: Dataset, least: int, why: str) -> None:
+    """UserError if a batch of an epoch, the last one, would have fewer than ``least`` images."""
+    smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
+    if smallest < least:
+        raise UserError(
+            f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but {why}; give "
+            "another --batch-size"
+        )
+
+
 def require_labels(train: Split, classes: int) -> None:
     """UserError unless every training image has a label 0..classes-1, as conditional models need."""
     missing = int((~np.isin(train.labels, range(classes))).sum())

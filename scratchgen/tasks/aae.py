@@ -94,6 +94,7 @@ class AAETask(Task):
     ) -> None:
         self.model, self.settings, self.random = model, settings, random
         self.labelled, self.measure = labelled, measure
+        model.set_random(random)
         flatten(model.parameters())  # each optimizer updates a contiguous slice of it
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
         discriminators = model.parameters()[len(encoder) + len(decoder) :]  # AAE defines them in this order

@@ -13,6 +13,7 @@ KINDS = {
     "regions": {"prior": "mixture"},
     "supervised": {"labels_for": "decoder", "latent_dim": 3, "posterior": "gaussian"},
     "semi-supervised": {"labels_for": "encoder", "latent_dim": 3},
+    "batch norm": {"labels_for": "encoder", "latent_dim": 3, "batch_norm": True},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

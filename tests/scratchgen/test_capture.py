@@ -54,6 +54,9 @@ ADVERSARIAL = {
     "aae, regions": lambda: aae(AAETraining(labels=20), prior="mixture"),
     "aae, labels for the decoder": lambda: aae(labels_for="decoder"),
     "aae, labels for the encoder": lambda: aae(AAETraining(labels=20, encoder_optimizer="adam"), labels_for="encoder"),
+    "aae, batch norm": lambda: aae(
+        AAETraining(labels=20), labels_for="encoder", batch_norm=True, hidden_noise=0.1, posterior="gaussian"
+    ),
 }
 
 

@@ -65,6 +65,12 @@ AAES = {
         POSTERIORS, SIDES, [*((each, "gaussian") for each in LABELS_FOR), ("discriminator", "mixture")]
     )
 }
+AAES |= {
+    f"aae {side} with batch norm": networks(
+        TINIES["aae"], labels_for="encoder", batch_norm=True, hidden_noise=0.1, **SIDES[side]
+    )
+    for side in SIDES
+}
 OF_FIVE = {
     "vae of five classes": networks(TINIES["vae"], conditional=True, classes=5),
     "gan of five classes": networks(replace(TINY_GAN, network=TINY_DCGAN), conditional=True, classes=5),

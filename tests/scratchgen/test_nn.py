@@ -17,6 +17,7 @@ from scratchgen.nn import (
     ConvTranspose2d,
     Dense,
     Dropout,
+    GaussianNoise,
     Maxout,
     MaxPool2d,
     Module,
@@ -217,6 +218,7 @@ def test_sequential_and_mlp_apply_layer_after_layer(rng, dtype):
 
 
 def dropped(net, x, seed):
+    """A layer that draws random numbers, of x."""
     net.set_random(RandomStream(seed))
     return net(x)
 
@@ -240,25 +242,57 @@ def test_dropout_in_training_zeroes_at_its_rate_and_scales_the_rest(rng, dtype, 
     np.testing.assert_allclose(x.grad, np.where(kept, 3 / (1 - rate), 0), rtol=1e-6)
 
 
-def test_dropout_draws_anew_and_repeats_from_its_seed():
+@pytest.mark.usefixtures("kernel_set")
+@both_dtypes
+def test_gaussian_noise_is_added_in_training(rng, dtype):
+    n, sd = 20_000, 0.3
+    x = Tensor(rng.standard_normal(n), requires_grad=True, dtype=dtype)
+    out = dropped(GaussianNoise(sd), x, 1)
+    assert out.dtype == dtype
+    noise = out.data - x.data
+    assert abs(noise.mean()) < 4 * sd / math.sqrt(n)
+    assert noise.std() == pytest.approx(sd, rel=0.03)
+    assert np.mean(np.abs(noise) > 2 * sd) == pytest.approx(0.0455, rel=0.15)  # of a normal distribution
+    out.backward(np.full(n, 3.0, dtype))
+    np.testing.assert_array_equal(x.grad, np.full(n, 3.0))
+
+
+def test_gaussian_noise_of_layers_of_a_module_differs():
+    x, sd, n = Tensor(np.zeros(10_000)), 0.5, 10_000
+    twice = dropped(Sequential(GaussianNoise(sd), Sequential(GaussianNoise(sd))), x, 1).data
+    assert abs(twice.var() - 2 * sd**2) < 4 * 2 * sd**2 * math.sqrt(2 / n)  # four times for one and the same noise
+
+
+def test_gaussian_noise_refuses_a_negative_deviation():
+    with pytest.raises(ValueError, match=r"the standard deviation of noise must be at least 0, not -0\.1"):
+        GaussianNoise(-0.1)
+
+
+RANDOM_LAYERS = pytest.mark.parametrize("kind", [Dropout, GaussianNoise])
+
+
+@RANDOM_LAYERS
+def test_random_layers_draw_anew_and_repeat_from_their_seed(kind):
     x = Tensor(np.ones(100))
-    layer = Dropout(0.5)
+    layer = kind(0.5)
     first, second = dropped(layer, x, 1).data, layer(x).data
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(dropped(layer, x, 1).data, first)
 
 
-def test_dropout_does_nothing_in_evaluation():
+@RANDOM_LAYERS
+def test_random_layers_do_nothing_in_evaluation(kind):
     x = Tensor(np.ones(5))
-    layer, never = Dropout(0.5), Dropout(0)
+    layer, never = kind(0.5), kind(0)
     layer.eval()
     assert layer(x) is x
     assert never(x) is x
 
 
-def test_dropout_without_a_random_stream_says_so():
+@RANDOM_LAYERS
+def test_random_layers_without_a_random_stream_say_so(kind):
     with pytest.raises(RuntimeError, match=r"call model.set_random\(RandomStream\(seed\)\) first"):
-        Dropout(0.5)(Tensor(np.ones(5)))
+        kind(0.5)(Tensor(np.ones(5)))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])

@@ -10,6 +10,7 @@ from task_helpers import bits, captured, eager
 import kernels
 from scratchgen.by_hand.tasks import ByHandAAETask, ByHandGANTask, ByHandVAETask, learning_curves, update
 from scratchgen.capture import REFUSED, Captured
+from scratchgen.data.dataset import Split
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
@@ -227,3 +228,10 @@ def test_by_hand_gan_task_refuses_a_wasserstein_gan(rng):
     settings = GANTraining(objective="wasserstein")
     with pytest.raises(ValueError, match="ByHandGANTask: objective 'wasserstein' is not one of minimax, "):
         ByHandGANTask(GAN(GANConfig(4, 2, pack=1), rng), settings, RandomStream(0), 1, 1, lambda *_: {})
+
+
+@pytest.mark.parametrize("network", [{"batch_norm": True}, {"hidden_noise": 0.1}])
+def test_by_hand_aae_task_refuses_an_encoder_that_is_not_derived(network, rng):
+    model, nobody = AAE(AAEConfig(4, 2, **network), rng), Split(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match="by hand the encoder has no batch_norm and no hidden_noise: leave them out"):
+        ByHandAAETask(model, AAETraining(), RandomStream(0), 1, 1, nobody, lambda *_: {})

@@ -16,7 +16,17 @@ from scratchgen import explorer
 from scratchgen.data.dataset import UNLABELLED, Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.explorer.networks import Weights, described, packed, rounded
-from scratchgen.nn import AvgPool2d, BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, Reshape, Sequential
+from scratchgen.nn import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Dropout,
+    GaussianNoise,
+    Reshape,
+    Sequential,
+)
 from scratchgen.priors import Gaussian, Mixture, SwissRoll, Uniform
 from scratchgen.recipes import RECIPES
 
@@ -49,6 +59,7 @@ def test_described_gives_every_layer_its_parameters(rng):
         ConvTranspose2d(2, 3, 4, rng, stride=2, padding=1, output_padding=(1, 0), bias=False),
         Reshape(-1),
         Dropout(0.5),
+        GaussianNoise(0.1),
         Dense(252, 4, rng, "elu"),
     )
     for parameter in network.parameters():
@@ -63,7 +74,7 @@ def test_described_gives_every_layer_its_parameters(rng):
     assert (layers[1]["epsilon"], layers[2]["bias"]) == (0.1, None)
     every = numbers(unpacked(weights.text()))
     conv, norm, transposed, dense = (
-        layer for layer in network.modules() if not isinstance(layer, Sequential | Reshape | Dropout)
+        layer for layer in network.modules() if not isinstance(layer, Sequential | Reshape | Dropout | GaussianNoise)
     )
     for layer, described_layer in zip((conv, norm, transposed, dense), layers, strict=True):
         for name, tensor in vars(layer).items():

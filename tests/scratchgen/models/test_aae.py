@@ -9,10 +9,12 @@ from aae_helpers import PIXELS, every_kind, small_aae
 
 from scratchgen import Tensor, gradcheck, ops
 from scratchgen.data.dataset import UNLABELLED
-from scratchgen.models.aae import LABELS_FOR, POSTERIORS, AAEConfig
+from scratchgen.models.aae import AAE, LABELS_FOR, POSTERIORS, AAEConfig
 from scratchgen.models.gan import discriminator_loss, generator_loss
 from scratchgen.models.labels import one_hot
+from scratchgen.nn import BatchNorm
 from scratchgen.random import RandomStream
+from scratchgen.recipes.aae import encode
 
 SMOOTH = 9  # a seed with no kink of relu within the step of a finite difference
 
@@ -96,9 +98,42 @@ def test_aae_gradients_of_every_loss(kind):
     gradcheck(losses, *model.parameters())
 
 
+@pytest.mark.parametrize("kind", ["batch norm", "gaussian"])
+def test_codes_of_a_model_in_training_are_those_of_evaluation(kind, rng):
+    """The metrics at the end of an epoch are those of the checkpoint."""
+    model, images = small_aae(kind), rng.random((30, PIXELS), dtype=np.float32)
+    model.encode(Tensor(images), model.draw_noise(30, RandomStream(0)))  # moves the averages of batch normalisation
+    before = model.state_dict()
+    found = [array for array in encode(model, images, np.random.default_rng(1)) if array is not None]
+    assert all(part.training for part in model.modules())
+    assert all(np.array_equal(array, model.state_dict()[name]) for name, array in before.items())
+    model.eval()
+    z, class_logits = model.encode(Tensor(images), model.draw_noise(30, RandomStream(1)))
+    np.testing.assert_allclose(found[0], z.data, rtol=1e-5, atol=1e-6)
+    if class_logits is not None:
+        np.testing.assert_array_equal(found[1], class_logits.data.argmax(axis=1))
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_batch_norm_is_in_every_layer_of_the_encoder_but_a_first_convolution(conv, rng):
+    sizes = {"encoder_channels": (2, 3), "decoder_channels": (3, 2)} if conv else {}
+    network = AAEConfig(16, 2, (5, 4), (5,), (5,), labels_for="encoder", batch_norm=True, hidden_noise=0.5, **sizes)
+    model, x = AAE(network, rng), Tensor(10 * rng.random((50, 16), dtype=np.float32))
+    model.set_random(RandomStream(0))
+    norms = [part for part in model.modules() if isinstance(part, BatchNorm)]
+    assert [norm.gamma.size for norm in norms] == [*([3] if conv else []), 5, 4, 2, 10]
+    for each in model.encode(x):
+        np.testing.assert_allclose(each.data.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(each.data.std(axis=0), 1, rtol=1e-2)
+    assert not np.array_equal(model.encode(x)[0].data, model.encode(x)[0].data)  # there is noise
+    model.eval()
+    np.testing.assert_array_equal(model.encode(x)[0].data, model.encode(x)[0].data)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"hidden_noise": -0.1}, "hidden_noise >= 0 is needed"),
         ({"posterior": "cauchy"}, "posterior 'cauchy' is not one of deterministic, gaussian, universal"),
         ({"prior": "cake"}, "prior 'cake' is not one of gaussian, uniform, mixture, swiss-roll"),
         ({"prior": "mixture", "latent_dim": 3}, "has two dimensions, not 3"),
