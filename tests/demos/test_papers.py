@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers import tiny_data
 from lesson_helpers import needs_mnist
 
+from scratchgen.data import load_dataset
 from scratchgen.optim import SCHEDULES
 
 PAPERS = Path(__file__).parents[2] / "demos" / "papers"
@@ -64,6 +67,21 @@ def test_vae_is_trained_as_in_the_paper(module):
     for stage in range(8):
         first = 3000 * (3**stage - 1) // 2
         assert rate(first) == rate(first + 3000 * 3**stage - 1) == pytest.approx(1e-3 * 10 ** (-stage / 7))
+
+
+def test_clusters_are_named_by_the_image_that_is_surest(module):
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.9, 0.0, 0.1], [0.1, 0.5, 0.4], [0.3, 0.2, 0.5]])
+    names = module("aae_labels").names_of(probabilities, np.array([7, 4, 2, 4]))
+    assert names.tolist() == [4, 2, 4]  # two clusters of one class
+
+
+def test_data_of_clusters_have_no_labels_and_no_validation_images(module, monkeypatch, tmp_path):
+    script, data = module("aae_labels"), tiny_data()
+    monkeypatch.setattr(script, "TRAINING", 500)
+    seen = load_dataset(script.without_labels(data, tmp_path / "new"))
+    assert seen.classes == ()
+    np.testing.assert_allclose(seen.train.images, data.train.images[:500], atol=1 / 255)
+    np.testing.assert_allclose(seen.test.images, data.test.images, atol=1 / 255)
 
 
 @needs_mnist
