@@ -1,9 +1,9 @@
 """Classification by an adversarial autoencoder with few labels or none (Makhzani et al. 2015, sections 5 and 6).
 
-    python demos/papers/aae_labels.py labels-100     an hour on a core: five draws of the labels
-    python demos/papers/aae_labels.py labels-1000    half an hour on a core
-    python demos/papers/aae_labels.py clusters-16    a quarter of an hour on a core
-    python demos/papers/aae_labels.py clusters-30    a quarter of an hour on a core
+    python demos/papers/aae_labels.py labels-100     about two hours on a core: five draws of the labels
+    python demos/papers/aae_labels.py labels-1000    about an hour on a core
+    python demos/papers/aae_labels.py clusters-16    about half an hour on a core
+    python demos/papers/aae_labels.py clusters-30    about half an hour on a core
     python demos/papers/aae_labels.py ROW --quick    a minute: an epoch of a small network
 
 The encoder gives a class, by a softmax, and a code of style of ten dimensions; two discriminators match them to one-hot
@@ -13,7 +13,9 @@ of which draws other labels, as many of each class, with its standard error.
 Without labels there are more clusters than classes, and a cluster gets the label of the validation image, one of the
 last 10,000 training images, that belongs to it with the highest probability; training has not seen it.
 
-Settings were chosen by errors on these validation images, with a training on the first 50,000, seed 0.
+Settings were chosen by errors on these validation images, with 100 labels, a training on the first 50,000, and seed 0.
+Without labels they are far from the paper: a style of ten dimensions can hold the class as well, so that nothing makes
+clusters of it.
 """
 
 import io
