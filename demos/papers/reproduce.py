@@ -84,8 +84,8 @@ def trained(config: RunConfig, folder: Path) -> dict:
     return runs.start(config, folder)
 
 
-def record(row: str, figure: Figure, ours: str, numbers: dict, seconds: float, seed: int, note: str = "") -> None:
-    """Write a reproduced figure into the repository, and print it."""
+def record(row: str, figure: Figure, ours: str, numbers: dict, seconds: float, seed: int | str, note: str = "") -> None:
+    """Write a reproduced figure into the repository, and print it; ``seed`` may name several, such as "0 to 2"."""
     RESULTS.mkdir(exist_ok=True)
     content = {
         **asdict(figure),

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from scratchgen.models.labels import one_hot
+
 BINS = 20  # for codes and factors of many values
 
 
@@ -34,14 +36,30 @@ def linear_predictability(codes: np.ndarray, factor: np.ndarray) -> float:
     The function is fitted by least squares to the first half of the n codes and factors (n,), and R² is over the
     second half: at most 1, and below 0 if it predicts worse than the mean.
     """
+    predicted = _predicted(codes, factor)
+    rest = factor[-len(predicted) :]
+    return float(1 - ((rest - predicted) ** 2).mean() / rest.var())
+
+
+def linear_accuracy(codes: np.ndarray, labels: np.ndarray) -> float:
+    """The share of labels (n,), 0..C-1, that a linear function of codes (n, J) predicts.
+
+    The function is fitted by least squares to one-hot rows for the first half of the codes and labels; the label that
+    it predicts is its largest component, and the share is over the second half.
+    """
+    predicted = _predicted(codes, one_hot(labels, labels.max() + 1, np.float64)).argmax(axis=1)
+    return float((predicted == labels[-len(predicted) :]).mean())
+
+
+def _predicted(codes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """What a linear function of codes (n, J), fitted to targets (n, ...) of the first half, predicts of the second."""
     inputs, half = np.column_stack([codes.astype(np.float64), np.ones(len(codes))]), len(codes) // 2
     if half <= codes.shape[1]:
         raise ValueError(
             f"there are {len(codes)} codes of {codes.shape[1]} dimensions; at least {2 * codes.shape[1] + 2} are needed"
         )
-    weights = np.linalg.lstsq(inputs[:half], factor[:half].astype(np.float64), rcond=None)[0]
-    off = factor[half:] - inputs[half:] @ weights
-    return float(1 - (off**2).mean() / factor[half:].var())
+    weights = np.linalg.lstsq(inputs[:half], targets[:half].astype(np.float64), rcond=None)[0]
+    return inputs[half:] @ weights
 
 
 def _by_rank(factor: np.ndarray) -> np.ndarray:

@@ -13,6 +13,9 @@ from helpers import tiny_data
 from lesson_helpers import needs_mnist
 
 from scratchgen.data import load_dataset
+from scratchgen.evaluation import ais
+from scratchgen.evaluation.decoder import vae_decoder
+from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.optim import SCHEDULES
 
 PAPERS = Path(__file__).parents[2] / "demos" / "papers"
@@ -82,6 +85,46 @@ def test_data_of_clusters_have_no_labels_and_no_validation_images(module, monkey
     assert seen.classes == ()
     np.testing.assert_allclose(seen.train.images, data.train.images[:500], atol=1 / 255)
     np.testing.assert_allclose(seen.test.images, data.test.images, atol=1 / 255)
+
+
+def test_ais_has_the_decoders_and_the_chains_of_the_paper(module):
+    script = module("ais")
+    vae, gan = (script.ROWS[row][1] for row in ("vae-50", "gan-50"))
+    assert vae.network.decoder_hidden == gan.network.generator_hidden == (1024, 1024, 1024)
+    assert (vae.network.latent_dim, gan.network.latent_dim, gan.network.noise) == (50, 50, "normal")
+    assert (vae.network.likelihood, vae.training.binarize) == ("gaussian-fixed", "none")
+    assert (script.PROTOCOL.chains, ais.LEAPFROG_STEPS, ais.ACCEPTANCE) == (16, 10, 0.65)
+
+
+def test_ais_fills_the_steps_between_grey_levels(module):
+    levels = np.tile(np.arange(256), (100, 1))
+    found = module("ais").as_real((levels / 255).astype(np.float32), np.random.default_rng(0))
+    assert found.dtype == np.float32
+    beyond = 256 * found - levels
+    assert -1e-4 < beyond.min() < 0.001
+    assert 0.999 < beyond.max() < 1 + 1e-4
+    assert abs(beyond.mean() - 0.5) < 0.01
+
+
+def test_ais_chooses_sigma_without_test_images(module, monkeypatch):
+    """Pixels scattered by 0.1 among the validation images and by 0.3 among the test images, around a constant."""
+    model = VAE(VAEConfig(30, 2, (4,), (4,), likelihood="gaussian-fixed"), 0)
+    model.eval()
+    for p in model.decoder_out.parameters():
+        p.write(np.full(p.shape, 0.5 if p.ndim == 1 else 0))
+    rng = np.random.default_rng(0)
+    validation, test = (0.5 + scatter * rng.standard_normal((100, 30)) for scatter in (0.1, 0.3))
+    script = module("ais")
+    protocol = ais.Protocol(images=50, chains=2, steps=20, simulate=3)
+    found = script.measured(vae_decoder(model), protocol, validation, test)
+    variance = np.mean((script.as_real(validation[:50], rng) - 0.5) ** 2)
+    assert found["sigma"] == pytest.approx(variance**0.5, rel=0.02)
+    errors = ((script.as_real(test[:50], rng) - 0.5) ** 2).sum(axis=1)
+    exact = -errors / (2 * found["sigma"] ** 2) - 15 * np.log(2 * np.pi * found["sigma"] ** 2)
+    assert found["log_p"] == pytest.approx(exact.mean(), rel=0.01)
+    assert found["standard_error"] == pytest.approx(exact.std(ddof=1) / 50**0.5, rel=0.01)
+    assert (found["images"], found["simulated"]["images"]) == (50, 3)
+    assert abs(found["simulated"]["gap"]) < 1e-3
 
 
 @needs_mnist

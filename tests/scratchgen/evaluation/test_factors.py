@@ -1,11 +1,12 @@
 """Disentanglement where it is known: a factor copied into one code, into two, mixed into all, or left out."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from scratchgen.evaluation.factors import BINS, linear_predictability, mutual_information_gap
+from scratchgen.evaluation.factors import BINS, linear_accuracy, linear_predictability, mutual_information_gap
 
 
 @pytest.fixture
@@ -70,3 +71,25 @@ def test_linear_predictability_refuses_too_few(rng):
     with pytest.raises(ValueError, match="11 codes of 5 dimensions; at least 12"):
         linear_predictability(rng.normal(size=(11, 5)), rng.normal(size=11))
     linear_predictability(rng.normal(size=(12, 5)), rng.normal(size=12))
+
+
+def test_linear_accuracy_of_two_normals_is_that_of_the_best_boundary(rng):
+    """Means two standard deviations apart: a normal number lies on its own side with probability Phi(1)."""
+    labels = rng.integers(2, size=40_000)
+    codes = np.column_stack([rng.normal(size=40_000), 2 * labels + rng.normal(size=40_000)])
+    assert linear_accuracy(codes, labels) == pytest.approx(NormalDist().cdf(1), abs=0.01)
+
+
+def test_linear_accuracy_tells_classes_at_corners_apart_and_no_more_than_chance_from_noise(rng):
+    labels = rng.integers(10, size=8_000)
+    codes = np.eye(10)[labels] @ rng.normal(size=(10, 10)) + 5
+    assert linear_accuracy(codes, labels) == 1
+    assert linear_accuracy(rng.permutation(codes), labels) == pytest.approx(0.1, abs=0.02)
+
+
+def test_linear_accuracy_is_of_images_not_fitted(rng):
+    labels = rng.integers(2, size=60)
+    codes = rng.normal(size=(60, 29))  # 29 dimensions and a constant fit any 30 labels
+    assert linear_accuracy(codes, labels) < 0.8
+    with pytest.raises(ValueError, match="11 codes of 5 dimensions; at least 12"):
+        linear_accuracy(rng.normal(size=(11, 5)), np.arange(11) % 2)
