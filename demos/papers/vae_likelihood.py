@@ -1,7 +1,7 @@
 """The likelihood of VAEs with one stochastic layer on binarised MNIST (Burda et al. 2015, table 1).
 
     python demos/papers/vae_likelihood.py vae            about two hours on a core
-    python demos/papers/vae_likelihood.py iwae-5         about two hours on a core, a fifth of the paper's epochs
+    python demos/papers/vae_likelihood.py iwae-5         two or three hours on a core, a fifth of the paper's epochs
     python demos/papers/vae_likelihood.py vae-fixed      about two hours on a core
     python demos/papers/vae_likelihood.py vae --quick    a minute: an epoch, and a bound by ten draws
 
