@@ -13,9 +13,10 @@ PAGE = Path(__file__).parent / "README.md"
 BEGINNING = """\
 # The papers' figures, reproduced
 
-Published figures on MNIST beside those of this project, each with the command that gives it, its time and its seed. A
-command that is interrupted goes on where it was when it is given again; with `--quick` it takes a minute, to see it
-work, and records nothing.
+Published figures on MNIST beside those of this project, each with the command that gives it, its time and its seed; of
+strokes, digits drawn by a program, nothing is published, and the rows compare with each other. A command that is
+interrupted goes on where it was when it is given again; with `--quick` it takes a minute, to see it work, and records
+nothing.
 
 Each table has its own scale, and figures of different tables never compare.
 
