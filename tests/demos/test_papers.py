@@ -13,10 +13,12 @@ from helpers import tiny_data
 from lesson_helpers import needs_mnist
 
 from scratchgen.data import load_dataset
+from scratchgen.data.strokes import FACTORS, draw_strokes
 from scratchgen.evaluation import ais
 from scratchgen.evaluation.decoder import vae_decoder
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.optim import SCHEDULES
+from scratchgen.recipes import RECIPES
 
 PAPERS = Path(__file__).parents[2] / "demos" / "papers"
 SCRIPTS = sorted(path.stem for path in PAPERS.glob("*.py") if path.stem not in ("reproduce", "table"))
@@ -125,6 +127,73 @@ def test_ais_chooses_sigma_without_test_images(module, monkeypatch):
     assert found["standard_error"] == pytest.approx(exact.std(ddof=1) / 50**0.5, rel=0.01)
     assert (found["images"], found["simulated"]["images"]) == (50, 3)
     assert abs(found["simulated"]["gap"]) < 1e-3
+
+
+def test_disentanglement_rows_differ_only_in_what_they_compare(module):
+    rows = {name: config for name, (_, config) in module("disentanglement").ROWS.items()}
+    assert {config.data for config in rows.values()} == {"strokes"}
+    sizes = {(c.network.latent_dim, c.network.encoder_hidden, c.network.decoder_hidden) for c in rows.values()}
+    assert len(sizes) == 1
+    vaes = {name: config for name, config in rows.items() if config.model == "vae"}
+    assert rows.keys() - vaes.keys() == {"supervised-aae"}
+    assert rows["supervised-aae"].network.labels_for == "decoder"
+    for name, config in vaes.items():
+        assert (config.training.beta, config.network.conditional) == (int(name[-1]), "conditional" in name)
+
+
+def test_disentanglement_draws_codes_from_the_posterior(module):
+    script = module("disentanglement")
+    config = script.ROWS["conditional-beta-vae-4"][1]
+    recipe = RECIPES["vae"]
+    model, one = recipe.build(config), draw_strokes(1, rng=0)
+    (bias,) = (p for p in model.encoder_logvar.parameters() if p.ndim == 1)
+    bias.write(np.array([-4.0, -2.0, 0.0, 2.0]))
+    many = np.repeat(one.images, 20_000, axis=0), np.repeat(one.labels, 20_000)
+    found, codes = recipe.encode(config, model, one.images, one.labels), script.draws(config, model, *many)
+    np.testing.assert_allclose(codes.mean(axis=0), found["codes"][0], atol=0.08)  # four standard errors
+    np.testing.assert_allclose(codes.var(axis=0), np.exp(found["logvar"][0]), rtol=0.05)
+
+
+def test_disentanglement_measures_each_factor_and_the_digit(module, monkeypatch):
+    """An encoder that reads the factors: each code one of them, and none of them the digit."""
+    script = module("disentanglement")
+    drawn = draw_strokes(6_000, rng=3)
+    codes = np.column_stack([drawn.factors[name] for name in FACTORS])
+
+    class Known:
+        def encode(self, config, model, images, labels):
+            return {"codes": codes}
+
+        def reconstruct(self, config, model, images, labels):
+            return np.clip(images + 0.1, 0.1, None)
+
+    config = script.ROWS["supervised-aae"][1]
+    monkeypatch.setitem(script.RECIPES, "aae", Known())
+    found = script.measured(config, None, drawn)
+    assert found["gap"].keys() == found["r_squared"].keys() == FACTORS.keys()
+    assert min(found["gap"].values()) > 0.7  # codes are in bins of equal width, factors in bins of equal numbers
+    assert min(found["r_squared"].values()) == pytest.approx(1)
+    assert found["digits_told"] == pytest.approx(0.1, abs=0.03)
+    assert found["reconstruction_mse"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_disentanglement_traverses_one_dimension_a_row(module):
+    script = module("disentanglement")
+    code = np.array([5.0, 6.0, 7.0])
+    rows = script.traversed(code).reshape(3, len(script.STEPS), 3)
+    for j, row in enumerate(rows):
+        np.testing.assert_array_equal(row[:, j], script.STEPS)
+        np.testing.assert_array_equal(np.delete(row, j, axis=1), np.delete(np.tile(code, (len(row), 1)), j, axis=1))
+
+
+def test_disentanglement_in_words_is_of_means_over_factors_and_spreads_over_seeds(module):
+    script = module("disentanglement")
+    seeds = [
+        {"gap": {"a": g, "b": g + 0.2}, "r_squared": {"a": 0.3, "b": 0.5}, "digits_told": 0.5, "reconstruction_mse": e}
+        for g, e in ((0.1, 0.01), (0.2, 0.01), (0.3, 0.04))
+    ]
+    assert script.in_words(seeds) == "gap 0.300 ± 0.100; R² 0.40 ± 0.00; digits 0.50 ± 0.00; error 0.0200 ± 0.0173"
+    assert script.in_words(seeds[:1]) == "gap 0.200; R² 0.40; digits 0.50; error 0.0100"
 
 
 @needs_mnist
