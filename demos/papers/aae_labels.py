@@ -1,7 +1,7 @@
 """Classification by an adversarial autoencoder with few labels or none (Makhzani et al. 2015, sections 5 and 6).
 
-    python demos/papers/aae_labels.py labels-100     about two hours on a core: five draws of the labels
-    python demos/papers/aae_labels.py labels-1000    about an hour on a core
+    python demos/papers/aae_labels.py labels-100     perhaps two hours on a core: five draws of the labels
+    python demos/papers/aae_labels.py labels-1000    perhaps an hour on a core
     python demos/papers/aae_labels.py clusters-16    about half an hour on a core
     python demos/papers/aae_labels.py clusters-30    about half an hour on a core
     python demos/papers/aae_labels.py ROW --quick    a minute: an epoch of a small network
@@ -14,20 +14,18 @@ Without labels there are more clusters than classes, and a cluster gets the labe
 last 10,000 training images, that belongs to it with the highest probability; training has not seen it.
 
 Settings were chosen by errors on these validation images, with 100 labels, a training on the first 50,000, and seed 0.
-Without labels they are far from the paper: a style of ten dimensions can hold the class as well, so that nothing makes
-clusters of it.
+Without labels the same settings are far from the paper. Pictures show why, perhaps: one cluster with another style is
+another digit, so a style of ten dimensions tells of the class, too.
 """
 
-import io
 from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from reproduce import TRAINING, Figure, options, record, trained
+from reproduce import TRAINING, Figure, as_file, options, record, trained
 
 from scratchgen import runs
-from scratchgen.checkpoint import write_whole
 from scratchgen.data import Dataset, load_dataset
 from scratchgen.inference import in_batches
 from scratchgen.models.aae import AAE, AAEConfig
@@ -117,14 +115,7 @@ def error_of_clusters(config: RunConfig, given: Namespace) -> tuple[list[float],
 def without_labels(data: Dataset, folder: Path) -> Path:
     """A file in ``folder`` with the first 50,000 training images, and the test images, and no labels."""
     path = folder / f"mnist-{TRAINING}-without-labels.npz"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        images = {"x_train": data.train.images[:TRAINING], "x_test": data.test.images}
-        grey = {name: np.rint(255 * each).astype(np.uint8) for name, each in images.items()}
-        whole = io.BytesIO()
-        np.savez(whole, **{name: each.reshape(-1, *data.image_shape) for name, each in grey.items()})
-        write_whole(path, whole.getvalue())
-    return path
+    return as_file(path, data, data.train.images[:TRAINING], data.test.images, {})
 
 
 def names_of(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -153,8 +144,8 @@ def main() -> None:
     if given.quick:
         print(f"test: error {ours} %")
         return
-    note = f"{config.epochs} epochs" + (f"; seeds 0 to {len(found) - 1}" if spread else "")
-    record(given.row, figure, ours, {"errors": found}, seconds, 0, note)
+    seeds = f"0 to {len(found) - 1}" if spread else 0
+    record(given.row, figure, ours, {"errors": found}, seconds, seeds, f"{config.epochs} epochs")
 
 
 if __name__ == "__main__":

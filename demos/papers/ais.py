@@ -1,16 +1,17 @@
 """Log-likelihoods of decoders by annealed importance sampling (Wu et al. 2016, table 2).
 
-    python demos/papers/ais.py vae-50            an hour on a core
-    python demos/papers/ais.py gan-50            an hour on a core
+    python demos/papers/ais.py vae-50            perhaps an hour on a core
+    python demos/papers/ais.py gan-50            perhaps an hour on a core
     python demos/papers/ais.py ROW --quick       less than a minute
 
 A decoder of 50-1024-1024-1024-784 units with a standard normal prior is trained as a VAE's and as a GAN's. Around its
 output lies a Gaussian with one standard deviation for all pixels, the best one for validation images, so that both have
-a density. Pixels are those of the paper: grey levels from 0 to 255 with uniform noise added, divided by 256. The figure
-is the mean of log p(x) over the first test images, in nats, and its standard error, which comes from the choice of
-images.
+a density. Measured pixels are those of the paper: grey levels from 0 to 255 with uniform noise added, divided by 256;
+trained is with grey levels without noise. The figure is the mean of log p(x) over the first 100 test images, in nats,
+and its standard error, which comes from the choice of images; the paper's is over 1,000.
 
-As in the paper each image has 16 chains, which move by Hamiltonian Monte Carlo with 10 leapfrog steps.
+As in the paper each image has 16 chains, which move by Hamiltonian Monte Carlo with 10 leapfrog steps, but through
+1,000 distributions, a tenth of the paper's.
 """
 
 import time

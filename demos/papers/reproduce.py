@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,15 +64,23 @@ def with_validation(folder: Path, data_dir: Path | None) -> tuple[Dataset, Path]
     What is chosen by such a run's test images is chosen by validation images.
     """
     data, path = load_dataset("mnist", data_dir), folder / f"mnist-{TRAINING}.npz"
+    train, labels = data.train.images, data.train.labels
+    labels_of = {"y_train": labels[:TRAINING], "y_test": labels[TRAINING:]}
+    return data, as_file(path, data, train[:TRAINING], train[TRAINING:], labels_of)
+
+
+def as_file(path: Path, data: Dataset, train: np.ndarray, test: np.ndarray, labels: Mapping[str, np.ndarray]) -> Path:
+    """The file with these images (n, D) and (m, D) of the data and these labels, ``y_train`` and ``y_test``, if any.
+
+    It is written if it is not there.
+    """
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        images = np.rint(255 * data.train.images).astype(np.uint8).reshape(-1, *data.image_shape)
-        arrays = {"x_train": images[:TRAINING], "y_train": data.train.labels[:TRAINING]}
-        arrays |= {"x_test": images[TRAINING:], "y_test": data.train.labels[TRAINING:]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = {name: np.rint(255 * each).astype(np.uint8) for name, each in (("x_train", train), ("x_test", test))}
         whole = io.BytesIO()
-        np.savez(whole, **arrays)
+        np.savez(whole, **{name: each.reshape(-1, *data.image_shape) for name, each in grey.items()}, **labels)
         write_whole(path, whole.getvalue())
-    return data, path
+    return path
 
 
 def trained(config: RunConfig, folder: Path) -> dict:

@@ -18,7 +18,6 @@ from scratchgen.models.labels import one_hot
 from scratchgen.nn import Sequential, evaluating
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import (
-    NORMALIZED,
     Explorable,
     Recipe,
     RunConfig,
@@ -142,8 +141,7 @@ class AAERecipe(Recipe):
             )
         if config.network.labels_for == "decoder" and not config.training.labels:
             raise UserError("the decoder needs labels; give the number of labelled images with --labels")
-        if config.network.batch_norm:
-            require_batches(config, data, 2, NORMALIZED)
+        require_batches(config, data)
         given = data.train.labels != UNLABELLED
         labelled = Split(data.train.images[given], data.train.labels[given])
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)

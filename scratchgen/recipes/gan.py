@@ -25,7 +25,6 @@ from scratchgen.nn import Sequential, evaluating
 from scratchgen.priors import Gaussian, Prior, Uniform
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.recipe import (
-    NORMALIZED,
     Explorable,
     Recipe,
     RunConfig,
@@ -154,9 +153,7 @@ class GANRecipe(Recipe):
         """The GAN in training. UserError if an epoch's last batch would be too small, or a label is missing."""
         if config.network.conditional:
             require_labels(data.train, config.network.classes)
-        require_batches(config, data, config.network.pack, f"the discriminator judges {config.network.pack} together")
-        if config.network.batch_norm:
-            require_batches(config, data, 2, NORMALIZED)
+        require_batches(config, data, config.network.pack)
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
         wasserstein = config.training.objective == "wasserstein"

@@ -253,17 +253,18 @@ def named(*configs: RunConfig) -> dict[str, RunConfig]:
     return {config.name: config for config in configs}
 
 
-NORMALIZED = "batch normalisation needs two images"
-
-
-def require_batches(config: RunConfig, data: Dataset, least: int, why: str) -> None:
-    """UserError if a batch of an epoch, the last one, would have fewer than ``least`` images."""
+def require_batches(config: RunConfig, data: Dataset, pack: int = 1) -> None:
+    """UserError if an epoch's last batch is too small for a ``pack`` or for batch normalisation, where there is one."""
     smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
-    if smallest < least:
-        raise UserError(
-            f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but {why}; give "
-            "another --batch-size"
-        )
+    for least, why in (
+        (pack, f"the discriminator judges {pack} together"),
+        (2 if config.network.batch_norm else 1, "batch normalisation needs two images"),
+    ):
+        if smallest < least:
+            raise UserError(
+                f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but {why}; "
+                "give another --batch-size"
+            )
 
 
 def require_labels(train: Split, classes: int) -> None:

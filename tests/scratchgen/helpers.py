@@ -65,6 +65,8 @@ TINY_AAE = RunConfig(
         discriminator_hidden=(16,),
         posterior="gaussian",
         labels_for="encoder",
+        batch_norm=True,
+        hidden_noise=0.1,
     ),
     AAETraining(labels=50, schedule="cosine", input_noise=0.1),
     epochs=3,

@@ -16,6 +16,7 @@ from scratchgen import cli, recipes, runs
 from scratchgen.capture import Capture
 from scratchgen.checkpoint import load_checkpoint
 from scratchgen.data.dataset import UNLABELLED
+from scratchgen.errors import UserError
 from scratchgen.evaluation import ais
 from scratchgen.evaluation.decoder import gan_decoder
 from scratchgen.recipes import RECIPES
@@ -120,6 +121,27 @@ def test_aae_recipe_hides_labels_that_are_not_given():
     assert not np.array_equal(other, seen.train.labels)
     task = recipe.task(config, recipe.build(config), seen)
     assert np.array_equal(task.labelled.images, tiny_data().train.images[given])
+
+
+def test_clusters_without_labels_have_no_error_rate(monkeypatch, tmp_path):
+    """Classes that the encoder finds for itself are not those of the labels, in whatever order."""
+    without_figures(monkeypatch.setattr)
+    tiny = TINIES["aae"]
+    config = replace(tiny, epochs=1, training=replace(tiny.training, labels=0))
+    summary = runs.start(config, tmp_path)
+    history = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert "error_rate" not in summary["test"].keys() | history["test"].keys()
+
+
+def test_aae_with_batch_norm_refuses_a_last_batch_of_one_image():
+    recipe, tiny = RECIPES["aae"], TINIES["aae"]
+    config = replace(tiny, batch_size=599)
+    with pytest.raises(
+        UserError, match="600 images in batches of 599 leave a batch of 1, but batch normalisation needs"
+    ):
+        recipe.task(config, recipe.build(config), tiny_data())
+    without = replace(config, network=replace(tiny.network, batch_norm=False))
+    recipe.task(without, recipe.build(without), tiny_data())
 
 
 # ---- stopped and resumed ----
