@@ -99,25 +99,25 @@ def save_animation(path: Path, images: np.ndarray, image_shape: tuple[int, int] 
     return path
 
 
-def save_reconstructions(
+def save_pairs(
     path: Path,
-    originals: np.ndarray,
-    reconstructions: np.ndarray,
+    upper: np.ndarray,
+    lower: np.ndarray,
     image_shape: tuple[int, int] = (28, 28),
+    names: tuple[str, str] = ("original", "reconstruction"),
     title: str = "",
 ) -> Path:
-    """Draw each original above its reconstruction, up to ten pairs in a row; images as in `save_samples`."""
-    originals = _as_images("originals", originals, image_shape)
-    reconstructions = _as_images("reconstructions", reconstructions, image_shape)
-    if len(originals) != len(reconstructions):
-        raise ValueError(f"{len(originals)} originals do not pair with {len(reconstructions)} reconstructions")
+    """Draw each ``upper`` image above its ``lower`` one, up to ten pairs in a row; images as in `save_samples`."""
+    upper, lower = _as_images("upper", upper, image_shape), _as_images("lower", lower, image_shape)
+    if len(upper) != len(lower):
+        raise ValueError(f"{len(upper)} upper images do not pair with {len(lower)} lower ones")
     (height, width), gap = image_shape, 4
-    pairs = np.concatenate([originals, np.ones((len(originals), 1, width)), reconstructions], axis=1)
+    pairs = np.concatenate([upper, np.ones((len(upper), 1, width)), lower], axis=1)
     mosaic = _mosaic(pairs, min(10, len(pairs)), gap)
     tops = np.arange(0, len(mosaic), pairs.shape[1] + gap)
     with _mosaic_figure(path, mosaic, title, left=192) as axes:
         ticks = np.stack([tops + height / 2, tops + 1.5 * height + 1], axis=1).ravel()
-        axes.set_yticks(ticks, ["original", "reconstruction"] * len(tops))
+        axes.set_yticks(ticks, [*names] * len(tops))
         axes.tick_params(length=0)
     return path
 

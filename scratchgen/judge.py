@@ -11,10 +11,10 @@ from scratchgen.checkpoint import load_checkpoint, save_checkpoint
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import UserError
 from scratchgen.models.classifier import Classifier
-from scratchgen.tasks.classifier import accuracy, class_probabilities, train_classifier
+from scratchgen.tasks.classifier import accuracy, class_probabilities, features, train_classifier
 
-VERSION = 3  # of the judge's network and training; incremented whenever they change
-EPOCHS, BATCH_SIZE = 6, 256
+VERSION = 4  # of the judge's network and training; incremented whenever they change
+EPOCHS, BATCH_SIZE = 8, 256
 LEAST_STEPS = 400  # of few images there are more epochs
 
 
@@ -29,6 +29,10 @@ class Judge:
         """p(class | image) (n, C), float32, of images (n, D)."""
         return class_probabilities(self.classifier, images)
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """The features (n, 128), float32, of images (n, D) by which its last layer classifies them."""
+        return features(self.classifier, images)
+
 
 def load_judge(data: Dataset) -> Judge:
     """The judge trained on the data's training images with a fixed seed, from the user's cache or trained and cached.
@@ -36,13 +40,14 @@ def load_judge(data: Dataset) -> Judge:
     It is trained again if the cached one cannot be read, and each time if it cannot be cached.
     """
     images, labels, classes = data.train.images, data.train.labels, len(data.classes)
-    name = f"judge-{_digest(data.train)}.safetensors"
+    name = f"judge-{_digest(data)}.safetensors"
     try:
-        classifier = _read(name, images.shape[1], classes)
+        classifier = _read(name, data.image_shape, classes)
     except UserError:  # missing or damaged
-        print("training the classifier that judges samples, once: it takes up to half a minute", file=sys.stderr)
+        print("training the classifier that judges samples, once: it takes a minute or two", file=sys.stderr)
         epochs = max(EPOCHS, math.ceil(LEAST_STEPS / math.ceil(len(images) / BATCH_SIZE)))
-        classifier = train_classifier(images, labels, np.random.default_rng(0), epochs, BATCH_SIZE, classes)
+        rng = np.random.default_rng(0)
+        classifier = train_classifier(images, labels, data.image_shape, rng, epochs, BATCH_SIZE, classes)
         try:
             _keep(name, classifier)
         except UserError as error:
@@ -50,18 +55,18 @@ def load_judge(data: Dataset) -> Judge:
     return Judge(classifier, data.test)
 
 
-def _digest(train: Split) -> str:
+def _digest(data: Dataset) -> str:
     """A hash of all that determines a judge."""
-    digest = hashlib.sha256(f"{VERSION} {train.images.shape}".encode())
-    for array in (train.images, train.labels):
+    digest = hashlib.sha256(f"{VERSION} {len(data.train)} {data.image_shape}".encode())
+    for array in (data.train.images, data.train.labels):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
-def _read(name: str, pixels: int, classes: int) -> Classifier:
+def _read(name: str, image_shape: tuple[int, int], classes: int) -> Classifier:
     """The cached classifier; UserError if it is missing or damaged."""
     arrays, _ = load_checkpoint(cache_folder() / name)
-    classifier = Classifier(pixels, np.random.default_rng(0), classes)
+    classifier = Classifier(image_shape, np.random.default_rng(0), classes)
     try:
         classifier.load_state_dict(arrays)
     except ValueError as error:

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from scratchgen import Tensor, figures, no_grad, runs
-from scratchgen.evaluation.features import nearest
 from scratchgen.judge import load_judge
 from scratchgen.models.gan import GAN
 from scratchgen.nn import evaluating
@@ -99,9 +98,9 @@ tests["dcgan"], histories["dcgan"] = train("dcgan", config)
 # ## Does G copy its training images?
 #
 # A G that had learned 60,000 pictures by heart would draw sharp digits, too. Two signs that it has not: a sample's
-# nearest training image is often much like it, but not the same, as for a test image; and between two samples there is
-# a way through noise on which every point is a digit, or half-way between two ("walking in the latent space", section
-# 6.1 of the DCGAN paper).
+# nearest training image is often much like it, but not the same, as for a test image (``nearest.png`` above); and
+# between two samples there is a way through noise on which every point is a digit, or half-way between two ("walking in
+# the latent space", section 6.1 of the DCGAN paper): ten ways, one each row.
 
 
 # %%
@@ -116,13 +115,8 @@ def walk(starts, ends, steps):
 
 _, model = runs.load_model(options.out / "dcgan")
 noise, labels = stream(0, "samples").standard_normal((20, model.config.latent_dim)), np.zeros(200, np.int64)
-samples = generate(model, noise[:10], labels[:10])
-places, _ = nearest(samples, data.train.images)
-beside = np.concatenate([samples, data.train.images[places]])
-figures.save_samples(options.out / "nearest.png", beside, data.image_shape, 10)
 between = generate(model, walk(noise[:10], noise[10:], 20), labels)
-figures.save_samples(options.out / "walk.png", between, data.image_shape, 20)
-print("nearest.png: ten samples, and below each the nearest training image;  walk.png: ten ways through noise")
+print(figures.save_samples(options.out / "walk.png", between, data.image_shape, 20))
 
 # %% [markdown]
 # ## A digit on demand
@@ -177,7 +171,18 @@ for name, confidence in (("dcgan", "0.96 or more"), ("conditional", "0.96 or mor
         (f"{name}: smallest share of a class", "0.07 or more", f"{test['smallest_class']:.3f}"),
         (f"{name}: entropy of the classes", "2.29 or more", f"{test['class_entropy']:.3f}"),
         (f"{name}: judge's confidence", confidence, f"{test['judge_confidence']:.3f}"),
+        (f"{name}: Fréchet distance", "small", f"{test['frechet_distance']:.2f} ± {test['frechet_error']:.2f}"),
+        (f"{name}: precision, recall", "high", f"{test['precision']:.3f}, {test['recall']:.3f}"),
     ]
+as_training = tests["dcgan"]["as_training"]
+rows += [
+    ("training images: Fréchet distance", "the least", f"{as_training['frechet_distance']:.2f}"),
+    (
+        "training images: precision, recall",
+        "to compare",
+        f"{as_training['precision']:.3f}, {as_training['recall']:.3f}",
+    ),
+]
 rows.append(("conditional: drew the class asked for", "0.95 or more", f"{tests['conditional']['class_accuracy']:.3f}"))
 if options.quick or data.name != "mnist":
     print("(what is expected is of MNIST and the whole training)")

@@ -115,6 +115,9 @@ if data.name == "mnist" and not options.quick:
     print(f"{'smallest share of a class':<44}{'0.06 or more':<22}{test['smallest_class']:.3f}")
     print(f"{'entropy of the classes, nats (ln 10 = 2.303)':<44}{'2.28 or more':<22}{test['class_entropy']:.3f}")
     print(f"{'mean confidence of the judge':<44}{'0.91 or more':<22}{test['judge_confidence']:.3f}")
+    for name in ("frechet_distance", "precision", "recall"):
+        expected = f"near {test['as_training'][name]:.3f}"
+        print(f"{name.replace('_', ' ') + ', beside training images':<44}{expected:<22}{test[name]:.3f}")
 print(f"{'the same on real test images':<44}{'0.98 or more':<22}{certainty:.3f}")
 print(f"{'mean D on test images, on samples':<44}{'near one another':<22}{test['d_real']:.2f}, {test['d_fake']:.2f}")
 

@@ -41,7 +41,7 @@ def encode(options: argparse.Namespace) -> int:
 
 def reconstruct(options: argparse.Namespace) -> int:
     """Show images beside their reconstructions."""
-    from scratchgen.figures import save_reconstructions
+    from scratchgen.figures import save_pairs
 
     fits_a_picture(len(options.image or ()) or options.n)
     config, model = runs.load_model(options.run)
@@ -49,7 +49,7 @@ def reconstruct(options: argparse.Namespace) -> int:
     with kernels.use(config.kernels):
         found = RECIPES[config.model].reconstruct(config, model, images.images, images.labels)
     out = options.out or options.run / ("own-reconstructed.png" if options.image else "reconstructed.png")
-    write(out, lambda: save_reconstructions(out, images.images, found, config.image_shape))
+    write(out, lambda: save_pairs(out, images.images, found, config.image_shape))
     return 0
 
 

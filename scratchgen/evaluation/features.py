@@ -49,6 +49,12 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, neighbour: int = NEIGHB
     return _share_within(fake, real, neighbour), _share_within(real, fake, neighbour)
 
 
+def feature_statistics(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
+    """How near samples are to data, by features (n, d) and (m, d): ``frechet_distance``, ``precision``, ``recall``."""
+    precision, recall = precision_recall(real, fake)
+    return {"frechet_distance": frechet_distance(real, fake), "precision": precision, "recall": recall}
+
+
 def nearest(x: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each x (n, d) the place of the nearest ``among`` (m, d), and the distance: (n,) and (n,)."""
     found = []

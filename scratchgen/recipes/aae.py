@@ -262,7 +262,7 @@ class AAERecipe(Recipe):
         reconstructions = self.reconstruct(config, model, test.images[:20], test.labels[:20])
         paths = [
             figures.save_samples(folder / "samples.png", self.sample(config, model, 100, rng), shape),
-            figures.save_reconstructions(folder / "reconstructions.png", test.images[:20], reconstructions, shape),
+            figures.save_pairs(folder / "reconstructions.png", test.images[:20], reconstructions, shape),
             figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
         ]
         if model.decodes_classes:

@@ -16,6 +16,7 @@ from scratchgen.data.dataset import Split
 from scratchgen.errors import UserError
 from scratchgen.evaluation.ais import Protocol
 from scratchgen.evaluation.decoder import Decoder, gan_decoder
+from scratchgen.evaluation.features import NEIGHBOUR, feature_statistics, frechet_error, nearest
 from scratchgen.evaluation.samples import class_accuracy, class_histogram, class_statistics, missing_classes, overlap
 from scratchgen.inference import in_batches
 from scratchgen.judge import Judge, load_judge
@@ -42,6 +43,7 @@ from scratchgen.tensor import Tensor
 from scratchgen.training import Selection
 
 SAMPLES, SAMPLES_AN_EPOCH = 10_000, 2_000  # judged for the summary, and after each epoch
+NEAREST = 20  # samples that are shown above their nearest training images
 EXPLORED = 100  # draws of noise, over which it is found how much each of its numbers changes the pictures
 ROWS = 1_000  # pictures generated or judged at a time
 
@@ -185,7 +187,9 @@ class GANRecipe(Recipe):
     ) -> dict[str, Any]:
         """Metrics of 10,000 samples and all test images, or of ``limit`` of each; without labels none of the judge.
 
-        The samples of a conditional GAN have uniform labels; ``class_accuracy`` is how often the judge agrees.
+        The samples of a conditional GAN have uniform labels; ``class_accuracy`` is how often the judge agrees. In the
+        judge's features samples are compared with test images (``evaluation.features``); metrics of ``as_training``
+        are those of as many training images instead of samples, the best that samples can reach.
         """
         if iw_samples is not None:
             raise UserError("a GAN has no encoder, which L_K needs; leave --iw-samples out, or give --ais")
@@ -195,11 +199,16 @@ class GANRecipe(Recipe):
         test = Split(data.test.images[:limit], data.test.labels[:limit])
         wasserstein = config.training.objective == "wasserstein"
         n = limit or SAMPLES
-        probabilities, table = measure(model, judge, test, n, rng, wasserstein)
+        samples, probabilities, table = measure(model, judge, test, n, rng, wasserstein)
         table["samples"] = n
         if judge is not None and probabilities is not None:
             table["judge_accuracy"] = judge.accuracy
             table["class_histogram"] = class_histogram(probabilities).tolist()
+            train = data.train.images[:n]
+            if min(len(test), len(samples), len(train)) > NEIGHBOUR:
+                real, fake = judge.features(test.images), judge.features(samples)
+                table |= feature_statistics(real, fake) | {"frechet_error": frechet_error(real, fake, rng)}
+                table["as_training"] = feature_statistics(real, judge.features(train))
         return table
 
     def decoder(self, config: RunConfig, model: GAN, sigma: float | None) -> Decoder:
@@ -222,11 +231,17 @@ class GANRecipe(Recipe):
         if "class_histogram" not in test:
             return f"{test['samples']:,} samples, which no judge has seen;  {critic}"
         asked = f"; {test['class_accuracy']:.1%} of the class asked for" if "class_accuracy" in test else ""
-        classes = len(test["class_histogram"])
+        near, classes = "", len(test["class_histogram"])
+        if "frechet_distance" in test:
+            near = (
+                f"Fréchet distance {test['frechet_distance']:.1f} ± {test['frechet_error']:.1f}, of training images "
+                f"{test['as_training']['frechet_distance']:.1f}; precision {test['precision']:.2f}, recall "
+                f"{test['recall']:.2f};  "
+            )
         return (
             f"{test['samples']:,} samples: {test['classes_covered']} of {classes} classes, the smallest "
             f"{test['smallest_class']:.1%}; class entropy {test['class_entropy']:.3f} of {math.log(classes):.3f} nats; "
-            f"judge's confidence {test['judge_confidence']:.3f}{asked};  {critic}"
+            f"judge's confidence {test['judge_confidence']:.3f}{asked};  {near}{critic}"
         )
 
     def sample(
@@ -258,7 +273,7 @@ class GANRecipe(Recipe):
     def draw(
         self, config: RunConfig, model: GAN, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """Samples, loss curves, and the metrics of the samples.
+        """Samples, the nearest training images of some, loss curves, and the metrics of the samples.
 
         The samples of a conditional GAN have a draw of noise each row and a class each column.
         """
@@ -274,8 +289,10 @@ class GANRecipe(Recipe):
         if model.config.conditional:
             columns = model.config.classes
             shown = generate(model, *by_class(model.draw_noise(10, RandomStream(rng)).data, columns))
+        some, images, names = samples[:NEAREST], data.train.images, ("sample", "nearest\ntraining image")
         return [
             figures.save_samples(folder / "samples.png", shown, data.image_shape, columns),
+            figures.save_pairs(folder / "nearest.png", some, images[nearest(some, images)[0]], data.image_shape, names),
             figures.save_loss_curves(folder / "losses.png", history, ylabel="", formulas=WASSERSTEIN if critic else {}),
             figures.save_health(folder / "health.png", on_real, on_fake, counts, critic, data.classes),
         ]
@@ -293,7 +310,7 @@ class Health:
         self.judge, self.missing, self.wasserstein = judge, list[int](), wasserstein
 
     def __call__(self, model: GAN, data: Dataset, rng: np.random.Generator) -> Metrics:
-        probabilities, table = measure(model, self.judge, data.test, SAMPLES_AN_EPOCH, rng, self.wasserstein)
+        _, probabilities, table = measure(model, self.judge, data.test, SAMPLES_AN_EPOCH, rng, self.wasserstein)
         missing = [] if probabilities is None else missing_classes(probabilities)
         if missing and missing != self.missing and np.isfinite(list(table.values())).all():
             classes = ", ".join(data.classes[label] for label in missing)
@@ -304,8 +321,8 @@ class Health:
 
 def measure(
     model: GAN, judge: Judge | None, test: Split, n: int, rng: np.random.Generator, wasserstein: bool
-) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """The judge's probabilities (n, C) of n samples, if there is one, and the metrics of samples and test images."""
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """n samples (n, D), the judge's probabilities (n, C), if there is one, and metrics of samples and test images."""
     labels = sample_labels(model, n, rng)
     samples = draw_samples(model, labels, rng)
     probabilities, table = None, dict[str, Any]()
@@ -315,7 +332,8 @@ def measure(
         if model.config.conditional:
             table["class_accuracy"] = class_accuracy(probabilities, labels)
     statistics = critic_statistics if wasserstein else discriminator_statistics
-    return probabilities, table | statistics(logits(model, test.images, test.labels), logits(model, samples, labels))
+    table |= statistics(logits(model, test.images, test.labels), logits(model, samples, labels))
+    return samples, probabilities, table
 
 
 def draw_samples(model: GAN, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

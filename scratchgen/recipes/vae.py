@@ -245,7 +245,7 @@ class VAERecipe(Recipe):
         reconstructions = self.reconstruct(config, model, images[:20], data.test.labels[:20])
         paths = [
             figures.save_samples(folder / "samples.png", samples, shape, columns),
-            figures.save_reconstructions(folder / "reconstructions.png", images[:20], reconstructions, shape),
+            figures.save_pairs(folder / "reconstructions.png", images[:20], reconstructions, shape),
             figures.save_loss_curves(folder / "losses.png", history),
         ]
         if config.network.latent_dim == 2:

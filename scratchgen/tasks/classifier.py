@@ -18,30 +18,47 @@ ROWS = 1_000  # images classified together
 def train_classifier(
     images: np.ndarray,
     labels: np.ndarray,
+    image_shape: tuple[int, int],
     rng: np.random.Generator,
-    epochs: int = 6,
+    epochs: int = 8,
     batch_size: int = 256,
     classes: int = 10,
 ) -> Classifier:
-    """A classifier trained on images (n, D), float32, and labels (n,) in 0..classes-1, set to evaluation.
+    """A classifier trained on images (n, h · w), float32, and labels (n,) in 0..classes-1, set to evaluation.
 
-    It lowers the cross-entropy by Adam, whose rate falls from 2e-3 to 0.
+    It lowers the cross-entropy by Adam, whose rate falls from 4e-3 to 0. It sees each image moved by up to a pixel.
     """
-    model, steps = Classifier(images.shape[1], rng, classes), epochs * math.ceil(len(images) / batch_size)
+    model, steps = Classifier(image_shape, rng, classes), epochs * math.ceil(len(images) / batch_size)
     model.set_random(RandomStream(rng))
-    optimizer = Adam(model, lr=cosine(2e-3, steps))
+    optimizer = Adam(model, lr=cosine(4e-3, steps))
 
     def loss(images: np.ndarray, labels: np.ndarray) -> Tensor:
-        return ops.softmax_cross_entropy(model(Tensor.wrap(images)), labels).mean()
+        if len(images) == 1:  # batch normalisation needs two
+            images, labels = np.repeat(images, 2, axis=0), np.repeat(labels, 2)
+        return ops.softmax_cross_entropy(model(Tensor.wrap(moved(images, image_shape, rng))), labels).mean()
 
     minimize(loss, optimizer, images, labels, rng=rng, steps=steps, batch_size=batch_size, name="classifier")
     model.eval()
     return model
 
 
+def moved(images: np.ndarray, image_shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Images (n, h · w), each moved by up to a pixel along both axes; its edge fills what it leaves."""
+    h, w = image_shape
+    wider = np.pad(images.reshape(-1, h, w), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(wider, image_shape, axis=(1, 2))  # (n, 3, 3, h, w)
+    rows, columns = rng.integers(3, size=(2, len(images)))
+    return windows[np.arange(len(images)), rows, columns].reshape(images.shape)
+
+
 def class_probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:
     """p(class | image) (n, C), float32, of images (n, D)."""
     return in_batches(lambda x: (ops.softmax(model(x)),), images, size=ROWS)[0]
+
+
+def features(model: Classifier, images: np.ndarray) -> np.ndarray:
+    """What the last layer takes (n, FEATURES), float32, of images (n, D)."""
+    return in_batches(lambda x: (model.features(x),), images, size=ROWS)[0]
 
 
 def accuracy(model: Classifier, images: np.ndarray, labels: np.ndarray) -> float:

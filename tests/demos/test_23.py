@@ -54,8 +54,8 @@ def test_losses_beside_confidence_shows_first_and_last_epochs(demo):
 @pytest.mark.slow
 def test_lesson_23_prints_all_rows_and_draws(tmp_path):
     got, files = run(LESSON, tmp_path, "--quick", "--data", "strokes")
-    assert len(got) == 14
+    assert len(got) == 22
     assert 0.9 < float(got["judge's confidence, test images"]) <= 1
     assert {"nearest.png", "walk.png", "samples.png", "losses.png"} <= {file.name for file in files}
-    assert len(files) == 11
+    assert len(files) == 13
     assert all(file.stat().st_size > 5_000 for file in files)

@@ -115,12 +115,15 @@ class ByBrightness:
         nearness = -50 * np.abs(images.mean(axis=1)[:, None] - np.linspace(0.3, 0.6, 10))
         return np.exp(nearness) / np.exp(nearness).sum(axis=1, keepdims=True)
 
+    def features(self, images):
+        return np.stack([images.mean(axis=1), images.std(axis=1)], axis=1)
 
-def untrained_judge(test: Split, classes: int = 10) -> Judge:
+
+def untrained_judge(data: Dataset) -> Judge:
     """A judge of the usual size, with its first weights."""
-    classifier = Classifier(test.images.shape[1], np.random.default_rng(0), classes)
+    classifier = Classifier(data.image_shape, np.random.default_rng(0), len(data.classes))
     classifier.eval()
-    return Judge(classifier, test)
+    return Judge(classifier, data.test)
 
 
 def use_tiny(set_attribute) -> None:
@@ -133,7 +136,7 @@ def use_tiny(set_attribute) -> None:
     set_attribute(recipes.gan, "SAMPLES", 300)
     set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
     set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
-    set_attribute(explorer, "load_judge", lambda data: untrained_judge(data.test))
+    set_attribute(explorer, "load_judge", untrained_judge)
     set_attribute(recipes.aae, "fresh_discriminator_bce", lambda *_: 0.5)  # which takes seconds
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import STEPS, TINIES, drive, outcome, tiny_data, train_options, use_tiny, without_figures
+from helpers import STEPS, TINIES, ByBrightness, drive, outcome, tiny_data, train_options, use_tiny, without_figures
 
 import scratchgen.figures
 from scratchgen import cli, recipes, runs
@@ -19,6 +19,7 @@ from scratchgen.data.dataset import UNLABELLED
 from scratchgen.errors import UserError
 from scratchgen.evaluation import ais
 from scratchgen.evaluation.decoder import gan_decoder
+from scratchgen.evaluation.features import frechet_distance, precision_recall
 from scratchgen.recipes import RECIPES
 from scratchgen.training import Interrupted
 
@@ -43,7 +44,10 @@ METRICS = {
     "gan": (
         {"d_loss", "d_real", "d_fake", "d_gradient", "g_loss", "g_gradient"},
         {"classes_covered", "smallest_class", "class_entropy", "judge_confidence", "d_real", "d_fake", "overlap"},
-        {"samples", "class_histogram", "judge_accuracy"},
+        {
+            *("samples", "class_histogram", "judge_accuracy"),
+            *("frechet_distance", "frechet_error", "precision", "recall", "as_training"),
+        },
     ),
     "aae": (
         {"reconstruction", "d_loss", "e_loss", "c_loss"},
@@ -68,10 +72,35 @@ def test_start_writes_metrics_and_summary(whole, model):
         assert 0 <= summary["test"]["class_entropy"] <= math.log(10)
 
 
+def test_gan_samples_are_compared_with_test_images_by_the_judge_s_features(whole, monkeypatch):
+    drawn = []
+
+    def draw_samples(model, labels, rng, original=recipes.gan.draw_samples):
+        drawn.append(original(model, labels, rng))
+        return drawn[-1]
+
+    monkeypatch.setattr(recipes.gan, "draw_samples", draw_samples)
+    monkeypatch.setattr(recipes.gan, "load_judge", lambda data: ByBrightness())
+    config, model = runs.load_model(whole["gan"])
+    recipe, data, features = RECIPES["gan"], tiny_data(), ByBrightness().features
+    found = recipe.evaluate(config, model, data, 40)
+    real = features(data.test.images[:40])
+    for samples, metrics in ((drawn[0], found), (data.train.images[:40], found["as_training"])):
+        fake = features(samples)
+        assert metrics["frechet_distance"] == frechet_distance(real, fake)
+        assert (metrics["precision"], metrics["recall"]) == precision_recall(real, fake)
+    assert 0 < found["frechet_error"] < 1
+    distances = [found["frechet_distance"], found["frechet_error"], found["as_training"]["frechet_distance"]]
+    said = "Fréchet distance {:.1f} ± {:.1f}, of training images {:.1f}; precision ".format(*distances)
+    assert said in recipe.report(config, found)
+    assert "Fréchet" not in recipe.report(config, few := recipe.evaluate(config, model, data, 2))
+    assert "precision" not in few
+
+
 @pytest.mark.parametrize(
     ("model", "names"),
     [
-        ("gan", ["health.png", "losses.png", "samples.png"]),
+        ("gan", ["health.png", "losses.png", "nearest.png", "samples.png"]),
         ("aae", ["losses.png", "reconstructions.png", "samples.png", "styles.png"]),
     ],
 )

@@ -212,7 +212,7 @@ def test_reconstruct_draws_test_images_and_their_reconstructions(call, run, monk
     pictures(run / "reconstructed.png", 40)
     assert (run / "reconstructions.png").read_bytes() == before  # the run's own picture
     drawn = []
-    monkeypatch.setattr(scratchgen.figures, "save_reconstructions", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(scratchgen.figures, "save_pairs", lambda *arguments: drawn.append(arguments))
     call("reconstruct", run, "-n", 3, "--out", "three.png")
     (out, images, reconstructions, shape), (config, model) = drawn[0], runs.load_model(run)
     assert (out, shape) == (Path("three.png"), (28, 28))

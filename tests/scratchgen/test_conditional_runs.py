@@ -52,7 +52,10 @@ def conditional(tmp_path_factory):
 
 @both_models
 def test_samples_are_drawn_with_a_code_each_row_and_a_class_each_column(conditional, model):
-    names = {"vae": {"latent", "losses", "reconstructions", "samples"}, "gan": {"health", "losses", "samples"}}[model]
+    names = {
+        "vae": {"latent", "losses", "reconstructions", "samples"},
+        "gan": {"health", "losses", "nearest", "samples"},
+    }[model]
     assert {path.stem for path in conditional[model].glob("*.png")} == names
     images, shape, columns = conditional["drawn"][conditional[model] / "samples.png"]
     assert (images.shape, shape, columns) == ((100, 784), (28, 28), 10)

@@ -71,7 +71,7 @@ def test_figures_tell_a_critic_from_a_discriminator(name, health, curves, tmp_pa
     monkeypatch.setattr(figures, "Figure", lambda *args, **kwargs: drawn.append(Figure(*args, **kwargs)) or drawn[-1])
     monkeypatch.setattr(RECIPES["gan"], "draw", partial(GANRecipe.draw, RECIPES["gan"]))
     runs.start(config, tmp_path / "run")
-    _, losses, outputs = drawn
+    *_, losses, outputs = drawn
     assert {axes.get_ylabel() for axes in losses.axes} - {""} == curves
     assert outputs.axes[0].get_title(loc="left") == health
 

@@ -41,7 +41,7 @@ def gray(n, height=28, width=28):
 
 SAVE = {
     "samples": lambda path: figures.save_samples(path, gray(20)),
-    "reconstructions": lambda path: figures.save_reconstructions(path, gray(12), gray(12), title="pairs"),
+    "pairs": lambda path: figures.save_pairs(path, gray(12), gray(12), title="pairs"),
     "manifold": lambda path: figures.save_manifold(path, gray(20), 4, 5),
     "scatter": lambda path: figures.save_latent_scatter(path, CODES, LABELS),
     "scatter and prior": lambda path: figures.save_latent_scatter(path, CODES, LABELS, "codes", PRIOR),
@@ -231,9 +231,9 @@ def test_save_samples_clips_values_beyond_black_and_white(tmp_path):
     assert np.array_equal(pixels, [[0, 0], [1, 1]])
 
 
-def test_save_reconstructions_puts_them_below_their_originals(tmp_path):
+def test_save_pairs_puts_the_lower_below_the_upper(tmp_path):
     originals, reconstructions = gray(13, 6, 4), gray(13, 6, 4)
-    path = figures.save_reconstructions(tmp_path / "figure.png", originals, reconstructions.reshape(13, -1), (6, 4))
+    path = figures.save_pairs(tmp_path / "figure.png", originals, reconstructions.reshape(13, -1), (6, 4))
     pixels = shown(path, left=192)
     assert pixels.shape == (2 * 13 + 4, 10 * 8 - 4)
     for i in range(13):
@@ -242,10 +242,10 @@ def test_save_reconstructions_puts_them_below_their_originals(tmp_path):
         np.testing.assert_allclose(pair[7:13, :4], reconstructions[i], atol=ROUNDING)
 
 
-def test_save_reconstructions_labels_its_rows(tmp_path, drawn):
-    figures.save_reconstructions(tmp_path / "figure.png", gray(13, 6, 4), gray(13, 6, 4), (6, 4))
+def test_save_pairs_labels_its_rows(tmp_path, drawn):
+    figures.save_pairs(tmp_path / "figure.png", gray(13, 6, 4), gray(13, 6, 4), (6, 4), names=("above", "below"))
     (axes,) = drawn[0].axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["original", "reconstruction"] * 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["above", "below"] * 2
     assert axes.get_yticks().tolist() == [3, 10, 20, 27]  # the middles of the rows
     assert imread(tmp_path / "figure.png")[:, :192].min() < 0.5
 
@@ -405,9 +405,9 @@ REFUSED = {
     "a single sample": (figures.save_samples, (np.ones(784),), "images must have shape"),
     "samples turned over": (figures.save_samples, (np.ones((1, 3, 2)), (2, 3)), "images must have shape"),
     "no columns": (figures.save_samples, (np.ones((2, 784)), (28, 28), 0), "columns"),
-    "originals": (figures.save_reconstructions, (np.ones((2, 3)), np.ones((2, 784))), "originals must"),
-    "reconstructions": (figures.save_reconstructions, (np.ones((2, 784)), np.ones((2, 3))), "reconstructions must"),
-    "odd ones out": (figures.save_reconstructions, (np.ones((2, 784)), np.ones((1, 784))), "2 originals .* 1"),
+    "upper": (figures.save_pairs, (np.ones((2, 3)), np.ones((2, 784))), "upper must"),
+    "lower": (figures.save_pairs, (np.ones((2, 784)), np.ones((2, 3))), "lower must"),
+    "odd ones out": (figures.save_pairs, (np.ones((2, 784)), np.ones((1, 784))), "2 upper images .* 1"),
     "too few for a manifold": (figures.save_manifold, (np.ones((5, 784)), 2, 3), "5 images .* 2 rows of 3"),
     "negative manifold": (figures.save_manifold, (np.ones((4, 784)), -2, -2), "-2 rows"),
     "codes in 3D": (figures.save_latent_scatter, (np.ones((2, 3)), np.zeros(2, int)), r"codes .*\(2, 3\)"),

@@ -14,7 +14,7 @@ from scratchgen.data.dataset import Dataset, Split
 from scratchgen.judge import load_judge
 from scratchgen.models.classifier import Classifier
 
-TRAINS = "training the classifier that judges samples, once: it takes up to half a minute\n"
+TRAINS = "training the classifier that judges samples, once: it takes a minute or two\n"
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,7 @@ def test_load_judge_trains_once(cache, capsys):
     found = second.probabilities(images)
     assert (found.shape, found.dtype) == ((60, 10), np.float32)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert (second.features(images).shape, second.features(images).dtype) == ((60, 128), np.float32)
     assert second.accuracy == (found.argmax(axis=1) == tiny_data().test.labels).mean() > 0.5
 
 
@@ -56,7 +57,7 @@ def test_load_judge_makes_the_same_judge_of_the_same_data(cache):
     np.testing.assert_array_equal(first.probabilities(images), second.probabilities(images))
 
 
-@pytest.mark.parametrize("other", ["a pixel", "a label", "fewer", "recipe"])
+@pytest.mark.parametrize("other", ["a pixel", "a label", "fewer", "shape", "recipe"])
 def test_load_judge_makes_another_judge_of_other_training_data_or_recipe(cache, capsys, monkeypatch, other):
     load_judge(tiny_data())
     capsys.readouterr()
@@ -70,7 +71,7 @@ def test_load_judge_makes_another_judge_of_other_training_data_or_recipe(cache, 
         images, labels = images[1:], labels[1:]
     else:
         monkeypatch.setattr(judges, "VERSION", -1)
-    load_judge(Dataset("strokes", Split(images, labels), tiny_data().test))
+    load_judge(Dataset("strokes", Split(images, labels), tiny_data().test, (14, 56) if other == "shape" else (28, 28)))
     assert capsys.readouterr().err == TRAINS
     assert len(kept(cache)) == 2
 
@@ -93,21 +94,21 @@ def test_load_judge_knows_as_many_classes_as_the_data_have(cache):
     assert found.accuracy > 0.5
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(600, 100), (60, 300), (60_000, 6)])
+@pytest.mark.parametrize(("images", "epochs"), [(600, 100), (60, 300), (60_000, 8)])
 def test_load_judge_trains_longer_on_few_images(cache, monkeypatch, images, epochs):
-    """300 steps at least, in batches of 256, and six epochs."""
+    """300 steps at least, in batches of 256, and eight epochs."""
     monkeypatch.setattr(judges, "LEAST_STEPS", 300)
     asked = []
 
-    def train(images, labels, rng, epochs, batch_size, classes):
+    def train(images, labels, image_shape, rng, epochs, batch_size, classes):
         asked.append((epochs, batch_size))
-        classifier = Classifier(images.shape[1], rng, classes)
+        classifier = Classifier(image_shape, rng, classes)
         classifier.eval()
         return classifier
 
     monkeypatch.setattr(judges, "train_classifier", train)
     few = Split(np.zeros((images, 4), np.float32), np.zeros(images, np.int64))
-    load_judge(Dataset("few", few, few))
+    load_judge(Dataset("few", few, few, (2, 2)))
     assert asked == [(epochs, 256)]
 
 
@@ -160,8 +161,8 @@ def test_cache_folder_follows_xdg_cache_home_if_absolute(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ["mnist", "strokes"])
-def test_load_judge_knows_digits(source):
+@pytest.mark.parametrize(("source", "accuracy"), [("mnist", 0.993), ("strokes", 0.99)])
+def test_load_judge_knows_digits(source, accuracy):
     if source == "mnist" and not os.environ.get("SCRATCHGEN_DATA"):
         pytest.skip("SCRATCHGEN_DATA names no folder with MNIST")
-    assert load_judge(load_dataset(source)).accuracy >= 0.98
+    assert load_judge(load_dataset(source)).accuracy >= accuracy

@@ -48,7 +48,7 @@ def figures(monkeypatch):
             drawn.update({path.name: (arguments, named)}) or original(path, *arguments, **named)
         )
 
-    for name in ("save_samples", "save_reconstructions", "save_latent_scatter", "save_manifold", "save_health"):
+    for name in ("save_samples", "save_pairs", "save_latent_scatter", "save_manifold", "save_health"):
         monkeypatch.setattr(scratchgen.figures, name, spy(getattr(scratchgen.figures, name)))
     for name, recipe in RECIPES.items():
         monkeypatch.setattr(recipe, "draw", DRAW[name])
@@ -122,6 +122,11 @@ def test_gan_is_judged_if_the_data_have_labels(kind, capsys, call, figures):
     assert json.loads(call("evaluate", run)) == test
     (_, _, counts, _, classes), _ = figures["health.png"]
     assert classes == NAMES[kind]
+    (samples, beside, shape, _), _ = figures["nearest.png"]
+    images = scratchgen.data.load_dataset(str(runs.load_config(run).data)).train.images
+    distances = ((samples[:, None] - images) ** 2).sum(axis=2)
+    assert (len(samples), shape) == (20, SHAPE)
+    np.testing.assert_array_equal(beside, images[distances.argmin(axis=1)])
     if kind == "plain":
         assert test.keys() == {"d_real", "d_fake", "overlap", "samples"}
         assert counts is None

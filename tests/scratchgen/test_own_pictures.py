@@ -144,7 +144,7 @@ def test_background_may_be_said(start, said):
 def test_reconstruct_draws_pictures_as_the_model_sees_them(start, said, monkeypatch):
     config, model = start()
     drawn = []
-    monkeypatch.setattr(scratchgen.figures, "save_reconstructions", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(scratchgen.figures, "save_pairs", lambda *arguments: drawn.append(arguments))
     said("reconstruct", "run", "--image", save("a.png", large(digit(3))), save("b.jpg", large(digit(4))))
     ((out, images, found, shape),) = drawn
     assert (out, shape, images.shape) == (Path("run/own-reconstructed.png"), (28, 28), (2, 784))

@@ -123,5 +123,5 @@ def built(kind, seed=0, data=DATA["digits"]):
 
 def page_of(config, model, data, monkeypatch, judge=True):
     """The model's page, with a judge that was not trained, or without one."""
-    monkeypatch.setattr(explorer, "load_judge", lambda data: untrained_judge(data.test, len(data.classes)))
+    monkeypatch.setattr(explorer, "load_judge", untrained_judge)
     return explorer.page(config, RECIPES[config.model].explorable(config, model, data), data, with_judge=judge)

@@ -168,7 +168,7 @@ def test_terms_of_the_bound_equal_the_engine(browser, opened, rng, kind):
 
 def test_judge_equals_the_engine(browser, opened):
     opened("vae 2-d", judge=True)
-    judge = untrained_judge(DIGITS.test)
+    judge = untrained_judge(DIGITS)
     found = asked(browser, "model.examples.map(({ x }) => reading(x))")
     np.testing.assert_allclose(found, judge.probabilities(DIGITS.test.images), **TOLERANCE)
 

@@ -212,7 +212,7 @@ def test_page_holds_the_judge_where_there_is_room(monkeypatch):
 
     def load_judge(data):
         asked.append(data)
-        return untrained_judge(data.test)
+        return untrained_judge(data)
 
     def judged(kind):
         config, model = built(kind)
