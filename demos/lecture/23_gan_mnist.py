@@ -105,6 +105,11 @@ print(json.dumps(summary, indent=2))
 #
 # A judge that is as sure of samples as of real digits, and ten even classes, would be perfect; D(x) = D(G(z)) = 1/2
 # would be the end of the game. With smoothed labels a D that knew nothing would say 0.45.
+#
+# In the judge's last features samples are compared with test images: by the Fréchet distance (Heusel et al. 2017), by
+# precision, the share of samples that lie among the images, and by recall, the share of images that lie among the
+# samples (Kynkäänniemi et al. 2019). Beside each is what as many training images have: no samples can be expected to do
+# better.
 
 # %%
 test = summary["test"]
@@ -114,10 +119,10 @@ if data.name == "mnist" and not options.quick:
     print(f"{'classes of ten':<44}{'10':<22}{test['classes_covered']}")
     print(f"{'smallest share of a class':<44}{'0.06 or more':<22}{test['smallest_class']:.3f}")
     print(f"{'entropy of the classes, nats (ln 10 = 2.303)':<44}{'2.28 or more':<22}{test['class_entropy']:.3f}")
-    print(f"{'mean confidence of the judge':<44}{'0.91 or more':<22}{test['judge_confidence']:.3f}")
+    print(f"{'mean confidence of the judge':<44}{'0.90 or more':<22}{test['judge_confidence']:.3f}")
     for name in ("frechet_distance", "precision", "recall"):
-        expected = f"near {test['as_training'][name]:.3f}"
-        print(f"{name.replace('_', ' ') + ', beside training images':<44}{expected:<22}{test[name]:.3f}")
+        expected = f"training images {test['as_training'][name]:.3f}"
+        print(f"{name.replace('_', ' '):<44}{expected:<22}{test[name]:.3f}")
 print(f"{'the same on real test images':<44}{'0.98 or more':<22}{certainty:.3f}")
 print(f"{'mean D on test images, on samples':<44}{'near one another':<22}{test['d_real']:.2f}, {test['d_fake']:.2f}")
 

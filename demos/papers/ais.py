@@ -2,7 +2,7 @@
 
     python demos/papers/ais.py vae-50            perhaps an hour on a core
     python demos/papers/ais.py gan-50            perhaps an hour on a core
-    python demos/papers/ais.py ROW --quick       less than a minute
+    python demos/papers/ais.py ROW --quick       a minute or two
 
 A decoder of 50-1024-1024-1024-784 units with a standard normal prior is trained as a VAE's and as a GAN's. Around its
 output lies a Gaussian with one standard deviation for all pixels, the best one for validation images, so that both have

@@ -1,4 +1,4 @@
-"""The convolutional parts of networks: from images to features, and from features to images.
+"""The convolutional parts of networks, from images to features and from features to images; and images moved.
 
 A convolution has windows of 4 by 4 pixels, a stride of 2 and a padding of 1: it halves the sides of images, and its
 transpose doubles them; there is no pooling (Radford et al. 2015, section 3). Before and after these layers, images and
@@ -25,6 +25,19 @@ def check_sides(pixels: int, *networks: tuple[int, ...]) -> None:
             f"images of {pixels} pixels cannot go through {most} convolutions, each of which halves their sides: they "
             f"must be square, with a side that is a multiple of {2**most}"
         )
+
+
+def moves(n: int, image_shape: tuple[int, int], most: int, rng: np.random.Generator) -> np.ndarray:
+    """Where the pixels of n images come from if each is moved by up to ``most`` pixels along both axes.
+
+    Returns places (n · h · w,) among all pixels of the images, one after the other. What an image leaves is filled by
+    its edge.
+    """
+    h, w = image_shape
+    down, right = rng.integers(-most, most + 1, size=(2, n, 1))
+    rows, columns = np.clip(np.arange(h) + down, 0, h - 1), np.clip(np.arange(w) + right, 0, w - 1)
+    first = np.arange(n)[:, None, None] * h * w
+    return (first + rows[:, :, None] * w + columns[:, None, :]).ravel()
 
 
 def encoder_layers(

@@ -8,6 +8,7 @@ from scratchgen import ops
 from scratchgen.fitting import minimize
 from scratchgen.inference import in_batches
 from scratchgen.models.classifier import Classifier
+from scratchgen.models.images import moves
 from scratchgen.optim import Adam, cosine
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
@@ -30,25 +31,17 @@ def train_classifier(
     """
     model, steps = Classifier(image_shape, rng, classes), epochs * math.ceil(len(images) / batch_size)
     model.set_random(RandomStream(rng))
-    optimizer = Adam(model, lr=cosine(4e-3, steps))
+    optimizer, first_image, first_label = Adam(model, lr=cosine(4e-3, steps)), images[:1], labels[:1]
 
     def loss(images: np.ndarray, labels: np.ndarray) -> Tensor:
         if len(images) == 1:  # batch normalisation needs two
-            images, labels = np.repeat(images, 2, axis=0), np.repeat(labels, 2)
-        return ops.softmax_cross_entropy(model(Tensor.wrap(moved(images, image_shape, rng))), labels).mean()
+            images, labels = np.concatenate([images, first_image]), np.concatenate([labels, first_label])
+        moved = images.ravel()[moves(len(images), image_shape, 1, rng)].reshape(images.shape)
+        return ops.softmax_cross_entropy(model(Tensor.wrap(moved)), labels).mean()
 
     minimize(loss, optimizer, images, labels, rng=rng, steps=steps, batch_size=batch_size, name="classifier")
     model.eval()
     return model
-
-
-def moved(images: np.ndarray, image_shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Images (n, h · w), each moved by up to a pixel along both axes; its edge fills what it leaves."""
-    h, w = image_shape
-    wider = np.pad(images.reshape(-1, h, w), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(wider, image_shape, axis=(1, 2))  # (n, 3, 3, h, w)
-    rows, columns = rng.integers(3, size=(2, len(images)))
-    return windows[np.arange(len(images)), rows, columns].reshape(images.shape)
 
 
 def class_probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:

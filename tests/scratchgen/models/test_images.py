@@ -10,6 +10,7 @@ from scratchgen import ops
 from scratchgen.gradcheck import gradcheck
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig
+from scratchgen.models.images import moves
 from scratchgen.models.vae import LIKELIHOODS, VAE, VAEConfig
 from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d, Dense
 from scratchgen.tensor import Tensor
@@ -130,3 +131,17 @@ def test_aae_gradients(rng, posterior):
 def test_configurations_refuse_images_that_cannot_be_halved(make, says):
     with pytest.raises(ValueError, match=re.escape(says)):
         make()
+
+
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_moves_are_of_up_to_so_many_pixels_and_the_edge_fills_what_is_left(rng, most):
+    image, n = rng.random((4, 5)), 100 * (2 * most + 1) ** 2
+    images = np.stack([image + i for i in range(n)])  # each image from itself alone
+    found = images.ravel()[moves(n, (4, 5), most, rng)].reshape(n, 4, 5) - np.arange(n)[:, None, None]
+    counts = []
+    for down in range(-most, most + 1):
+        for right in range(-most, most + 1):
+            expected = image[np.clip(np.arange(4) + down, 0, 3)][:, np.clip(np.arange(5) + right, 0, 4)]
+            counts.append(np.isclose(found, expected, rtol=0, atol=1e-9).all(axis=(1, 2)).sum())
+    assert sum(counts) == n
+    assert 60 < min(counts) <= max(counts) < 140 or most == 0

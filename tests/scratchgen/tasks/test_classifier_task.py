@@ -5,9 +5,10 @@ import pytest
 from helpers import tiny_data
 
 from scratchgen.models.classifier import Classifier
+from scratchgen.models.images import moves
 from scratchgen.random import RandomStream
 from scratchgen.tasks import classifier
-from scratchgen.tasks.classifier import accuracy, class_probabilities, features, moved, train_classifier
+from scratchgen.tasks.classifier import accuracy, class_probabilities, features, train_classifier
 from scratchgen.tensor import Tensor
 
 
@@ -57,17 +58,22 @@ def test_train_classifier_drops_a_third_or_so_of_hidden_units_others_at_each_ste
     assert (mask != other).mean() == pytest.approx(2 * 0.3 * 0.7, abs=0.01)
 
 
-def test_moved_moves_images_by_up_to_a_pixel_and_fills_with_the_edge(rng):
-    image = rng.random((4, 5)).astype(np.float32)
-    found = moved(np.repeat(image.reshape(1, -1), 300, axis=0), (4, 5), rng).reshape(-1, 4, 5)
-    expected = [
-        image[np.clip(np.arange(4) + i, 0, 3)][:, np.clip(np.arange(5) + j, 0, 4)]
-        for i in (-1, 0, 1)
-        for j in (-1, 0, 1)
-    ]
-    counts = [np.sum([np.array_equal(each, one) for each in found]) for one in expected]
-    assert sum(counts) == 300
-    assert min(counts) > 300 / 9 / 3
+def test_train_classifier_sees_images_moved_by_up_to_a_pixel(monkeypatch, rng):
+    seen, image = [], rng.random((1, 30)).astype(np.float32)
+
+    def spy(n, image_shape, most, rng):
+        seen.append((image_shape, most))
+        return moves(n, image_shape, most, rng)
+
+    monkeypatch.setattr(classifier, "moves", spy)
+    inputs = []
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda self, x: inputs.append(x.data) or forward(self, x))
+    train_classifier(np.repeat(image, 8, axis=0), np.arange(8) % 3, (5, 6), rng, epochs=3, batch_size=8, classes=3)
+    assert seen == [((5, 6), 1)] * 3
+    places = moves(1, (5, 6), 0, rng)
+    np.testing.assert_array_equal(image.ravel()[places], image.ravel())
+    assert len(np.unique(np.concatenate(inputs), axis=0)) > 3
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
