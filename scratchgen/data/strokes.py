@@ -5,6 +5,7 @@ transformed by known factors (slant, height, ...) and drawn with a soft round pe
 the pixels, so that a model's latent space can be compared with the true factors of variation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,7 +110,12 @@ class Strokes:
     factors: dict[str, np.ndarray]
 
 
-def draw_strokes(n: int, rng: int | np.random.Generator, labels: np.ndarray | None = None) -> Strokes:
+def draw_strokes(
+    n: int,
+    rng: int | np.random.Generator,
+    labels: np.ndarray | None = None,
+    factors: Mapping[str, np.ndarray] | None = None,
+) -> Strokes:
     """Draw ``n`` digits, bit-identical for the same state of ``rng``.
 
     Parameters
@@ -120,11 +126,14 @@ def draw_strokes(n: int, rng: int | np.random.Generator, labels: np.ndarray | No
         A seed, or the source of every random choice.
     labels : np.ndarray, optional
         (n,) integers 0..9, the digits to draw; uniform if not given.
+    factors : mapping, optional
+        Values (n,) of some of `FACTORS`. All else is drawn as it would be without them, so that two calls with the same
+        seed give the same digits, written in the same way, with other factors.
 
     Raises
     ------
     ValueError
-        If ``n`` is negative, or ``labels`` is not ``n`` integers in 0..9.
+        If ``n`` is negative, ``labels`` is not ``n`` integers in 0..9, or ``factors`` is not ``n`` numbers of each.
     """
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
@@ -135,18 +144,22 @@ def draw_strokes(n: int, rng: int | np.random.Generator, labels: np.ndarray | No
     if not np.issubdtype(labels.dtype, np.integer) or np.any((labels < 0) | (labels > 9)):
         raise ValueError("labels must be integers in 0..9")
     labels = labels.astype(np.int64)
-    factors = {name: rng.triangular(*bounds, size=n) for name, bounds in FACTORS.items()}
-    factors["style"] = rng.integers(_N_STYLES[labels])
+    given = {name: np.asarray(each, np.float64) for name, each in (factors or {}).items()}
+    if not given.keys() <= FACTORS.keys() or any(each.shape != (n,) for each in given.values()):
+        shapes = ", ".join(f"{name} {each.shape}" for name, each in given.items())
+        raise ValueError(f"factors must be among {', '.join(FACTORS)}, each of shape ({n},), got {shapes}")
+    values = {name: rng.triangular(*bounds, size=n) for name, bounds in FACTORS.items()} | given
+    values["style"] = rng.integers(_N_STYLES[labels])
     jitter = rng.normal(scale=_JITTER, size=(n, _MAX_KNOTS, 2))
     images = np.empty((n, _SIDE * _SIDE), np.float32)
     for digit, glyphs in enumerate(_GLYPHS):
         for style, glyph in enumerate(glyphs):
-            members = np.flatnonzero((labels == digit) & (factors["style"] == style))
+            members = np.flatnonzero((labels == digit) & (values["style"] == style))
             for first in range(0, len(members), _CHUNK):
                 chunk = members[first : first + _CHUNK]
                 knots = glyph.knots + jitter[chunk, : len(glyph.knots)]
-                images[chunk] = _draw(glyph.pieces, knots, {name: f[chunk] for name, f in factors.items()})
-    return Strokes(images, labels, factors)
+                images[chunk] = _draw(glyph.pieces, knots, {name: f[chunk] for name, f in values.items()})
+    return Strokes(images, labels, values)
 
 
 def _draw(pieces: np.ndarray, knots: np.ndarray, factors: dict[str, np.ndarray]) -> np.ndarray:

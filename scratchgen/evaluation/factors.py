@@ -51,6 +51,21 @@ def linear_accuracy(codes: np.ndarray, labels: np.ndarray) -> float:
     return float((predicted == labels[-len(predicted) :]).mean())
 
 
+def smoothness(pictures: np.ndarray, half_way: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """How much nearer pictures of codes half-way come to images with factors half-way than a cross-fade does.
+
+        1 - E |pictures - half_way|^2 / E |(first + second) / 2 - half_way|^2
+
+    ``pictures`` (n, D) are decoded from the means of the codes of ``first`` and ``second`` (n, D), and ``half_way`` has
+    the means of their factors. It is 1 if the decoder moves what the factors move, and 0 if it only fades one image out
+    and the other in.
+    """
+    if np.array_equal(first, second):
+        raise ValueError("smoothness is between two images; they are the same")
+    errors = [((each.astype(np.float64) - half_way) ** 2).mean() for each in (pictures, (first + second) / 2)]
+    return float(1 - errors[0] / errors[1])
+
+
 def _predicted(codes: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """What a linear function of codes (n, J), fitted to targets (n, ...) of the first half, predicts of the second."""
     inputs, half = np.column_stack([codes.astype(np.float64), np.ones(len(codes))]), len(codes) // 2

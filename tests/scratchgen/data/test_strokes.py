@@ -111,6 +111,25 @@ def test_draw_strokes_with_the_same_seed_gives_the_same_bits() -> None:
     assert (a.images != c.images).any(axis=1).all()
 
 
+def test_draw_strokes_changes_the_given_factors_alone() -> None:
+    plain = draw_strokes(30, 5)
+    for name in FACTORS:
+        same = draw_strokes(30, 5, factors={name: plain.factors[name]})
+        np.testing.assert_array_equal(same.images, plain.images)
+        value = np.full(30, FACTORS[name][2])
+        other = draw_strokes(30, 5, factors={name: value})
+        np.testing.assert_array_equal(other.labels, plain.labels)
+        for key, found in other.factors.items():
+            np.testing.assert_array_equal(found, value if key == name else plain.factors[key])
+        assert (other.images != plain.images).any(axis=1).all()
+
+
+@pytest.mark.parametrize("factors", [{"slant": np.zeros(3)}, {"slant": np.zeros(4), "weight": np.zeros(4)}])
+def test_draw_strokes_refuses_other_factors_and_other_numbers_of_them(factors: dict[str, np.ndarray]) -> None:
+    with pytest.raises(ValueError, match=r"factors must be among slant, .*, each of shape \(4,\), got slant"):
+        draw_strokes(4, 0, factors=factors)
+
+
 def test_draw_strokes_draws_every_style_and_digits_uniformly() -> None:
     many = draw_strokes(3000, np.random.default_rng(1))
     counts = np.bincount(many.labels, minlength=10)

@@ -6,7 +6,13 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from scratchgen.evaluation.factors import BINS, linear_accuracy, linear_predictability, mutual_information_gap
+from scratchgen.evaluation.factors import (
+    BINS,
+    linear_accuracy,
+    linear_predictability,
+    mutual_information_gap,
+    smoothness,
+)
 
 
 @pytest.fixture
@@ -93,3 +99,12 @@ def test_linear_accuracy_is_of_images_not_fitted(rng):
     assert linear_accuracy(codes, labels) < 0.8
     with pytest.raises(ValueError, match="11 codes of 5 dimensions; at least 12"):
         linear_accuracy(rng.normal(size=(11, 5)), np.arange(11) % 2)
+
+
+def test_smoothness_is_one_half_way_zero_for_a_cross_fade_and_between_by_squares(rng):
+    first, second, half_way = rng.random((3, 40, 9)).astype(np.float32)
+    fade = (first + second) / 2
+    assert smoothness(half_way, half_way, first, second) == 1
+    assert smoothness(fade, half_way, first, second) == pytest.approx(0, abs=1e-6)
+    assert smoothness(half_way + 0.5 * (fade - half_way), half_way, first, second) == pytest.approx(0.75, abs=1e-6)
+    assert smoothness(half_way + 2 * (fade - half_way), half_way, first, second) == pytest.approx(-3, abs=1e-5)
