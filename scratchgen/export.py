@@ -21,7 +21,7 @@ from safetensors.numpy import save as to_safetensors
 
 from scratchgen.checkpoint import write_whole
 from scratchgen.errors import UserError
-from scratchgen.models.aae import AAE
+from scratchgen.models.aae import AAE, ClusterHeads
 from scratchgen.models.gan import GAN
 from scratchgen.models.vae import VAE
 from scratchgen.nn import (
@@ -76,7 +76,7 @@ class Network:
         for layer in layers:
             if isinstance(layer, Sequential):
                 self.add(*layer.layers)
-            elif isinstance(layer, Dense | Maxout):
+            elif isinstance(layer, Dense | Maxout | ClusterHeads):
                 self._dense(layer)
             elif isinstance(layer, Conv2d | ConvTranspose2d):
                 self._convolution(layer)
@@ -97,7 +97,7 @@ class Network:
             self.layers.append((ACTIVATIONS[activation], {}))
         return self
 
-    def _dense(self, layer: Dense | Maxout) -> None:
+    def _dense(self, layer: Dense | Maxout | ClusterHeads) -> None:
         linear, prefix = (layer.linear, "linear.") if isinstance(layer, Maxout) else (layer, "")
         weight = linear.weight.data.T.copy()
         if self.image:  # it takes a flattened one, and perhaps more beside it

@@ -36,11 +36,12 @@ def test_iwae_reaches_its_likelihood_in_ten_minutes(tmp_path):
 def test_gan_draws_every_class_legibly(tmp_path, seed):
     summary = trained("gan", "mlp", tmp_path, seed=seed)
     test = summary["test"]
-    assert test["judge_accuracy"] >= 0.98
+    assert test["judge_accuracy"] >= 0.993
     assert test["classes_covered"] == 10
     assert test["smallest_class"] >= 0.06
     assert test["class_entropy"] >= 2.28
-    assert test["judge_confidence"] >= 0.91
+    assert test["judge_confidence"] >= 0.90
+    assert test["frechet_distance"] <= 5
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -61,4 +62,4 @@ def test_aae_gives_each_class_its_own_stretch_of_the_roll(tmp_path, seed):
 
 
 def test_aae_classifies_well_with_a_thousand_labels(tmp_path):
-    assert trained("aae", "semi-supervised", tmp_path)["test"]["error_rate"] <= 0.06
+    assert trained("aae", "semi-supervised", tmp_path)["test"]["error_rate"] <= 0.03

@@ -21,6 +21,7 @@ import argparse
 import math
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,8 @@ normal, folder = train("gaussian")
 folders = [folder]
 plain, random = recipe.build(config), RandomStream(stream(config.seed, "noise"))
 steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
-plain_task = Autoencoder(plain, config.training, random, steps_per_epoch, epochs, unlabelled, health)
+measure = partial(health, 0)  # without labels
+plain_task = Autoencoder(plain, config.training, random, steps_per_epoch, epochs, unlabelled, measure)
 plain_folder = Path(tempfile.mkdtemp(prefix="no-adversary-", dir=options.out))
 Trainer(plain_task, data, plain_folder, epochs=epochs, batch_size=config.batch_size, seed=0, fingerprint="").run()
 without = recipe.evaluate(config, plain, data)
@@ -174,7 +176,7 @@ rows = [
     ),
     ("ten petals: codes in their own", "0.95 or more", f"{petals['own_region']:.4f}"),
     ("swiss roll: codes on their own stretch", "0.955 to 0.96", f"{roll['own_region']:.4f}"),
-    ("test error with 1,000 labels", "0.06 or less", f"{thousand['error_rate']:.4f}"),
+    ("test error with 1,000 labels", "0.04 or less", f"{thousand['error_rate']:.4f}"),
     ("test error with 100 labels", "as it comes", f"{hundred['error_rate']:.4f}"),
 ]
 if options.quick or data.name != "mnist":

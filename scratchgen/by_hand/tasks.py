@@ -119,13 +119,16 @@ def norm(gradients: Arrays) -> float:
 class ByHandAAETask(AAETask):
     """An adversarial autoencoder trained with the gradients of ``by_hand.aae``.
 
-    Parameters as in ``AAETask``. ValueError for an encoder with batch normalisation or noise in its hidden layers.
+    Parameters as in ``AAETask``. ValueError for batch normalisation, noise in hidden layers, heads, or consistency.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        if self.model.config.batch_norm or self.model.config.hidden_noise:
-            raise ValueError("by hand the encoder has no batch_norm and no hidden_noise: leave them out")
+        config = self.model.config
+        if config.batch_norm or config.hidden_noise or config.head_distance or self.settings.consistency:
+            raise ValueError(
+                "by hand there are no batch_norm, hidden_noise, head_distance and consistency: leave them out"
+            )
 
     def train_step(self, x: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
         """The encoder computes its codes anew in update 3, where the engine has kept the graph."""
@@ -141,7 +144,7 @@ class ByHandAAETask(AAETask):
         found = aae.encoder_gradients(*self._model(), seen, labels, noise)
         metrics |= self._by_hand("encoder", "e_loss", *found)
 
-        if self.semi_supervised:
+        if self.classifies:
             known, known_labels = self.draw_labelled(len(x))
             seen, noise = self._seen_by_encoder(known)
             found = aae.classification_gradients(*self._model(), seen, known_labels.data, noise)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen.errors import UserError
+from scratchgen.models.aae import ClusterHeads
 from scratchgen.nn import BatchNorm, Conv2d, ConvTranspose2d, Dense, Dropout, GaussianNoise, Module, Reshape, Sequential
 from scratchgen.tensor import Tensor
 
@@ -79,7 +80,7 @@ def described(network: Module, weights: Weights) -> list[dict[str, Any]]:
     for layer in _one_by_one([network]):
         if isinstance(layer, Reshape):
             image = list(layer.shape[:2])
-        elif isinstance(layer, Dense):
+        elif isinstance(layer, Dense | ClusterHeads):
             layers.append(_linear("dense", layer, weights))
         elif isinstance(layer, Conv2d | ConvTranspose2d):
             layers.append(_convolution(layer, image, weights))
@@ -112,7 +113,7 @@ def _convolution(layer: Conv2d | ConvTranspose2d, before: list[int], weights: We
     return _linear(kind, layer, weights) | shape
 
 
-def _linear(kind: str, layer: Dense | Conv2d | ConvTranspose2d, weights: Weights) -> dict[str, Any]:
+def _linear(kind: str, layer: Dense | ClusterHeads | Conv2d | ConvTranspose2d, weights: Weights) -> dict[str, Any]:
     inputs, outputs = layer.weight.shape[-2:]
     if isinstance(layer, ConvTranspose2d):
         inputs, outputs = outputs, inputs

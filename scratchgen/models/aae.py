@@ -29,7 +29,7 @@ from scratchgen import ops
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.models.labels import one_hot
-from scratchgen.nn import GaussianNoise, Module, Sequential, dense_layers, mlp
+from scratchgen.nn import GaussianNoise, Module, Parameter, Sequential, dense_layers, mlp
 from scratchgen.priors import PRIORS, REGIONS, make_prior
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
@@ -67,6 +67,9 @@ class AAEConfig:
         and the class logits.
     hidden_noise : float
         Standard deviation of the noise that is added, in training, to what the encoder's hidden layers give.
+    head_distance : float
+        Above 0, the decoder takes the sum of the code and of its class's head (see ``ClusterHeads``), a representation
+        of J dimensions, instead of the code and the class; training penalises heads that are nearer to each other.
     """
 
     input_dim: int = 784
@@ -83,6 +86,7 @@ class AAEConfig:
     classes: int = 10
     batch_norm: bool = False
     hidden_noise: float = 0.0
+    head_distance: float = 0.0
 
     def __post_init__(self) -> None:
         require_one_of("posterior", self.posterior, POSTERIORS)
@@ -92,7 +96,15 @@ class AAEConfig:
         if min(self.input_dim, self.latent_dim, self.noise_dim, *hidden) < 1:
             raise ValueError("every layer, the latent code, the noise and the input must have at least one dimension")
         check_sides(self.input_dim, self.encoder_channels, self.decoder_channels)
-        require({"classes >= 1": self.classes >= 1, "hidden_noise >= 0": self.hidden_noise >= 0})
+        require(
+            {
+                "classes >= 1": self.classes >= 1,
+                "hidden_noise >= 0": self.hidden_noise >= 0,
+                "head_distance >= 0": self.head_distance >= 0,
+                "head_distance = 0, or labels_for decoder or encoder": not self.head_distance
+                or self.labels_for != "discriminator",
+            }
+        )
         make_prior(self.prior, self.latent_dim, self.classes)
 
 
@@ -112,15 +124,45 @@ class Encoder(Module):
                 layers.append(GaussianNoise(config.hidden_noise))
         self.body = Sequential(*layers)
 
-        def head(outputs: int, batch_norm: bool = normalized) -> Module:
+        def output(outputs: int, batch_norm: bool = normalized) -> Module:
             layers = dense_layers(sizes[-1], outputs, rng, "identity", dtype=dtype, batch_norm=batch_norm)
             return Sequential(*layers) if batch_norm else layers[0]
 
-        self.code = head(config.latent_dim)  # z, or its mean
+        self.code = output(config.latent_dim)  # z, or its mean
         if config.posterior == "gaussian":
-            self.logvar = head(config.latent_dim, batch_norm=False)
+            self.logvar = output(config.latent_dim, batch_norm=False)
         if config.labels_for == "encoder":
-            self.classes = head(config.classes)
+            self.classes = output(config.classes)
+
+
+class ClusterHeads(Module):
+    """z + y W, of codes z and classes y side by side: (b, J + C) -> (b, J).
+
+    Row c of W, the ``embedding`` (C, J), is the head of class c. Classes form clusters around their heads, and the
+    style moves a picture within its cluster. Source: Makhzani et al. 2015, section 7.
+    """
+
+    activation, bias = "identity", None  # as a dense layer has them
+
+    def __init__(self, latent_dim: int, classes: int, rng: np.random.Generator, dtype: Any) -> None:
+        self.embedding = Parameter(rng.standard_normal((classes, latent_dim)), dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix (J + C, J) by which the layer multiplies: the identity above W."""
+        identity = Tensor(np.eye(self.embedding.shape[1]), dtype=self.embedding.dtype)
+        return ops.concatenate([identity, self.embedding], axis=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+    def penalty(self, distance: float) -> Tensor:
+        """The sum, over pairs of heads, of max(0, distance - |difference|)."""
+        first, second = np.triu_indices(len(self.embedding), 1)
+        rows = np.eye(len(self.embedding))
+        differences = Tensor(rows[first] - rows[second], dtype=self.embedding.dtype) @ self.embedding
+        lengths = ops.sqrt((differences * differences).sum(axis=1) + 1e-12)  # two heads may coincide
+        return ops.relu(distance - lengths).sum()
 
 
 class AAE(Module):
@@ -141,7 +183,10 @@ class AAE(Module):
         self.encoder = Encoder(config, rng, dtype)
         self.decodes_classes = config.labels_for != "discriminator"
         to_decoder = config.latent_dim + config.classes * self.decodes_classes
-        self.decoder = network(to_decoder, config.decoder_hidden, config.input_dim, config.decoder_channels)
+        inputs = config.latent_dim if config.head_distance else to_decoder
+        self.decoder = network(inputs, config.decoder_hidden, config.input_dim, config.decoder_channels)
+        if config.head_distance:
+            self.decoder.layers.insert(0, ClusterHeads(config.latent_dim, config.classes, rng, dtype))
         to_discriminator = config.latent_dim + (config.classes + 1) * self.regional
         self.discriminator = network(to_discriminator, config.discriminator_hidden, 1)
         if config.labels_for == "encoder":
@@ -167,6 +212,12 @@ class AAE(Module):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The logits (n, D) of pixels, from codes z (n, J) and, if the decoder takes them, classes y (n, C)."""
         return self.decoder(z if y is None else ops.concatenate([z, y], axis=1))
+
+    @property
+    def heads(self) -> ClusterHeads | None:
+        """The decoder's first layer, if it has cluster heads."""
+        first = self.decoder.layers[0]
+        return first if isinstance(first, ClusterHeads) else None
 
     def labels_given(self, labels: np.ndarray) -> np.ndarray | None:
         """The labels (n,) as rows for the network that takes them, (n, C) for the decoder, (n, C+1) for D, or None."""

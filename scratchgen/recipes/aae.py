@@ -90,23 +90,36 @@ class AAERecipe(Recipe):
             epochs=15,
             batch_size=100,
         ),
+        # Batch normalisation of all that the encoder gives, noise on its input and in its hidden layers, and the same
+        # classes for moved images: lesson 26 leaves out one thing at a time.
         RunConfig(
             "aae",
             "semi-supervised",
-            AAEConfig(latent_dim=5, encoder_hidden=(500, 500), decoder_hidden=(500, 500), labels_for="encoder"),
+            AAEConfig(
+                latent_dim=10,
+                encoder_hidden=(500, 500),
+                decoder_hidden=(500, 500),
+                labels_for="encoder",
+                batch_norm=True,
+                hidden_noise=0.3,
+            ),
             AAETraining(
                 labels=1000,
-                reconstruction_lr=1e-3,
-                encoder_lr=5e-4,
+                reconstruction_lr=1.5e-3,
+                discriminator_lr=1.5e-3,
+                encoder_lr=7e-4,
+                classification_lr=1.5e-3,
                 encoder_optimizer="adam",
                 schedule="cosine",
                 input_noise=0.3,
+                consistency=3.0,
+                moved=2,
             ),
-            epochs=10,
-            batch_size=100,
+            epochs=20,
+            batch_size=250,
         ),
     )
-    # Over three seeds; of mixture, one seed.
+    # Over three seeds; of mixture and semi-supervised, one seed.
     expected: ClassVar = {
         (
             "gaussian",
@@ -115,7 +128,7 @@ class AAERecipe(Recipe):
         ("conv", "mnist"): "a fresh discriminator's bce 0.65 to 0.68, reconstruction_mse 0.039 to 0.040",
         ("mixture", "mnist"): "0.96 to 0.97 of the codes in their own region",
         ("swiss-roll", "mnist"): "0.955 to 0.96 of the codes in their own region",
-        ("semi-supervised", "mnist"): "4.1 to 4.4% classified wrongly",
+        ("semi-supervised", "mnist"): "about 2% classified wrongly",
     }
 
     def seen(self, config: RunConfig, data: Dataset) -> Dataset:
@@ -147,7 +160,9 @@ class AAERecipe(Recipe):
         steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
         random = RandomStream(stream(config.seed, "noise"))
         measure = partial(health, config.training.labels)
-        return AAETask(model, config.training, random, steps_per_epoch, config.epochs, labelled, measure)
+        return AAETask(
+            model, config.training, random, steps_per_epoch, config.epochs, labelled, measure, data.image_shape
+        )
 
     def evaluate(
         self, config: RunConfig, model: AAE, data: Dataset, limit: int | None = None, iw_samples: int | None = None
@@ -222,10 +237,16 @@ class AAERecipe(Recipe):
 
     def reconstruct(self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Pictures (n, D) of the codes of images (n, D)."""
+        return decode(model, *self._codes_and_classes(config, model, images, labels))
+
+    def _codes_and_classes(
+        self, config: RunConfig, model: AAE, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Codes (n, J) of images (n, D), and their classes (n,): predicted, or else their labels."""
         if config.network.labels_for == "decoder":
             require_each_label(labels)
         codes, classes = encode(model, images, stream(config.seed, "final evaluation"))
-        return decode(model, codes, labels if classes is None else classes)
+        return codes, labels if classes is None else classes
 
     def explorable(self, config: RunConfig, model: AAE, data: Dataset) -> Explorable:
         """Encoder and decoder, and codes of the test images."""
@@ -254,11 +275,15 @@ class AAERecipe(Recipe):
     def draw(
         self, config: RunConfig, model: AAE, data: Dataset, history: list[dict[str, Any]], folder: Path
     ) -> list[Path]:
-        """Samples, reconstructions and loss curves; codes beside the prior and its manifold, or styles by digits."""
+        """Samples, reconstructions and loss curves; codes beside the prior and its manifold, or styles by digits.
+
+        With cluster heads of two dimensions also what the decoder takes of the test images, their sums with codes.
+        """
         from scratchgen import figures  # imported here: matplotlib takes half a second to import
 
         test, shape, rng = data.test, data.image_shape, stream(config.seed, "samples")
         classes = model.config.classes
+        known, names = (test.labels, data.classes) if data.classes else (None, tuple(map(str, range(classes))))
         reconstructions = self.reconstruct(config, model, test.images[:20], test.labels[:20])
         paths = [
             figures.save_samples(folder / "samples.png", self.sample(config, model, 100, rng), shape),
@@ -268,11 +293,13 @@ class AAERecipe(Recipe):
         if model.decodes_classes:
             pictures = decode(model, *by_class(encode(model, test.images[:10], rng)[0], classes))  # one row per style
             paths.append(figures.save_samples(folder / "styles.png", pictures, shape, classes))
+            if model.heads and model.config.latent_dim == 2:
+                points = represent(model, *self._codes_and_classes(config, model, test.images, test.labels))
+                paths.append(figures.save_latent_scatter(folder / "representation.png", points, known, classes=names))
         elif model.config.latent_dim == 2:
             codes, _ = encode(model, test.images, rng)
             labels = rng.integers(classes, size=2000) if model.regional else None
             samples = model.prior.sample(2000, rng, labels)
-            known, names = (test.labels, data.classes) if data.classes else (None, tuple(map(str, range(classes))))
             paths.append(
                 figures.save_latent_scatter(
                     folder / "latent.png", codes, known, prior_samples=samples, prior_labels=labels, classes=names
@@ -335,6 +362,14 @@ def encode(model: AAE, images: np.ndarray, rng: np.random.Generator) -> tuple[np
     with evaluating(model):
         codes, *class_logits = in_batches(codes_of, images, size=ROWS, dtype=model.dtype)
     return codes, class_logits[0].argmax(axis=1) if class_logits else None
+
+
+def represent(model: AAE, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The sum (n, J) of codes (n, J) and of the cluster heads of labels (n,), for a decoder that has them."""
+    heads = model.heads
+    assert heads is not None
+    beside = np.concatenate([codes, one_hot(labels, model.config.classes, model.dtype)], axis=1)
+    return in_batches(lambda x: (heads(x),), beside, size=ROWS, dtype=model.dtype)[0]
 
 
 def decode(model: AAE, codes: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:

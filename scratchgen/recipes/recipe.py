@@ -28,10 +28,14 @@ from scratchgen.training import LOGS, Selection
 
 FIRST_SIGMA = 0.2  # where the search for the best one begins
 
-# Fields of later versions: fingerprints leave them out at these values, so that checkpoints from before still fit.
-LATER: dict[str, dict[str, Any]] = {
-    "network": {"conditional": False, "classes": 10},
-    "training": {"objective": "elbo", "max_norm": None},
+# Fields of later versions, by model: fingerprints leave them out at these values, so that checkpoints from before fit.
+LATER: dict[str, dict[str, dict[str, Any]]] = {
+    "vae": {"network": {"conditional": False, "classes": 10}, "training": {"objective": "elbo"}},
+    "gan": {"network": {"conditional": False, "classes": 10}, "training": {"max_norm": None}},
+    "aae": {
+        "network": {"classes": 10, "batch_norm": False, "hidden_noise": 0.0, "head_distance": 0.0},
+        "training": {"consistency": 0.0, "moved": 0},
+    },
 }
 
 
@@ -76,7 +80,7 @@ class RunConfig:
         """A hash of all that determines training; a checkpoint fits only configurations with the same one."""
         content = asdict(self)
         made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
-        for part, later in LATER.items():
+        for part, later in LATER[self.model].items():
             made_of[part] = {name: value for name, value in made_of[part].items() if later.get(name, ...) != value}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
@@ -254,17 +258,17 @@ def named(*configs: RunConfig) -> dict[str, RunConfig]:
 
 
 def require_batches(config: RunConfig, data: Dataset, pack: int = 1) -> None:
-    """UserError if an epoch's last batch is too small for a ``pack`` or for batch normalisation, where there is one."""
-    smallest = len(data.train) % config.batch_size or min(config.batch_size, len(data.train))
-    for least, why in (
-        (pack, f"the discriminator judges {pack} together"),
-        (2 if config.network.batch_norm else 1, "batch normalisation needs two images"),
-    ):
-        if smallest < least:
-            raise UserError(
-                f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but {why}; "
-                "give another --batch-size"
-            )
+    """UserError if an epoch's last batch is too small for batch normalisation, or to be judged ``pack`` at a time."""
+    smallest, why = len(data.train) % config.batch_size or min(config.batch_size, len(data.train)), ""
+    if config.network.batch_norm and smallest < 2:
+        why = "batch normalisation needs two images"
+    if smallest < pack:
+        why = f"the discriminator judges {pack} together"
+    if why:
+        raise UserError(
+            f"{len(data.train)} images in batches of {config.batch_size} leave a batch of {smallest}, but {why}; give "
+            "another --batch-size"
+        )
 
 
 def require_labels(train: Split, classes: int) -> None:

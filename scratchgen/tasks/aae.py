@@ -3,6 +3,7 @@
 See ``models.aae`` for what each of them is for.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,12 +17,13 @@ from scratchgen.data.dataset import Dataset, Split
 from scratchgen.errors import require, require_one_of
 from scratchgen.models.aae import AAE
 from scratchgen.models.gan import discriminator_loss, generator_loss
+from scratchgen.models.images import moves
 from scratchgen.models.labels import one_hot
 from scratchgen.nn import Module, flatten, frozen
 from scratchgen.optim import SCHEDULES, SGD, Adam, Optimizer
 from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task
-from scratchgen.tensor import Tensor
+from scratchgen.tensor import Tensor, no_grad
 
 ENCODER_OPTIMIZERS = ("sgd", "adam")
 
@@ -43,6 +45,10 @@ class AAETraining:
         How every learning rate goes down: a name in ``SCHEDULES`` (see ``optim``).
     input_noise : float
         Standard deviation of the noise that is added to the pixels which the encoder sees.
+    consistency : float
+        Weight, in update 4, of the squared difference, summed over classes, between q(y|x) of the batch's images and of
+        the same images moved by up to ``moved`` pixels along both axes. Each has its own noise; the prediction for an
+        image that is not moved is a constant target. Source: Laine & Aila 2017, here without a rise of the weight.
     """
 
     labels: int = 0
@@ -53,6 +59,8 @@ class AAETraining:
     encoder_optimizer: str = "sgd"
     schedule: str = "late-cosine"
     input_noise: float = 0.0
+    consistency: float = 0.0
+    moved: int = 0
 
     def __post_init__(self) -> None:
         require_one_of("encoder_optimizer", self.encoder_optimizer, ENCODER_OPTIMIZERS)
@@ -63,6 +71,8 @@ class AAETraining:
                 "labels >= 0": self.labels >= 0,
                 **{f"{name} > 0": getattr(self, name) > 0 for name in rates},
                 "input_noise >= 0": self.input_noise >= 0,
+                "consistency >= 0": self.consistency >= 0,
+                "moved >= 0": self.moved >= 0,
             }
         )
 
@@ -79,7 +89,7 @@ class AAETask(Task):
     """An adversarial autoencoder in training.
 
     Training labels are ``UNLABELLED`` where they are not given; ``labelled`` are the images that update 4 draws from.
-    ``measure(model, dataset, rng)`` computes the metrics at the end of an epoch.
+    ``measure(model, dataset, rng)`` computes the metrics at the end of an epoch. ``image_shape`` is (height, width).
     """
 
     def __init__(
@@ -91,9 +101,14 @@ class AAETask(Task):
         epochs: int,
         labelled: Split,
         measure: Callable[[AAE, Dataset, np.random.Generator], Metrics],
+        image_shape: tuple[int, int] = (28, 28),
     ) -> None:
-        self.model, self.settings, self.random = model, settings, random
+        self.model, self.settings, self.random, self.image_shape = model, settings, random, image_shape
         self.labelled, self.measure = labelled, measure
+        if settings.moved and math.prod(image_shape) != model.config.input_dim:
+            raise ValueError(
+                f"images of {model.config.input_dim} pixels to be moved cannot have the shape {image_shape}"
+            )
         model.set_random(random)
         flatten(model.parameters())  # each optimizer updates a contiguous slice of it
         encoder, decoder = model.encoder.parameters(), model.decoder.parameters()
@@ -123,16 +138,21 @@ class AAETask(Task):
         pairs = self.adversarial_pairs(x, y, labels)
         metrics |= self.update_discriminators(pairs)
         metrics |= self.update_encoder(pairs)
-        if self.semi_supervised:
-            metrics |= self.update_classifier(len(x))
+        if self.classifies:
+            metrics |= self.update_classifier(x)
         return metrics
 
     def update_autoencoder(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        """1, reconstruction phase: encoder and decoder minimise -log p(x|z), in nats an image."""
+        """1, reconstruction phase: encoder and decoder minimise -log p(x|z), in nats an image.
+
+        If the decoder has cluster heads, they are penalised for being near one another.
+        """
         z, class_logits = self.encode(x)
         logits = self.model.decode(z, self.model.decoder_classes(class_logits, y))
-        loss = ops.bce_with_logits(logits, x).mean()
-        self._update("autoencoder", loss)
+        loss = total = ops.bce_with_logits(logits, x).mean()
+        if heads := self.model.heads:
+            total = loss + heads.penalty(self.model.config.head_distance)
+        self._update("autoencoder", total)
         return {"reconstruction": loss}
 
     def adversarial_pairs(self, x: Tensor, y: Tensor | None, labels: np.ndarray) -> list[AdversarialPair]:
@@ -166,18 +186,28 @@ class AAETask(Task):
         return {"e_loss": loss}
 
     @property
-    def semi_supervised(self) -> bool:
-        """Whether the encoder predicts classes, and there are labelled images to teach it."""
-        return "classifier" in self.optimizers and len(self.labelled) > 0
+    def classifies(self) -> bool:
+        """Whether the encoder predicts classes, and there are labelled images, or moved ones, to teach it."""
+        return "classifier" in self.optimizers and (len(self.labelled) > 0 or self.settings.consistency > 0)
 
-    def update_classifier(self, b: int) -> dict[str, Tensor]:
-        """4, semi-supervised phase: the encoder minimises -log q(y|x) of b labelled images."""
-        x, y = self.draw_labelled(b)
-        _, class_logits = self.encode(x)
-        assert class_logits is not None
-        loss = ops.softmax_cross_entropy(class_logits, y).mean()
-        self._update("classifier", loss)
-        return {"c_loss": loss}
+    def update_classifier(self, x: Tensor) -> dict[str, Tensor]:
+        """4, semi-supervised phase: the encoder minimises -log q(y|x) of as many labelled images as x (b, D) are.
+
+        With ``consistency``, it is also taught to give x and x moved the same classes, for which no label is needed.
+        """
+        metrics, losses = dict[str, Tensor](), list[Tensor]()
+        if len(self.labelled):
+            known, y = self.draw_labelled(len(x))
+            metrics["c_loss"] = ops.softmax_cross_entropy(self.class_logits(known), y).mean()
+            losses.append(metrics["c_loss"])
+        if self.settings.consistency:
+            with no_grad():
+                target = ops.softmax(self.class_logits(x))
+            difference = ops.softmax(self.class_logits(self.moved(x))) - target
+            metrics["inconsistency"] = (difference * difference).sum(axis=1).mean()
+            losses.append(self.settings.consistency * metrics["inconsistency"])
+        self._update("classifier", sum(losses[1:], losses[0]))
+        return metrics
 
     def _update(self, name: str, loss: Tensor) -> None:
         """One step of an optimizer, which changes its own parameters only."""
@@ -188,6 +218,22 @@ class AAETask(Task):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """z and class logits of images x (b, D)."""
         return self.model.encode(self.encoder_input(x), self.model.draw_noise(len(x), self.random))
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """The logits (b, C) of q(y|x) of images x (b, D), if the encoder predicts classes."""
+        _, class_logits = self.encode(x)
+        assert class_logits is not None
+        return class_logits
+
+    def moved(self, x: Tensor) -> Tensor:
+        """Images x (b, D), each moved by up to ``settings.moved`` pixels along both axes."""
+        memory, shape, most = kernels.active().memory, self.image_shape, self.settings.moved
+        if most == 0:
+            return x
+        places = from_host(lambda: moves(len(x), shape, most, self.random.generator), np.int64)
+        out = memory.empty((x.size, 1), x.dtype)
+        memory.rows(out, x._data.reshape(-1, 1), places)
+        return Tensor.wrap(out.reshape(x.shape))
 
     def encoder_input(self, x: Tensor) -> Tensor:
         """Images (b, D) as the encoder sees them in training: with noise, if there is to be some."""

@@ -194,12 +194,21 @@ def gan(discriminator="leaky_relu", optimizer="adam"):
     return GANTask(model, GANTraining(optimizer=optimizer), RandomStream(4), 3, 2, lambda *_: {})
 
 
-def aae(posterior="deterministic", prior="gaussian", labels_for="discriminator", optimizer="sgd", known=9):
-    config = AAEConfig(11, 2, (7,), (6,), (5,), posterior, 3, prior, labels_for)
+def aae(
+    posterior="deterministic",
+    prior="gaussian",
+    labels_for="discriminator",
+    optimizer="sgd",
+    known=9,
+    moved=0,
+    heads=0.0,
+):
+    config = AAEConfig(11, 2, (7,), (6,), (5,), posterior, 3, prior, labels_for, head_distance=heads)
     labelled = Split(np.random.default_rng(3).random((known, 11), np.float32), np.arange(known))
     object.__setattr__(labelled, "images", labelled.images.astype(np.float64))  # to check, not to train
-    model, settings = AAE(config, np.random.default_rng(1), np.float64), AAETraining(encoder_optimizer=optimizer)
-    return AAETask(model, settings, RandomStream(4), 3, 2, labelled, lambda *_: {})
+    model = AAE(config, np.random.default_rng(1), np.float64)
+    settings = AAETraining(encoder_optimizer=optimizer, consistency=float(moved > 0), moved=moved)
+    return AAETask(model, settings, RandomStream(4), 3, 2, labelled, lambda *_: {}, (1, 11))
 
 
 def conv_vae():
@@ -238,6 +247,7 @@ TASKS = {
     "aae-mixture": lambda: aae("universal", "mixture"),
     "aae-labels": lambda: aae(labels_for="encoder"),
     "aae-one-label": lambda: aae(labels_for="encoder", known=1),
+    "aae-moved": lambda: aae(labels_for="encoder", moved=2, heads=3.0),
 }
 FAST = ("vae", "vae-conv", "gan", "aae-mixture")  # in the simulator
 EACH_TASK = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TASKS]

@@ -170,12 +170,40 @@ def test_disentanglement_measures_each_factor_and_the_digit(module, monkeypatch)
 
     config = script.ROWS["supervised-aae"][1]
     monkeypatch.setitem(script.RECIPES, "aae", Known())
+    monkeypatch.setattr(script, "half_way", lambda *_: 0.7)
     found = script.measured(config, None, drawn)
+    assert found["smoothness"] == 0.7
     assert found["gap"].keys() == found["r_squared"].keys() == FACTORS.keys()
     assert min(found["gap"].values()) > 0.7  # codes are in bins of equal width, factors in bins of equal numbers
     assert min(found["r_squared"].values()) == pytest.approx(1)
     assert found["digits_told"] == pytest.approx(0.1, abs=0.03)
     assert found["reconstruction_mse"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_disentanglement_looks_at_the_digit_half_way(module, monkeypatch):
+    """Codes that are the factors, and a decoder that draws with them, or fades."""
+    script = module("disentanglement")
+    drawn = draw_strokes(200, script.DRAWN_BY)
+    seen = []
+
+    class Known:
+        def encode(self, config, model, images, labels):
+            seen.append(images)
+            np.testing.assert_array_equal(labels, drawn.labels)
+            factors = drawn.factors if len(seen) == 1 else draw_strokes(200, rng=2).factors
+            return {"codes": np.column_stack([factors[name] for name in FACTORS])}
+
+    def draw(model, codes, labels):
+        return draw_strokes(200, script.DRAWN_BY, factors=dict(zip(FACTORS, codes.T, strict=True))).images
+
+    monkeypatch.setitem(script.RECIPES, "aae", Known())
+    monkeypatch.setattr(script.aae, "decode", draw)
+    config = script.ROWS["supervised-aae"][1]
+    assert script.half_way(config, None, drawn) == pytest.approx(1, abs=1e-9)
+    assert np.abs(seen[0] - seen[1]).mean() > 0.02
+    monkeypatch.setattr(script.aae, "decode", lambda *_: (seen[0] + seen[1]) / 2)
+    seen.clear()
+    assert script.half_way(config, None, drawn) == pytest.approx(0, abs=1e-6)
 
 
 def test_disentanglement_traverses_one_dimension_a_row(module):
@@ -190,11 +218,18 @@ def test_disentanglement_traverses_one_dimension_a_row(module):
 def test_disentanglement_in_words_is_of_means_over_factors_and_spreads_over_seeds(module):
     script = module("disentanglement")
     seeds = [
-        {"gap": {"a": g, "b": g + 0.2}, "r_squared": {"a": 0.3, "b": 0.5}, "digits_told": 0.5, "reconstruction_mse": e}
+        {
+            **{"gap": {"a": g, "b": g + 0.2}, "r_squared": {"a": 0.3, "b": 0.5}},
+            **{"digits_told": 0.5, "smoothness": 0.6, "reconstruction_mse": e},
+        }
         for g, e in ((0.1, 0.01), (0.2, 0.01), (0.3, 0.04))
     ]
-    assert script.in_words(seeds) == "gap 0.300 ± 0.100; R² 0.40 ± 0.00; digits 0.50 ± 0.00; error 0.0200 ± 0.0173"
-    assert script.in_words(seeds[:1]) == "gap 0.200; R² 0.40; digits 0.50; error 0.0100"
+    first, second = (
+        "gap 0.300 ± 0.100; R² 0.40 ± 0.00; digits 0.50 ± 0.00; ",
+        "smoothness 0.60 ± 0.00; error 0.0200 ± 0.0173",
+    )
+    assert script.in_words(seeds) == first + second
+    assert script.in_words(seeds[:1]) == "gap 0.200; R² 0.40; digits 0.50; smoothness 0.60; error 0.0100"
 
 
 @needs_mnist

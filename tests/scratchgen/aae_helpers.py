@@ -14,6 +14,8 @@ KINDS = {
     "supervised": {"labels_for": "decoder", "latent_dim": 3, "posterior": "gaussian"},
     "semi-supervised": {"labels_for": "encoder", "latent_dim": 3},
     "batch norm": {"labels_for": "encoder", "latent_dim": 3, "batch_norm": True},
+    "heads": {"labels_for": "encoder", "latent_dim": 3, "head_distance": 2.5},
+    "heads of labels": {"labels_for": "decoder", "head_distance": 1.0},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -68,7 +68,7 @@ TINY_AAE = RunConfig(
         batch_norm=True,
         hidden_noise=0.1,
     ),
-    AAETraining(labels=50, schedule="cosine", input_noise=0.1),
+    AAETraining(labels=50, schedule="cosine", input_noise=0.1, consistency=1.0, moved=1),
     epochs=3,
     batch_size=128,
     data="strokes",

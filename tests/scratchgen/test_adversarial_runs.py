@@ -50,7 +50,7 @@ METRICS = {
         },
     ),
     "aae": (
-        {"reconstruction", "d_loss", "e_loss", "c_loss"},
+        {"reconstruction", "d_loss", "e_loss", "c_loss", "inconsistency"},
         {"reconstruction_mse", "error_rate", "mmd", "code_sd"},
         {"mmd_prior_vs_prior", "fresh_discriminator_bce"},
     ),
@@ -132,6 +132,30 @@ def test_aae_recipe_draws_two_dimensional_codes_beside_their_prior(tmp_path, mon
     assert named["prior_samples"].shape == (2000, 2)
     assert (named["prior_labels"] is not None) == regional == ("own_region" in summary["test"])
     assert len(drawn["manifold.png"][0][0]) == (200 if regional else 400)
+
+
+@pytest.mark.parametrize("labels_for", ["encoder", "decoder"])
+def test_aae_recipe_draws_the_sum_of_code_and_head_if_it_has_two_dimensions(tmp_path, monkeypatch, labels_for):
+    tiny, data, drawn = TINIES["aae"], tiny_data(), {}
+    network = replace(tiny.network, latent_dim=2, posterior="deterministic", labels_for=labels_for, head_distance=4.0)
+    config, recipe = replace(tiny, network=network), RECIPES["aae"]
+    model = recipe.build(config)
+    model.eval()
+
+    def save(path, *given, **named):
+        drawn[path.name] = given, named
+        return path
+
+    for name in ("save_loss_curves", "save_latent_scatter"):
+        monkeypatch.setattr(scratchgen.figures, name, save)
+    type(recipe).draw(recipe, config, model, data, [], tmp_path)
+    (points, labels), named = drawn["representation.png"]
+    np.testing.assert_array_equal(labels, data.test.labels)
+    found = recipe.encode(config, model, data.test.images, data.test.labels)
+    classes = found.get("predicted", data.test.labels)
+    expected = found["codes"] + model.heads.embedding.data[classes]
+    np.testing.assert_allclose(points, expected, rtol=1e-5, atol=1e-6)
+    assert named["classes"] == data.classes
 
 
 # ---- what is done with labels ----

@@ -55,7 +55,11 @@ ADVERSARIAL = {
     "aae, labels for the decoder": lambda: aae(labels_for="decoder"),
     "aae, labels for the encoder": lambda: aae(AAETraining(labels=20, encoder_optimizer="adam"), labels_for="encoder"),
     "aae, batch norm": lambda: aae(
-        AAETraining(labels=20), labels_for="encoder", batch_norm=True, hidden_noise=0.1, posterior="gaussian"
+        AAETraining(labels=20, consistency=2.0, moved=1),
+        labels_for="encoder",
+        batch_norm=True,
+        hidden_noise=0.1,
+        posterior="gaussian",
     ),
 }
 
@@ -72,7 +76,7 @@ def gan(training, **network):
 
 def aae(training=None, **network):
     model = AAE(AAEConfig(17, 2, (7, 6), (6,), (5, 4), noise_dim=2, **network), np.random.default_rng(0))
-    return AAETask(model, training or AAETraining(), RandomStream(1), 20, 1, LABELLED, lambda *_: {})
+    return AAETask(model, training or AAETraining(), RandomStream(1), 20, 1, LABELLED, lambda *_: {}, (1, 17))
 
 
 def states(capture):

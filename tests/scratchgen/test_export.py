@@ -71,6 +71,10 @@ AAES |= {
     )
     for side in SIDES
 }
+AAES |= {
+    f"aae with heads, labels for the {each}": networks(TINIES["aae"], labels_for=each, head_distance=1.0)
+    for each in ("decoder", "encoder")
+}
 OF_FIVE = {
     "vae of five classes": networks(TINIES["vae"], conditional=True, classes=5),
     "gan of five classes": networks(replace(TINY_GAN, network=TINY_DCGAN), conditional=True, classes=5),

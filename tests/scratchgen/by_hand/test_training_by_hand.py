@@ -230,8 +230,14 @@ def test_by_hand_gan_task_refuses_a_wasserstein_gan(rng):
         ByHandGANTask(GAN(GANConfig(4, 2, pack=1), rng), settings, RandomStream(0), 1, 1, lambda *_: {})
 
 
-@pytest.mark.parametrize("network", [{"batch_norm": True}, {"hidden_noise": 0.1}])
-def test_by_hand_aae_task_refuses_an_encoder_that_is_not_derived(network, rng):
-    model, nobody = AAE(AAEConfig(4, 2, **network), rng), Split(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    with pytest.raises(ValueError, match="by hand the encoder has no batch_norm and no hidden_noise: leave them out"):
-        ByHandAAETask(model, AAETraining(), RandomStream(0), 1, 1, nobody, lambda *_: {})
+@pytest.mark.parametrize(
+    ("network", "consistency"),
+    [({"batch_norm": True}, 0.0), ({"hidden_noise": 0.1}, 0.0), ({"head_distance": 1.0}, 0.0), ({}, 1.0)],
+)
+def test_by_hand_aae_task_refuses_what_is_not_derived(network, consistency, rng):
+    model = AAE(AAEConfig(4, 2, labels_for="encoder", **network), rng)
+    nobody = Split(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    with pytest.raises(
+        ValueError, match="by hand there are no batch_norm, hidden_noise, head_distance and consistency: leave"
+    ):
+        ByHandAAETask(model, AAETraining(consistency=consistency), RandomStream(0), 1, 1, nobody, lambda *_: {})

@@ -62,6 +62,7 @@ KINDS = {
     "aae mixture": aae(prior="mixture", latent_dim=2, labels=50),
     "aae swiss-roll": aae(prior="swiss-roll", latent_dim=2),
     "aae supervised": aae(labels_for="decoder", labels=50),
+    "aae semi-supervised heads": aae(labels_for="encoder", labels=50, head_distance=1.0),
     "aae semi-supervised": aae(labels_for="encoder", labels=50, posterior="universal"),
 }
 

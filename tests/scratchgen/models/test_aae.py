@@ -88,6 +88,8 @@ def test_aae_gradients_of_every_loss(kind):
         z, class_logits = model.encode(x, noise)
         logits = model.decode(z, model.decoder_classes(class_logits, y))
         total = ops.bce_with_logits(logits, x).mean()
+        if model.heads:
+            total = total + model.heads.penalty(model.config.head_distance)
         total = total + discriminator_loss(model.discriminator(model.beside_labels(prior, y)), 1.0)
         total = total + generator_loss(model.discriminator(model.beside_labels(z, y)), "non-saturating")
         if class_logits is not None:
@@ -130,10 +132,34 @@ def test_batch_norm_is_in_every_layer_of_the_encoder_but_a_first_convolution(con
     np.testing.assert_array_equal(model.encode(x)[0].data, model.encode(x)[0].data)
 
 
+def test_decoder_with_heads_takes_their_sum_with_the_code(rng):
+    model = small_aae("heads", np.float64)
+    (heads, *rest), (z, y) = model.decoder.layers, (rng.standard_normal((4, 3)), rng.random((4, 10)))
+    assert heads is model.heads
+    W = heads.embedding.data
+    x = Tensor(z + y @ W)
+    for layer in rest:
+        x = layer(x)
+    np.testing.assert_allclose(model.decode(Tensor(z), Tensor(y)).data, x.data, rtol=1e-12)
+    for distance in (0.5, 2.5):
+        lacking = [max(0, distance - np.linalg.norm(W[i] - W[j])) for i in range(10) for j in range(i)]
+        assert heads.penalty(distance).item() == pytest.approx(sum(lacking))
+    assert small_aae("semi-supervised").heads is None
+
+
+def test_penalty_of_heads_that_coincide_has_a_gradient():
+    heads = small_aae("heads", np.float64).heads
+    heads.embedding.write(np.zeros((10, 3)))
+    heads.penalty(1.0).backward()
+    assert np.isfinite(heads.embedding.grad).all()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"hidden_noise": -0.1}, "hidden_noise >= 0 is needed"),
+        ({"head_distance": -1.0}, "head_distance >= 0 is needed"),
+        ({"head_distance": 1.0}, "labels_for decoder or encoder is needed"),
         ({"posterior": "cauchy"}, "posterior 'cauchy' is not one of deterministic, gaussian, universal"),
         ({"prior": "cake"}, "prior 'cake' is not one of gaussian, uniform, mixture, swiss-roll"),
         ({"prior": "mixture", "latent_dim": 3}, "has two dimensions, not 3"),

@@ -25,7 +25,7 @@ def task_of(kind="deterministic", settings=None, seed=0):
     rng = np.random.default_rng(3)
     labelled = Split(rng.random((20, PIXELS), dtype=np.float32), np.arange(20) % 10)
     model = small_aae(kind, seed=seed)
-    return AAETask(model, settings or AAETraining(), RandomStream(1), 4, 3, labelled, lambda *_: {})
+    return AAETask(model, settings or AAETraining(), RandomStream(1), 4, 3, labelled, lambda *_: {}, (2, 3))
 
 
 def batches(count, rng):
@@ -77,13 +77,23 @@ def test_train_step_makes_each_update_change_only_its_own_parameters(kind, rng):
         assert found["classifier"] == {name for name in own["encoder."] if not name.startswith("encoder.code")}
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "regions", "supervised", "semi-supervised"])
+def penalty_of_heads(model):
+    """What the distances of heads lack of 2.5, pair by pair."""
+    heads, total = model.heads.embedding, Tensor(0.0)
+    for i in range(10):
+        for j in range(i):
+            difference = heads[i] - heads[j]
+            total = total + ops.relu(2.5 - ops.sqrt((difference * difference).sum()))
+    return total
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "regions", "supervised", "semi-supervised", "heads"])
 @pytest.mark.parametrize("how", [eager, captured])
 def test_train_step_is_the_algorithm(kind, how):
     rates = {"reconstruction_lr": 0.01, "discriminator_lr": 0.005, "encoder_lr": 0.02, "schedule": "constant"}
     settings = AAETraining(input_noise=0.2, **rates)
     task, model, random = task_of(kind, settings), small_aae(kind), RandomStream(1)
-    take, both, classifying = how(task), kind == "semi-supervised", Adam(model.encoder, 1e-3)
+    take, both, classifying = how(task), kind in ("semi-supervised", "heads"), Adam(model.encoder, 1e-3)
     adam, discriminators = (Adam(model.encoder, 0.01), Adam(model.decoder, 0.01)), [model.discriminator]
     if both:
         discriminators.append(model.class_discriminator)
@@ -103,7 +113,7 @@ def test_train_step_is_the_algorithm(kind, how):
         y = Tensor(one_hot(labels, 10, np.float32)) if kind == "supervised" else None
         y = ops.softmax(logits) if both else y
         reconstruction = ops.bce_with_logits(model.decode(z, y), images).mean()
-        reconstruction.backward()
+        (reconstruction + penalty_of_heads(model) if kind == "heads" else reconstruction).backward()
         for optimizer in adam:
             optimizer.step()
 
@@ -209,6 +219,74 @@ def test_update_classifier_draws_labelled_images_only(rng, monkeypatch):
     assert set(seen) == pairs
 
 
+@pytest.mark.parametrize("noise", [0, 0.2])
+def test_update_classifier_with_consistency_is_its_formula(noise, rng, monkeypatch):
+    """The prediction for an image that is not moved is a constant."""
+    settings = AAETraining(consistency=1.5, moved=1, input_noise=noise, classification_lr=0.01, schedule="constant")
+    task, model, drawn, seen = task_of("semi-supervised", settings), small_aae("semi-supervised"), [], []
+    x = Tensor(rng.random((BATCH, PIXELS)), dtype=np.float32)
+
+    def spied(name, kept):
+        original = getattr(task, name)
+
+        def spy(*given):
+            kept.append(original(*given))
+            return kept[-1]
+
+        monkeypatch.setattr(task, name, spy)
+
+    spied("draw_labelled", drawn)
+    spied("encoder_input", seen)
+    found = task.update_classifier(x)
+    (_, y), (first, plain, moved) = drawn[0], seen
+    assert len(seen) == 3
+    if noise:
+        assert not np.array_equal(plain.data, x.data)
+    else:
+        images = np.pad(x.data.reshape(-1, 2, 3), ((0, 0), (1, 1), (1, 1)), mode="edge")
+        near = [images[:, i : i + 2, j : j + 3].reshape(BATCH, PIXELS) for i in range(3) for j in range(3)]
+        assert np.any([(each == moved.data).all(axis=1) for each in near], axis=0).all()
+        assert not np.array_equal(moved.data, x.data)
+    loss = ops.softmax_cross_entropy(model.encode(first)[1], y).mean()
+    p, q = (ops.softmax(model.encode(each)[1]) for each in (plain, moved))
+    inconsistency = ((q - Tensor(p.data)) * (q - Tensor(p.data))).sum(axis=1).mean()
+    assert {name: each.item() for name, each in found.items()} == pytest.approx(
+        {"c_loss": loss.item(), "inconsistency": inconsistency.item()}, rel=1e-6
+    )
+    (loss + 1.5 * inconsistency).backward()
+    taught = task.model.encoder.named_parameters()
+    for name, parameter in model.encoder.named_parameters().items():
+        if parameter.grad is not None:
+            np.testing.assert_allclose(taught[name].grad, parameter.grad, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_aae_task_refuses_to_move_images_of_another_size():
+    labelled = Split(np.zeros((0, PIXELS), np.float32), np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match=r"images of 6 pixels to be moved cannot have the shape \(28, 28\)"):
+        AAETask(
+            small_aae("semi-supervised"),
+            AAETraining(consistency=1.0, moved=1),
+            RandomStream(1),
+            4,
+            3,
+            labelled,
+            lambda *_: {},
+        )
+
+
+def test_train_step_with_consistency_needs_no_labels(rng):
+    task = task_of("semi-supervised", AAETraining(consistency=1.0, moved=1))
+    task.labelled = Split(task.labelled.images[:0], task.labelled.labels[:0])
+    take = eager(task)
+    for images, labels in batches(2, rng):
+        before = task.optimizers["classifier"].state_dict()
+        metrics = take(images, labels)
+        assert "inconsistency" in metrics
+        assert "c_loss" not in metrics
+        after = task.optimizers["classifier"].state_dict()
+        assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
 def test_train_step_without_labels_classifies_nothing(rng):
     task = task_of("semi-supervised")
     task.labelled = Split(task.labelled.images[:0], task.labelled.labels[:0])
@@ -267,6 +345,8 @@ def test_train_step_with_a_loss_that_is_not_finite_does_no_harm(kind, part, how,
         ({"encoder_lr": 0.0}, "encoder_lr > 0 is needed"),
         ({"reconstruction_lr": math.nan}, "reconstruction_lr > 0 is needed"),
         ({"input_noise": -0.1}, "input_noise >= 0 is needed"),
+        ({"consistency": -1.0}, "consistency >= 0 is needed"),
+        ({"moved": -1}, "moved >= 0 is needed"),
     ],
 )
 def test_aae_training_refuses_impossible_settings(options, message):
