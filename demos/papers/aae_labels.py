@@ -3,7 +3,7 @@
     python demos/papers/aae_labels.py labels-100     an hour on a core: five draws of the labels
     python demos/papers/aae_labels.py labels-1000    perhaps forty minutes on a core
     python demos/papers/aae_labels.py clusters-16    six minutes on a core
-    python demos/papers/aae_labels.py clusters-30    perhaps six minutes on a core
+    python demos/papers/aae_labels.py clusters-30    six minutes on a core
     python demos/papers/aae_labels.py reduced-10     perhaps ten minutes on a core
     python demos/papers/aae_labels.py reduced-2      perhaps ten minutes on a core
     python demos/papers/aae_labels.py ROW --quick    a minute: an epoch of a small network
