@@ -119,7 +119,7 @@ def norm(gradients: Arrays) -> float:
 class ByHandAAETask(AAETask):
     """An adversarial autoencoder trained with the gradients of ``by_hand.aae``.
 
-    Parameters as in ``AAETask``. ValueError for batch normalisation, noise in hidden layers, heads, or consistency.
+    Parameters as in ``AAETask``. ValueError for batch normalisation, hidden noise, cluster heads, or consistency.
     """
 
     def __init__(self, *arguments: Any) -> None:

@@ -108,3 +108,9 @@ def test_smoothness_is_one_half_way_zero_for_a_cross_fade_and_between_by_squares
     assert smoothness(fade, half_way, first, second) == pytest.approx(0, abs=1e-6)
     assert smoothness(half_way + 0.5 * (fade - half_way), half_way, first, second) == pytest.approx(0.75, abs=1e-6)
     assert smoothness(half_way + 2 * (fade - half_way), half_way, first, second) == pytest.approx(-3, abs=1e-5)
+
+
+def test_smoothness_refuses_images_that_are_the_same(rng):
+    image = rng.random((4, 9))
+    with pytest.raises(ValueError, match="smoothness is between two images; they are the same"):
+        smoothness(image, image, image, image)
