@@ -17,6 +17,7 @@ pass begins with
     Gaussian, mean m, log var s:      r = ½ Σ_D [log 2π + s + (x − m)² e^(−s)]
                                       ∂r/∂m = (m − x) e^(−s),   ∂r/∂s = ½ [1 − (x − m)² e^(−s)]                  (4)
       where s = f + log(1 + e^(u − f)) for an output u and the floor f, so  ∂s/∂u = sigmoid(u − f),              (5)
+      and m = a, or m = sigmoid(a), which multiplies ∂r/∂m by m (1 − m),
 
 each divided by b M, the weight of one draw in the loss. The gradient of the codes, ż, continues through
 z = μ + e^(v/2) ε, and that of the KL term, KL = ½ Σ_J (μ² + e^v − 1 − v), is added (L16):
@@ -66,6 +67,7 @@ def vae_gradients(
     encoder = encoder_layers(pixels, config.encoder_channels, phi) + [hidden for _ in config.encoder_hidden]
     decoder = [hidden for _ in config.decoder_hidden] + decoder_layers(pixels, config.decoder_channels, phi)
     output = decoder_output(pixels, config.decoder_channels)
+    squash, squash_prime = ACTIVATIONS[config.mean_activation]
 
     # encoder, forward
     encoded = forward(p, "encoder", encoder, x)
@@ -77,7 +79,8 @@ def vae_gradients(
     z = mu + np.exp(v / 2) * noise
     decoded = forward(p, "decoder", decoder, z.reshape(samples * b, -1))
     g = decoded.h[-1]
-    out = output.forward(p, "decoder_out", g)
+    a = output.forward(p, "decoder_out", g)
+    out = squash(a)
 
     # the likelihood and its gradient: (2) to (5)
     target = np.tile(x, (samples, 1))
@@ -87,12 +90,12 @@ def vae_gradients(
         deltas["decoder_out"] = cross_entropy_prime(out, target) / (b * samples)
     elif config.likelihood == "gaussian-fixed":
         r = (target - out) ** 2 / (2 * config.sigma**2) + math.log(config.sigma) + math.log(2 * math.pi) / 2
-        deltas["decoder_out"] = (out - target) / config.sigma**2 / (b * samples)
+        deltas["decoder_out"] = (out - target) / config.sigma**2 / (b * samples) * squash_prime(a)
     else:
         u, f = output.forward(p, "decoder_logvar", g), 2 * math.log(config.sigma_floor)
         s = f + softplus(u - f)
         r = (math.log(2 * math.pi) + s + (target - out) ** 2 * np.exp(-s)) / 2
-        deltas["decoder_out"] = (out - target) * np.exp(-s) / (b * samples)
+        deltas["decoder_out"] = (out - target) * np.exp(-s) / (b * samples) * squash_prime(a)
         deltas["decoder_logvar"] = (1 - (target - out) ** 2 * np.exp(-s)) / 2 * sigmoid(u - f) / (b * samples)
     reconstruction = r.sum() / (b * samples)
 

@@ -31,6 +31,7 @@ from scratchgen.nn import Dense, Module, Sequential, frozen, mlp
 from scratchgen.tensor import Tensor
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
+MEANS = ("identity", "sigmoid")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class VAEConfig:
     likelihood : str
         p(x|z): "bernoulli" of logits; "gaussian" with its own mean and variance for every pixel, its standard deviation
         at least ``sigma_floor``; "gaussian-fixed" with standard deviation ``sigma`` throughout (L13).
+    mean_activation : str
+        What the decoder's mean of a Gaussian goes through: "identity", or "sigmoid", which keeps it in [0, 1].
     initializer : str
         Weight initialisation: a name in ``init.INITIALIZERS``.
     conditional : bool
@@ -70,9 +73,13 @@ class VAEConfig:
     decoder_channels: tuple[int, ...] = ()
     conditional: bool = False
     classes: int = 10
+    mean_activation: str = "identity"
 
     def __post_init__(self) -> None:
         require_one_of("likelihood", self.likelihood, LIKELIHOODS)
+        require_one_of("mean_activation", self.mean_activation, MEANS)
+        if self.likelihood == "bernoulli" and self.mean_activation != "identity":
+            raise ValueError("mean_activation is for Gaussian likelihoods; the Bernoulli one has logits")
         require_one_of("initializer", self.initializer, INITIALIZERS)
         if min(self.input_dim, self.latent_dim, *self.encoder_hidden, *self.decoder_hidden) < 1:
             raise ValueError("every layer, the latent code and the input must have at least one dimension")
@@ -100,7 +107,7 @@ class VAE(Module):
         hidden = mlp(sizes, phi, rng, **kind).layers
         layers, width = decoder_layers(sizes[-1], pixels, channels, rng, phi, **kind)
         self.decoder = Sequential(*hidden, *layers)
-        self.decoder_out = decoder_output(width, pixels, channels, rng, **kind)  # logits, or the mean
+        self.decoder_out = decoder_output(width, pixels, channels, rng, config.mean_activation, **kind)  # or logits
         if config.likelihood == "gaussian":
             self.decoder_logvar = decoder_output(width, pixels, channels, rng, **kind)
 
@@ -216,13 +223,13 @@ class VAE(Module):
         return log_sum - math.log(noise.shape[0]), (w * w * along_z).sum(axis=0)
 
     def set_output_bias(self, pixel_means: np.ndarray) -> None:
-        """Initialise the output bias to the mean picture (D,), or to its logit for the Bernoulli likelihood.
+        """Initialise the output bias so that the decoder's mean without weights would be the mean picture (D,).
 
         A convolution has one bias for all pixels, which takes the mean of the picture.
         """
         *_, bias = self.decoder_out.parameters()
         means = pixel_means if bias.size == len(pixel_means) else pixel_means.mean(keepdims=True)
-        if self.config.likelihood == "bernoulli":
+        if self.config.likelihood == "bernoulli" or self.config.mean_activation == "sigmoid":
             means = np.clip(means, 0.001, 0.999)
             means = np.log(means / (1 - means))
         bias.write(means.astype(self.dtype))

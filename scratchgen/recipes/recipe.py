@@ -30,7 +30,10 @@ FIRST_SIGMA = 0.2  # where the search for the best one begins
 
 # Fields of later versions, by model: fingerprints leave them out at these values, so that checkpoints from before fit.
 LATER: dict[str, dict[str, dict[str, Any]]] = {
-    "vae": {"network": {"conditional": False, "classes": 10}, "training": {"objective": "elbo"}},
+    "vae": {
+        "network": {"conditional": False, "classes": 10, "mean_activation": "identity"},
+        "training": {"objective": "elbo"},
+    },
     "gan": {"network": {"conditional": False, "classes": 10}, "training": {"max_norm": None}},
     "aae": {
         "network": {"classes": 10, "batch_norm": False, "hidden_noise": 0.0, "head_distance": 0.0},

@@ -40,6 +40,7 @@ VAES = {
 }
 VAES |= {f"vae of {each}": networks(TINIES["vae"], activation=each) for each in ACTIVATIONS}
 VAES |= {
+    "vae with a sigmoid for its mean": networks(TINIES["vae"], likelihood="gaussian", mean_activation="sigmoid"),
     "vae without hidden layers": networks(TINIES["vae"], encoder_hidden=(), decoder_hidden=()),
     "convolutional vae without them": networks(CONV["vae"], encoder_hidden=(), decoder_hidden=()),
 }

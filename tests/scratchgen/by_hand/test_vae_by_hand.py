@@ -10,7 +10,7 @@ import kernels
 from scratchgen import Tensor
 from scratchgen.by_hand.layers import ACTIVATIONS
 from scratchgen.by_hand.vae import vae_gradients
-from scratchgen.models.vae import LIKELIHOODS, VAE, VAEConfig
+from scratchgen.models.vae import LIKELIHOODS, MEANS, VAE, VAEConfig
 
 sizes = st.integers(1, 6)
 hidden = st.lists(sizes, max_size=2).map(tuple)
@@ -19,13 +19,15 @@ hidden = st.lists(sizes, max_size=2).map(tuple)
 @st.composite
 def problems(draw, networks=dense):
     """A configuration, sizes of the batch and of the noise, and a seed."""
+    likelihood = draw(st.sampled_from(LIKELIHOODS))
     config = VAEConfig(
         **draw(networks),
         latent_dim=draw(st.integers(1, 3)),
         encoder_hidden=draw(hidden),
         decoder_hidden=draw(hidden),
         activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
-        likelihood=draw(st.sampled_from(LIKELIHOODS)),
+        likelihood=likelihood,
+        mean_activation="identity" if likelihood == "bernoulli" else draw(st.sampled_from(MEANS)),
     )
     return config, draw(sizes), draw(st.integers(1, 3)), draw(st.integers(0, 2**32))
 

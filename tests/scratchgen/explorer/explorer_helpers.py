@@ -50,6 +50,7 @@ KINDS = {
     "vae conditional 2-d": vae(latent_dim=2, conditional=True),
     "vae gaussian": vae(likelihood="gaussian"),
     "vae gaussian-fixed": vae(likelihood="gaussian-fixed", sigma=0.7),
+    "vae gaussian-fixed sigmoid": vae(likelihood="gaussian-fixed", sigma=0.7, mean_activation="sigmoid"),
     "vae conv": vae(**HALVES),
     "vae conv conditional gaussian": vae(**HALVES, conditional=True, likelihood="gaussian"),
     "gan": gan(),

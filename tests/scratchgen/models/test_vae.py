@@ -341,6 +341,12 @@ def test_set_output_bias_gives_mean_picture(rng, dtype, likelihood):
     assert model.decoder_out.bias.version == 1
 
 
+def test_set_output_bias_gives_mean_picture_through_a_sigmoid(rng):
+    model = VAE(VAEConfig(2, 1, (), (), likelihood="gaussian-fixed", mean_activation="sigmoid"), rng)
+    model.set_output_bias(np.array([0.2, 1.0]))
+    np.testing.assert_allclose(model.mean(Tensor(np.zeros((1, 1), np.float32))).data[0], [0.2, 0.999], rtol=1e-5)
+
+
 def test_set_output_bias_takes_means_of_real_values_unchanged(rng):
     model = VAE(VAEConfig(2, 1, likelihood="gaussian"), rng)
     model.set_output_bias(np.array([-3.0, 25.0]))
@@ -371,6 +377,8 @@ def test_decode_keeps_sigma_above_its_floor(rng, dtype):
         *(({"sigma": sigma}, "sigma and sigma_floor must be above 0") for sigma in (0.0, math.nan)),
         *(({"sigma_floor": sigma}, "sigma and sigma_floor must be above 0") for sigma in (-0.1, math.nan)),
         ({"initializer": "zeros"}, "'zeros' is not one of glorot_uniform, "),
+        ({"likelihood": "gaussian", "mean_activation": "relu"}, "'relu' is not one of identity, sigmoid"),
+        ({"mean_activation": "sigmoid"}, "is for Gaussian likelihoods"),
     ],
     ids=str,
 )
