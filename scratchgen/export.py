@@ -366,8 +366,10 @@ def load():
 def write_pytorch(folder: Path, model: Any) -> None:
     """Write ``model.py`` and ``weights.safetensors`` into a folder, which is created if it is not there.
 
-    UserError if it cannot be written, or holds another ``model.py``, or other weights.
+    UserError if it cannot be written, or holds another ``model.py``, or other weights, or if it is no network.
     """
+    if type(model) not in MODELS:
+        raise UserError(f"a model of type {type(model).__name__} is not written in PyTorch; give --to numpy")
     source, arrays = to_pytorch(model)
     code, weights = folder / "model.py", folder / "weights.safetensors"
     try:

@@ -122,6 +122,27 @@ def save_pairs(
     return path
 
 
+def save_columns(
+    path: Path,
+    images: np.ndarray,
+    names: Sequence[str],
+    image_shape: tuple[int, int] = (28, 28),
+    xlabel: str = "",
+    title: str = "",
+) -> Path:
+    """Draw rows of images (rows, columns, h * w) with a name below each column; images as in `save_samples`."""
+    rows, columns, gap = *images.shape[:2], 2
+    if columns != len(names):
+        raise ValueError(f"{columns} columns of images do not go with {len(names)} names")
+    tiles = _as_images("images", images.reshape(rows * columns, -1), image_shape)
+    with _mosaic_figure(path, _mosaic(tiles, columns, gap), title, left=48, bottom=96) as axes:
+        width = image_shape[1]
+        axes.set_xticks(np.arange(columns) * (width + gap) + width / 2, names)
+        axes.tick_params(length=0)
+        axes.set_xlabel(xlabel)
+    return path
+
+
 def save_manifold(
     path: Path, images: np.ndarray, rows: int, cols: int, image_shape: tuple[int, int] = (28, 28), title: str = ""
 ) -> Path:

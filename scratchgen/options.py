@@ -16,6 +16,7 @@ from scratchgen.data.dataset import DIGITS
 from scratchgen.data.pixels import BINARIZE
 from scratchgen.errors import UserError
 from scratchgen.models.aae import LABELS_FOR, POSTERIORS
+from scratchgen.models.rbm import VISIBLE
 from scratchgen.models.vae import LIKELIHOODS
 from scratchgen.priors import PRIORS
 from scratchgen.recipes import Recipe, RunConfig
@@ -164,6 +165,16 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("reconstruction_lr", "training", number, "learning rate of the reconstruction phase", "X"),
         Option("discriminator_lr", "training", number, "the discriminator's learning rate", "X"),
         Option("encoder_lr", "training", number, "the encoder's learning rate in the regularisation phase", "X"),
+    ),
+    "rbm": (
+        replace(PATIENCE, help=STOPPING.format("nll")),
+        Option("hidden", "network", positive, "hidden units", "H"),
+        Option("visible", "network", VISIBLE, "p(v|h) of a pixel"),
+        Option("gibbs_steps", "training", positive, "Gibbs steps to the model's sample: CD-k", "K"),
+        Option("chains", "training", whole, "chains that go on from batch to batch; 0: each image begins one", "N"),
+        Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
+        Option("lr", "training", number, "the learning rate", "X"),
+        Option("momentum", "training", number, "of SGD", "M"),
     ),
 }
 

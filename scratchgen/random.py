@@ -56,6 +56,16 @@ class RandomStream:
         kernels.active().elementwise.bernoulli(out, probability._data.reshape(-1), numbers)
         return Tensor.wrap(out.reshape(probability.shape))
 
+    def binary_units(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """States (r, o) of units with inputs x (r, o) and biases (o,), 1 with probability sigmoid(x + bias), else 0.
+
+        And these probabilities, outside the graph.
+        """
+        active = kernels.active()
+        states, probabilities = active.memory.empty_like(x._data), active.memory.empty_like(x._data)
+        active.random.binary_units(states, probabilities, x._data, bias._data, self._key())
+        return Tensor.wrap(states), Tensor.wrap(probabilities)
+
     def dropout_mask(self, shape: Shape, dtype: Any, rate: float) -> Tensor:
         """0 with probability ``rate``, else 1 / (1 - rate)."""
         numbers = self._draw("uniform", shape, dtype)
@@ -64,7 +74,9 @@ class RandomStream:
         return Tensor.wrap(out)
 
     def _draw(self, kernel: str, shape: Shape, dtype: Any) -> Any:
-        key = from_host(lambda: self.generator.integers(2**63, size=1), np.int64)
         out = kernels.active().memory.empty(shape, np.dtype(dtype))
-        getattr(kernels.active().random, kernel)(out, key)
+        getattr(kernels.active().random, kernel)(out, self._key())
         return out
+
+    def _key(self) -> Any:
+        return from_host(lambda: self.generator.integers(2**63, size=1), np.int64)

@@ -95,7 +95,9 @@ def fitted(config: RunConfig, data: Dataset) -> RunConfig:
     try:
         if height != width and any(getattr(network, each.name) for each in fields(network) if "channels" in each.name):
             raise ValueError("the convolutions of this configuration take square images")
-        network = replace(network, input_dim=height * width, classes=len(data.classes) or network.classes)
+        network = replace(network, input_dim=height * width)
+        if data.classes and hasattr(network, "classes"):
+            network = replace(network, classes=len(data.classes))
     except ValueError as error:
         raise UserError(
             f"{data.name} has images of {height} by {width} pixels: {error}; give another --config"

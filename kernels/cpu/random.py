@@ -5,9 +5,11 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from kernels.cpu import vector_math as vm
 from kernels.cpu.vector_math import JIT, cast
 
 COUNTERS = 256  # per chunk; their words fit in an L1 cache
+CHUNK = 4 * COUNTERS  # numbers
 ZERO, LOW, BITS = np.uint64(0), np.uint64(0xFFFFFFFF), np.uint64(32)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -24,6 +26,12 @@ def normal(out, key):
     pairs = np.empty((out.size + 1) // 2 * 2, out.dtype)
     uniform(pairs, key)
     _box_muller(out.reshape(-1), pairs)
+
+
+def binary_units(states, probabilities, x, b, key):
+    """probabilities (r,o) = sigmoid(x + b), with x (r,o), b (o); states (r,o) = ``uniform`` < probabilities, 1 or 0."""
+    draw = _units32 if states.dtype == np.float32 else _units64
+    draw(states.reshape(-1), probabilities.reshape(-1), x.reshape(-1), b, np.uint64(np.reshape(key, ())))
 
 
 @njit(**JIT)
@@ -49,34 +57,82 @@ def _philox(words, key):
         k0, k1 = (k0 + WEYL_0) & LOW, (k1 + WEYL_1) & LOW
 
 
+@njit(**JIT)
+def _numbers32(numbers, chunk, key):
+    """numbers (COUNTERS, 4) = the uniform numbers of a chunk."""
+    words = np.empty((4, COUNTERS), np.uint64)
+    _count(words, COUNTERS * chunk, 0)
+    _philox(words, key)
+    for i in range(COUNTERS):
+        for w in range(4):  # via int32: a vector instruction converts it to float
+            numbers[i, w] = np.float32(np.int32(words[w, i] >> np.uint64(8))) * np.float32(2.0**-24)
+
+
+@njit(**JIT)
+def _numbers64(numbers, chunk, key):
+    upper, lower = np.empty((4, COUNTERS), np.uint64), np.empty((4, COUNTERS), np.uint64)
+    _count(upper, COUNTERS * chunk, 0)
+    _count(lower, COUNTERS * chunk, 1)
+    _philox(upper, key)
+    _philox(lower, key)
+    for i in range(COUNTERS):
+        for w in range(4):
+            numbers[i, w] = np.float64(upper[w, i] << np.uint64(21) | lower[w, i] >> np.uint64(11)) * 2.0**-53
+
+
+# Numba inlines these two, with the numbers of either type.
+
+
+@njit(inline="always", **JIT)
+def _fill(out, chunk, key, uniform_numbers):
+    here = out[CHUNK * chunk : CHUNK * (chunk + 1)]
+    if here.size == CHUNK:
+        uniform_numbers(here.reshape(COUNTERS, 4), chunk, key)
+    else:  # fewer are needed than a chunk has
+        numbers = np.empty((COUNTERS, 4), out.dtype)
+        uniform_numbers(numbers, chunk, key)
+        here[:] = numbers.reshape(CHUNK)[: here.size]
+
+
+@njit(inline="always", **JIT)
+def _units(states, probabilities, x, b, chunk, key, uniform_numbers):
+    numbers = np.empty((COUNTERS, 4), states.dtype)
+    uniform_numbers(numbers, chunk, key)
+    numbers_of, first, last = numbers.reshape(CHUNK), CHUNK * chunk, min(CHUNK * (chunk + 1), states.size)
+    start = first
+    while start < last:  # a row's share of the chunk
+        column = start % b.size
+        end = min(last, start + b.size - column)
+        bias, number = b[column:], numbers_of[start - first :]
+        p, s, inputs = probabilities[start:end], states[start:end], x[start:end]
+        for i in range(p.size):
+            p[i] = vm.sigmoid(inputs[i] + bias[i])
+            s[i] = cast(1.0, p[i]) if number[i] < p[i] else cast(0.0, p[i])
+        start = end
+
+
 @njit(parallel=True, **JIT)
 def _fill32(out, key):
-    size = 4 * COUNTERS
-    for chunk in prange((out.size + size - 1) // size):
-        words, here = np.empty((4, COUNTERS), np.uint64), out[size * chunk : size * (chunk + 1)]
-        _count(words, COUNTERS * chunk, 0)
-        _philox(words, key)
-        whole = here.size == size  # else fewer numbers are needed than a chunk has
-        numbers = here.reshape(COUNTERS, 4) if whole else np.empty((COUNTERS, 4), np.float32)
-        for i in range(COUNTERS):
-            for w in range(4):  # via int32: a vector instruction converts it to float
-                numbers[i, w] = np.float32(np.int32(words[w, i] >> np.uint64(8))) * np.float32(2.0**-24)
-        if not whole:
-            here[:] = numbers.reshape(size)[: here.size]
+    for chunk in prange((out.size + CHUNK - 1) // CHUNK):
+        _fill(out, chunk, key, _numbers32)
 
 
 @njit(parallel=True, **JIT)
 def _fill64(out, key):
-    size = 4 * COUNTERS
-    for chunk in prange((out.size + size - 1) // size):
-        upper, lower = np.empty((4, COUNTERS), np.uint64), np.empty((4, COUNTERS), np.uint64)
-        _count(upper, COUNTERS * chunk, 0)
-        _count(lower, COUNTERS * chunk, 1)
-        _philox(upper, key)
-        _philox(lower, key)
-        for e in range(size * chunk, min(size * (chunk + 1), out.size)):
-            i, w = e // 4 - COUNTERS * chunk, e % 4
-            out[e] = np.float64(upper[w, i] << np.uint64(21) | lower[w, i] >> np.uint64(11)) * 2.0**-53
+    for chunk in prange((out.size + CHUNK - 1) // CHUNK):
+        _fill(out, chunk, key, _numbers64)
+
+
+@njit(parallel=True, **JIT)
+def _units32(states, probabilities, x, b, key):
+    for chunk in prange((states.size + CHUNK - 1) // CHUNK):
+        _units(states, probabilities, x, b, chunk, key, _numbers32)
+
+
+@njit(parallel=True, **JIT)
+def _units64(states, probabilities, x, b, key):
+    for chunk in prange((states.size + CHUNK - 1) // CHUNK):
+        _units(states, probabilities, x, b, chunk, key, _numbers64)
 
 
 @njit(**JIT)

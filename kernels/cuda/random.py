@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from kernels.cuda.device import cuda, launch
+from kernels.cuda.functions import sigmoid
 from kernels.cuda.memory import to_device
 
 THREADS = 256
@@ -23,11 +24,18 @@ def normal(out, key):
     _draw(_normal32 if out.dtype == np.float32 else _normal64, out, key)
 
 
-def _draw(kernel, out, key):
+def binary_units(states, probabilities, x, b, key):
+    """probabilities (r,o) = sigmoid(x + b), with x (r,o), b (o); states (r,o) = ``uniform`` < probabilities, 1 or 0."""
+    flat = [array.reshape(array.size) for array in (probabilities, x)]
+    _draw(_units32 if states.dtype == np.float32 else _units64, states, *flat, b, key)
+
+
+def _draw(kernel, out, *others):
+    *inputs, key = others
     if isinstance(key, int):  # an array is on the device, where the host writes the key before each replay
         key = to_device(np.array([key]))
     if out.size:
-        launch(kernel, -(-out.size // (4 * THREADS)), THREADS, out.reshape(out.size), key)
+        launch(kernel, -(-out.size // (4 * THREADS)), THREADS, out.reshape(out.size), *inputs, key)
 
 
 @cuda.jit(device=True)
@@ -124,3 +132,31 @@ def _normal64(out, key):
     u0, u1, u2, u3 = _uniforms64(block, key)
     (n0, n1), (n2, n3) = _box_muller(u0, u1), _box_muller(u2, u3)
     _write(out, block, n0, n1, n2, n3)
+
+
+@cuda.jit(device=True)
+def _unit(states, probabilities, x, b, e, number):
+    if e < states.size:
+        p = sigmoid(x[e] + b[e % b.size])
+        probabilities[e] = p
+        states[e] = number < p
+
+
+@cuda.jit
+def _units32(states, probabilities, x, b, key):
+    block = cuda.grid(1)
+    n0, n1, n2, n3 = _uniforms32(block, key)
+    _unit(states, probabilities, x, b, 4 * block, n0)
+    _unit(states, probabilities, x, b, 4 * block + 1, n1)
+    _unit(states, probabilities, x, b, 4 * block + 2, n2)
+    _unit(states, probabilities, x, b, 4 * block + 3, n3)
+
+
+@cuda.jit
+def _units64(states, probabilities, x, b, key):
+    block = cuda.grid(1)
+    n0, n1, n2, n3 = _uniforms64(block, key)
+    _unit(states, probabilities, x, b, 4 * block, n0)
+    _unit(states, probabilities, x, b, 4 * block + 1, n1)
+    _unit(states, probabilities, x, b, 4 * block + 2, n2)
+    _unit(states, probabilities, x, b, 4 * block + 3, n3)

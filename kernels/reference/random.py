@@ -10,6 +10,8 @@ needs 53, and takes the lower 21 from counter (e // 4, 1, 0, 0). So the float32 
 
 import numpy as np
 
+from kernels.reference import elementwise
+
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)  # key increments: fractions of golden ratio and sqrt(3)
 _LOW, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -36,6 +38,13 @@ def normal(out, key):
     radius, angle = np.sqrt(-2 * np.log1p(-pairs[:, 0])), 2 * np.pi * pairs[:, 1]
     pairs[:, 0], pairs[:, 1] = radius * np.cos(angle), radius * np.sin(angle)
     out[...] = pairs.ravel()[: out.size].reshape(out.shape)
+
+
+def binary_units(states, probabilities, x, b, key):
+    """probabilities (r,o) = sigmoid(x + b), with x (r,o), b (o); states (r,o) = ``uniform`` < probabilities, 1 or 0."""
+    elementwise.sigmoid(probabilities, x + b)
+    uniform(states, key)
+    states[...] = states < probabilities
 
 
 def _words(count, key, half):

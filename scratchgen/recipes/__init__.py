@@ -2,9 +2,10 @@
 
 from scratchgen.recipes.aae import AAERecipe
 from scratchgen.recipes.gan import GANRecipe
+from scratchgen.recipes.rbm import RBMRecipe
 from scratchgen.recipes.recipe import Recipe, RunConfig
 from scratchgen.recipes.vae import VAERecipe
 
-RECIPES: dict[str, Recipe] = {recipe.model: recipe for recipe in (VAERecipe(), GANRecipe(), AAERecipe())}
+RECIPES: dict[str, Recipe] = {recipe.model: recipe for recipe in (VAERecipe(), GANRecipe(), AAERecipe(), RBMRecipe())}
 
 __all__ = ["RECIPES", "Recipe", "RunConfig"]

@@ -83,7 +83,7 @@ class RunConfig:
         """A hash of all that determines training; a checkpoint fits only configurations with the same one."""
         content = asdict(self)
         made_of = {name: content[name] for name in ("network", "training", "seed", "batch_size", "data", "kernels")}
-        for part, later in LATER[self.model].items():
+        for part, later in LATER.get(self.model, {}).items():
             made_of[part] = {name: value for name, value in made_of[part].items() if later.get(name, ...) != value}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 

@@ -1,7 +1,6 @@
 """The VAE's recipe: named configurations, evaluation, figures."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +16,9 @@ from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.nn import Sequential
 from scratchgen.priors import Gaussian
 from scratchgen.random import RandomStream, stream
+from scratchgen.recipes.binarizing import BinarizingRecipe
 from scratchgen.recipes.recipe import (
     Explorable,
-    Recipe,
     RunConfig,
     by_class,
     named,
@@ -29,14 +28,13 @@ from scratchgen.recipes.recipe import (
     walk_classes,
 )
 from scratchgen.tasks.vae import VAETask, VAETraining
-from scratchgen.tensor import Tensor
 from scratchgen.training import Selection
 
 ROWS = 1_000  # codes decoded at a time
 IW_SAMPLES, NLL_IMAGES = 500, 1000  # of the summary: L_500 over the first 1,000 test images
 
 
-class VAERecipe(Recipe):
+class VAERecipe(BinarizingRecipe):
     """Variational autoencoders."""
 
     model = "vae"
@@ -100,28 +98,6 @@ class VAERecipe(Recipe):
     def pixels(self, config: RunConfig) -> str:
         """The pixels that the model sees, in words."""
         return describe(config.training.binarize, config.network.likelihood)
-
-    def seen(self, config: RunConfig, data: Dataset) -> Dataset:
-        """The data, binarised if ``binarize`` is "static"."""
-        if config.training.binarize != "static":
-            return data
-        train, test = (
-            replace(part, images=self.as_seen(config, part.images, name))
-            for name, part in (("train", data.train), ("test", data.test))
-        )
-        return replace(data, train=train, test=test)
-
-    def as_seen(self, config: RunConfig, images: np.ndarray, split: str | None) -> np.ndarray:
-        """Images (n, D) as the model sees pixels; those already binarised stay as they are.
-
-        Where pixels are binarised, those of "train" and "test" are drawn, once. Those of other pictures are rounded,
-        so that a picture has one code.
-        """
-        if config.training.binarize == "none":
-            return images
-        if split is None:
-            return (images >= 0.5).astype(images.dtype)
-        return _binarized_once(images, stream(config.seed, "pixels", ("train", "test").index(split)))
 
     def selection(self, config: RunConfig) -> Selection:
         """The bound that training maximises."""
@@ -279,7 +255,3 @@ def _means(model: VAE, codes: np.ndarray, classes: np.ndarray | None) -> np.ndar
 def _codes(model: VAE, n: int, rng: np.random.Generator) -> np.ndarray:
     """n draws z (n, J) from the prior."""
     return rng.standard_normal((n, model.config.latent_dim), dtype=model.dtype.type)
-
-
-def _binarized_once(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return RandomStream(rng).bernoulli(Tensor(images)).data

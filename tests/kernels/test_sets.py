@@ -171,6 +171,7 @@ CASES: list[tuple[Any, ...]] = [
     ("optimizers.average_step", STATE, X, unit("1")),
     ("random.uniform", OUT, 2**62 + 2**40 + 3),
     ("random.normal", OUT, 2**62 + 2**40 + 3),
+    ("random.binary_units", out("ro"), out("ro"), Array("ro"), Array("o"), 2**62 + 2**40 + 3),
 ]
 
 

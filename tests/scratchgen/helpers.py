@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import checkpoint, cli, commands, explorer, recipes, runs
+from scratchgen import checkpoint, cli, commands, explorer, recipes, runs, tasks
 from scratchgen.capture import Capture
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
@@ -27,10 +27,12 @@ from scratchgen.judge import Judge
 from scratchgen.models.aae import AAEConfig
 from scratchgen.models.classifier import Classifier
 from scratchgen.models.gan import GANConfig
+from scratchgen.models.rbm import RBMConfig
 from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.tasks.aae import AAETraining
 from scratchgen.tasks.gan import GANTraining
+from scratchgen.tasks.rbm import RBMTraining
 from scratchgen.tasks.vae import VAETraining
 
 # All that has a state in training is on. Of five batches the last is a short one.
@@ -73,7 +75,10 @@ TINY_AAE = RunConfig(
     batch_size=128,
     data="strokes",
 )
-TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE)}
+TINY_RBM = RunConfig(
+    "rbm", "tiny", RBMConfig(hidden=16), RBMTraining(chains=10, momentum=0.5), epochs=3, batch_size=128, data="strokes"
+)
+TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE, TINY_RBM)}
 # A KL term whose weight soon is 10 makes the third epoch worse than the second.
 STOPPING = replace(
     TINY, epochs=12, patience=1, log="csv", training=replace(TINY.training, lr=0.01, beta=10.0, beta_warmup=4.0)
@@ -136,6 +141,10 @@ def use_tiny(set_attribute) -> None:
     set_attribute(recipes.gan, "SAMPLES", 300)
     set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
     set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
+    set_attribute(recipes.rbm, "STEPS", 50)
+    set_attribute(recipes.rbm, "ANNEALED", 20)
+    set_attribute(recipes.rbm, "SHOWN", (0, 1, 10))
+    set_attribute(tasks.rbm, "STEPS", 20)
     set_attribute(explorer, "load_judge", untrained_judge)
     set_attribute(recipes.aae, "fresh_discriminator_bce", lambda *_: 0.5)  # which takes seconds
 

@@ -59,7 +59,7 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
     [
         ("", "command"),
         ("train", "model"),
-        ("train rbm", "'rbm'"),
+        ("train flow", "'flow'"),
         ("--nonsense", "command"),
         ("train vae --nonsense", "--nonsense"),
         ("train vae --epochs 0", "'0'"),

@@ -41,6 +41,7 @@ def gray(n, height=28, width=28):
 
 SAVE = {
     "samples": lambda path: figures.save_samples(path, gray(20)),
+    "columns": lambda path: figures.save_columns(path, gray(12).reshape(4, 3, -1), ["a", "b", "c"], title="columns"),
     "pairs": lambda path: figures.save_pairs(path, gray(12), gray(12), title="pairs"),
     "manifold": lambda path: figures.save_manifold(path, gray(20), 4, 5),
     "scatter": lambda path: figures.save_latent_scatter(path, CODES, LABELS),
@@ -250,6 +251,20 @@ def test_save_pairs_labels_its_rows(tmp_path, drawn):
     assert imread(tmp_path / "figure.png")[:, :192].min() < 0.5
 
 
+def test_save_columns_names_its_columns(tmp_path, drawn):
+    images = gray(6, 5, 4)
+    path = figures.save_columns(tmp_path / "figure.png", images.reshape(2, 3, 20), ["a", "b", "c"], (5, 4), "steps")
+    pixels = shown(path, left=48, bottom=96)
+    assert pixels.shape == (2 * 7 - 2, 3 * 6 - 2)
+    for i in range(6):
+        tile = pixels[i // 3 * 7 :, i % 3 * 6 :][:5, :4]
+        np.testing.assert_allclose(tile, images[i], atol=ROUNDING)
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert axes.get_xticks().tolist() == [2, 8, 14]
+    assert axes.get_xlabel() == "steps"
+
+
 @pytest.mark.parametrize(("rows", "cols"), [(4, 4), (2, 5), (1, 1)])
 def test_save_manifold_lays_images_edge_to_edge(tmp_path, rows, cols):
     images = gray(rows * cols, 20, 24)
@@ -405,6 +420,7 @@ REFUSED = {
     "a single sample": (figures.save_samples, (np.ones(784),), "images must have shape"),
     "samples turned over": (figures.save_samples, (np.ones((1, 3, 2)), (2, 3)), "images must have shape"),
     "no columns": (figures.save_samples, (np.ones((2, 784)), (28, 28), 0), "columns"),
+    "a name too few": (figures.save_columns, (np.ones((2, 3, 784)), ["a", "b"]), "3 columns .* 2 names"),
     "upper": (figures.save_pairs, (np.ones((2, 3)), np.ones((2, 784))), "upper must"),
     "lower": (figures.save_pairs, (np.ones((2, 784)), np.ones((2, 3))), "lower must"),
     "odd ones out": (figures.save_pairs, (np.ones((2, 784)), np.ones((1, 784))), "2 upper images .* 1"),

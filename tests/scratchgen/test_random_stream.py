@@ -58,6 +58,16 @@ def test_bernoulli_draws_each_element_with_its_probability(rng):
     assert (error <= 4 * np.sqrt(probability[0] * (1 - probability[0]) / 4_000)).all()
 
 
+@pytest.mark.usefixtures("kernel_set")
+def test_binary_units_are_on_with_the_probability_of_their_inputs(rng):
+    inputs, bias = rng.normal(size=(4_000, 3)).astype(np.float32), np.array([-1, 0, 2], np.float32)
+    states, probabilities = (found.data for found in RandomStream(rng).binary_units(Tensor(inputs), Tensor(bias)))
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-(inputs + bias))), rtol=1e-5)
+    assert set(np.unique(states)) == {0, 1}
+    error = np.sqrt((probabilities * (1 - probabilities)).sum(axis=0, dtype=np.float64))
+    assert (abs((states - probabilities).sum(axis=0, dtype=np.float64)) < 4 * error).all()
+
+
 def test_stream_gives_each_purpose_numbers_of_its_own():
     keys = {stream(0, purpose).integers(2**63) for purpose in STREAMS} | {stream(0, "evaluation", 0).integers(2**63)}
     assert len(keys) == len(STREAMS) + 1

@@ -1,0 +1,165 @@
+"""log Z of restricted Boltzmann machines, in nats: by enumeration, or by annealed importance sampling (L03).
+
+The chains of Salakhutdinov & Murray 2008 begin at a machine whose Z is known, with weights of 0 and visible biases c,
+best those of the data's means, and go by Gibbs sampling through the machines between it and the trained one:
+
+    -F_beta(v) = ((1 - beta) c + beta a) v + sum_j softplus(beta (v W + b)_j),     beta = 0 ... 1
+
+Gaussian visible units have -((1 - beta) |v - c|^2 + beta |v - a|^2) / 2 s^2 as the first term. A chain's weight is the
+product of p*_beta'(v) / p*_beta(v) over all steps from beta to beta', where p* = e^-F. The mean weight is an unbiased
+estimate of Z / Z_0, so its logarithm is a lower bound of log Z / Z_0 in expectation. Chains that go back from samples
+of the trained machine give an upper bound.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from tqdm import tqdm
+
+from scratchgen import ops
+from scratchgen.errors import require
+from scratchgen.models.rbm import RBM, times_transposed
+from scratchgen.random import RandomStream
+from scratchgen.tensor import Tensor, no_grad
+
+LARGEST = 20  # units of a layer whose states can be enumerated, a million
+STATES = 2**14  # enumerated at a time
+
+
+def exact_log_partition(rbm: RBM) -> float:
+    """log Z by enumerating the states of the smaller layer, of at most 20 units, in float64. Else ValueError."""
+    weight, a, b = (p.data.astype(np.float64) for p in (rbm.weight, rbm.visible_bias, rbm.hidden_bias))
+    if len(a) < len(b) and not rbm.gaussian:
+        weight, a, b = weight.T, b, a  # from here on b is the layer that is enumerated
+    require({f"at most {LARGEST} units to be enumerated": len(b) <= LARGEST})
+    parts = []
+    for start in range(0, 2 ** len(b), STATES):
+        h = all_states(len(b), start, min(start + STATES, 2 ** len(b)))
+        inputs = h @ weight.T
+        if rbm.gaussian:
+            other = rbm.precision * (inputs @ a + (inputs**2).sum(axis=1) / 2) + _log_normalizer(rbm)
+        else:
+            other = np.logaddexp(0, inputs + a).sum(axis=1)
+        parts.append(np.logaddexp.reduce(h @ b + other))
+    return float(np.logaddexp.reduce(parts))
+
+
+def all_states(units: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """The binary states (n, units) of the numbers from ``start`` up to ``stop``, all 2^units by default."""
+    numbers = np.arange(start, 2**units if stop is None else stop)
+    return (numbers[:, None] >> np.arange(units) & 1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class LogPartition:
+    """What annealed importance sampling says of log Z.
+
+    Attributes
+    ----------
+    log_z : float
+        In nats.
+    standard_error : float
+        Of ``log_z``, from the spread of the weights. It is too small where one chain has most of the weight.
+    effective_sample_size : float
+        (sum w)^2 / sum w^2: from 1, where a single chain counts, to the number of chains.
+    chains, steps : int
+        How many chains, and how many transitions each makes.
+    """
+
+    log_z: float
+    standard_error: float
+    effective_sample_size: float
+    chains: int
+    steps: int
+
+
+def inverse_temperatures(steps: int) -> np.ndarray:
+    """beta (steps + 1,), 0 to 1. Of the steps a thirtieth go up to 1/2, a quarter to 9/10, the others from there to 1.
+
+    They are the shares of Salakhutdinov & Murray 2008, who have 500, 4,000 and 10,000 of them.
+    """
+    first, second = max(1, round(steps / 29)), max(1, round(steps * 8 / 29))
+    last = max(1, steps - first - second)
+    return np.concatenate(
+        [
+            np.linspace(0, 0.5, first, endpoint=False),
+            np.linspace(0.5, 0.9, second, endpoint=False),
+            np.linspace(0.9, 1, last + 1),
+        ]
+    )
+
+
+def annealed_log_partition(rbm: RBM, chains: int, steps: int, random: RandomStream) -> LogPartition:
+    """log Z by chains that begin at the machine of ``base_bias`` alone: a lower bound in expectation."""
+    log_weights, _ = anneal(rbm, draw_base(rbm, chains, random), inverse_temperatures(steps), random)
+    return _estimate(log_weights, base_log_partition(rbm), steps)
+
+
+def reverse_log_partition(rbm: RBM, samples: np.ndarray, steps: int, random: RandomStream) -> LogPartition:
+    """log Z from chains that go back from ``samples`` (n, D) of the machine: an upper bound in expectation.
+
+    It is one if they are exact samples; those of a long Markov chain are nearly so.
+    """
+    betas = inverse_temperatures(steps)[::-1]
+    log_weights, _ = anneal(rbm, Tensor(samples, dtype=rbm.dtype), betas, random)
+    found = _estimate(log_weights, 0.0, steps)
+    return replace(found, log_z=base_log_partition(rbm) - found.log_z)
+
+
+def base_log_partition(rbm: RBM) -> float:
+    """log Z of the machine with the visible biases ``base_bias``, weights of 0 and hidden biases of 0."""
+    bias = rbm.base_bias.data.astype(np.float64)
+    visible = _log_normalizer(rbm) if rbm.gaussian else np.logaddexp(0, bias).sum()
+    return float(visible) + rbm.config.hidden * math.log(2)
+
+
+def draw_base(rbm: RBM, chains: int, random: RandomStream) -> Tensor:
+    """Visible states (chains, D) of the machine of ``base_bias`` alone."""
+    return _at(rbm, 0.0, Tensor(np.zeros((chains, rbm.config.hidden)), dtype=rbm.dtype), random)
+
+
+def anneal(rbm: RBM, v: Tensor, betas: Sequence[float] | np.ndarray, random: RandomStream) -> tuple[np.ndarray, Tensor]:
+    """The logarithms (n,) of the weights of chains that begin at v (n, D), and the states (n, D) where they end."""
+    log_weights, no_bias = np.zeros(len(v)), Tensor(np.zeros(rbm.config.hidden), dtype=rbm.dtype)
+    a, c = rbm.visible_bias, rbm.base_bias
+    with no_grad():
+        constant = (ops.square(c) - ops.square(a)).sum().item() / 2 if rbm.gaussian else 0.0
+        for before, beta in tqdm(list(pairwise(betas)), desc="log Z", leave=False, disable=None):
+            inputs = rbm.inputs(v)
+            hidden = (ops.softplus(inputs * beta) - ops.softplus(inputs * before)).sum(axis=1)
+            visible = (v @ (a - c).reshape(-1, 1)).reshape(-1) + constant
+            log_weights += (visible * (rbm.precision * (beta - before)) + hidden).data
+            h, _ = random.binary_units(inputs * beta, no_bias)
+            v = _at(rbm, beta, h, random)
+    return log_weights, v
+
+
+def _at(rbm: RBM, beta: float, h: Tensor, random: RandomStream) -> Tensor:
+    """A draw of the visible units (n, D), given hidden ones (n, H), of the machine at an inverse temperature."""
+    with no_grad():
+        inputs = times_transposed(h, rbm.weight) * beta
+        bias = rbm.base_bias * (1 - beta) + rbm.visible_bias * beta
+        if rbm.gaussian:
+            return inputs + bias + rbm.config.sigma * random.normal(inputs.shape, inputs.dtype)
+        return random.binary_units(inputs, bias)[0]
+
+
+def _log_normalizer(rbm: RBM) -> float:
+    """log of the integral of e^(-|v|^2 / 2 s^2)."""
+    return rbm.config.input_dim * (math.log(2 * math.pi) - math.log(rbm.precision)) / 2
+
+
+def _estimate(log_weights: np.ndarray, log_z_base: float, steps: int) -> LogPartition:
+    largest, chains = log_weights.max(), len(log_weights)
+    weights = np.exp(log_weights - largest)
+    mean = weights.mean()
+    return LogPartition(
+        log_z=float(log_z_base + largest + math.log(mean)),
+        standard_error=float(weights.std(ddof=1) / math.sqrt(chains) / mean),
+        effective_sample_size=float(weights.sum() ** 2 / (weights**2).sum()),
+        chains=chains,
+        steps=steps,
+    )

@@ -1,0 +1,162 @@
+"""The restricted Boltzmann machine (Smolensky 1986; Hinton 2002; L03): units of two layers, none connected within one.
+
+    p(v, h) = e^-E(v, h) / Z                     E(v, h) = -v W h - a v - b h
+    p(h_j = 1 | v) = sigmoid(v W + b)_j          p(v_i = 1 | h) = sigmoid(W h + a)_i
+    p(v) = e^-F(v) / Z                           F(v) = -a v - sum_j softplus(v W + b)_j
+
+Z, the sum over all states, is out of reach, but the gradient of log p(v) needs only samples of p:
+
+    -d log p(v) = dF(v) - E[dF(v')],  v' ~ p     dF/dW = -v p(h|v),  dF/da = -v,  dF/db = -p(h|v)
+
+Gaussian visible units have the energy |v - a|^2 / 2 s^2 - v W h / s^2 - b h, so that v | h is N(W h + a, s^2 I), and v
+is divided by s^2 wherever W or a multiplies it (Welling et al. 2005).
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import kernels
+from scratchgen import ops
+from scratchgen.errors import require, require_one_of
+from scratchgen.nn import Buffer, Module, Parameter
+from scratchgen.random import RandomStream
+from scratchgen.tensor import Tensor, no_grad
+
+VISIBLE = ("bernoulli", "gaussian")
+INITIAL_SD = 0.01  # of weights (Hinton 2010, "A practical guide to training restricted Boltzmann machines", section 8)
+MARGIN = 0.005  # pixels that are always on or off begin with this probability of being the other
+
+
+@dataclass(frozen=True)
+class RBMConfig:
+    """The size of an RBM.
+
+    Attributes
+    ----------
+    input_dim, hidden : int
+        D visible units, which are pixels, and H hidden ones.
+    visible : str
+        p(v|h): "bernoulli", or "gaussian" with the standard deviation ``sigma``.
+    """
+
+    input_dim: int = 784
+    hidden: int = 500
+    visible: str = "bernoulli"
+    sigma: float = 0.2
+
+    def __post_init__(self) -> None:
+        require({"input_dim >= 1": self.input_dim >= 1, "hidden >= 1": self.hidden >= 1, "sigma > 0": self.sigma > 0})
+        require_one_of("visible", self.visible, VISIBLE)
+
+
+class Units(NamedTuple):
+    """Units of a layer (n, ·): a draw of their states, and the means that it was drawn with."""
+
+    states: Tensor
+    means: Tensor
+
+
+class RBM(Module):
+    """A restricted Boltzmann machine.
+
+    ``weight`` (D, H) is W, ``visible_bias`` (D,) a, and ``hidden_bias`` (H,) b. ``base_bias`` (D,) is the visible bias
+    of the machine without hidden units at which chains begin that are annealed (``evaluation.partition``).
+    """
+
+    def __init__(self, config: RBMConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
+        self.config, self.dtype = config, np.dtype(dtype)
+        self.precision = 1.0 if config.visible == "bernoulli" else config.sigma**-2
+        rng, size = np.random.default_rng(rng), (config.input_dim, config.hidden)
+        self.weight = Parameter(rng.normal(0, INITIAL_SD, size), dtype)
+        self.visible_bias = Parameter(np.zeros(config.input_dim), dtype)
+        self.hidden_bias = Parameter(np.zeros(config.hidden), dtype)
+        self.base_bias = Buffer(np.zeros(config.input_dim), dtype=dtype)
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the visible units are real numbers."""
+        return self.config.visible == "gaussian"
+
+    def set_means(self, means: np.ndarray) -> None:
+        """Begin, and let annealed chains begin, with the pixels' means (D,), as a machine without hidden units has."""
+        if not self.gaussian:
+            means = np.clip(means, MARGIN, 1 - MARGIN)
+            means = np.log(means / (1 - means))
+        for bias in (self.visible_bias, self.base_bias):
+            bias.write(means.astype(self.dtype))
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F (n,) of visible states (n, D): p(v) is proportional to e^-F."""
+        return self._visible_energy(v) - ops.softplus(self.inputs(v)).sum(axis=1)
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E (n,) of states v (n, D) and h (n, H)."""
+        return self._visible_energy(v) - (self.inputs(v) * h).sum(axis=1)
+
+    def inputs(self, v: Tensor) -> Tensor:
+        """v W + b (n, H), the logits of p(h|v), of visible states v (n, D)."""
+        return ops.dense(v * self.precision if self.gaussian else v, self.weight, self.hidden_bias)
+
+    def _visible_energy(self, v: Tensor) -> Tensor:
+        """The terms (n,) of E without h."""
+        if self.gaussian:
+            return ops.square(v - self.visible_bias).sum(axis=1) * (self.precision / 2)
+        return -(v * self.visible_bias).sum(axis=1)
+
+    def hidden(self, v: Tensor, random: RandomStream) -> Units:
+        """A draw of the hidden units (n, H) given v (n, D)."""
+        with no_grad():
+            inputs = (v * self.precision if self.gaussian else v) @ self.weight
+            return Units(*random.binary_units(inputs, self.hidden_bias))
+
+    def visible(self, h: Tensor, random: RandomStream) -> Units:
+        """A draw of the visible units (n, D) given h (n, H)."""
+        with no_grad():
+            inputs = times_transposed(h, self.weight)
+            if self.gaussian:
+                means = inputs + self.visible_bias
+                return Units(means + self.config.sigma * random.normal(means.shape, means.dtype), means)
+            return Units(*random.binary_units(inputs, self.visible_bias))
+
+    def gibbs(self, h: Tensor, steps: int, random: RandomStream) -> tuple[Units, Units]:
+        """Visible and hidden units after so many steps of Gibbs sampling, at least one, from hidden states (n, H)."""
+        for _ in range(steps):
+            v = self.visible(h, random)
+            hidden = self.hidden(v.states, random)
+            h = hidden.states
+        return v, hidden
+
+    def reconstruct(self, v: Tensor) -> Tensor:
+        """E[v | E[h|v]] (n, D) of visible states (n, D): down again from the hidden units' means."""
+        with no_grad():
+            means = times_transposed(ops.sigmoid(self.inputs(v)), self.weight) + self.visible_bias
+            return means if self.gaussian else ops.sigmoid(means)
+
+    def set_gradients(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> None:
+        """The gradients of mean F(v) over the data less its mean over the model's samples.
+
+        Both are given as visible states v (n, D) and hidden means p(h|v) (n, H), of which n may differ.
+        """
+        with no_grad():
+            v = ops.concatenate([data[0], model[0]], axis=0)
+            v = v * self.precision if self.gaussian else v
+            h = ops.concatenate([data[1] / -len(data[1]), model[1] / len(model[1])], axis=0)
+            self.weight.grad = transposed_times(v, h)
+            self.hidden_bias.grad = h.sum(axis=0)
+            self.visible_bias.grad = (model[0].mean(axis=0) - data[0].mean(axis=0)) * self.precision
+
+
+def times_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T (m, n), of a (m, k) and b (n, k), outside the graph."""
+    out = kernels.active().memory.empty((len(a), len(b)), a.dtype)
+    kernels.active().dense.matmul_nt(out, a._data, b._data)
+    return Tensor.wrap(out)
+
+
+def transposed_times(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b (m, n), of a (k, m) and b (k, n), outside the graph."""
+    out = kernels.active().memory.empty((a.shape[1], b.shape[1]), a.dtype)
+    kernels.active().dense.matmul_tn(out, a._data, b._data)
+    return Tensor.wrap(out)

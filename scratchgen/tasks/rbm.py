@@ -1,0 +1,102 @@
+"""Training restricted Boltzmann machines by contrastive divergence (Hinton 2002) or with chains that go on (L03)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scratchgen.data.dataset import Dataset
+from scratchgen.data.pixels import BINARIZE
+from scratchgen.errors import require, require_one_of
+from scratchgen.evaluation.energy import evaluate_rbm
+from scratchgen.models.rbm import RBM
+from scratchgen.nn import Buffer, Module
+from scratchgen.optim import SCHEDULES, SGD
+from scratchgen.random import RandomStream
+from scratchgen.tasks.task import Metrics, Task
+from scratchgen.tensor import Tensor
+
+CHAINS, STEPS = 100, 1_000  # for log Z at the end of an epoch
+
+
+@dataclass(frozen=True)
+class RBMTraining:
+    """How a restricted Boltzmann machine is trained.
+
+    Attributes
+    ----------
+    gibbs_steps : int
+        k, Gibbs steps from where a chain is to the model's sample: CD-k.
+    chains : int
+        How many chains go on from batch to batch (persistent contrastive divergence: Tieleman 2008). 0: each image of
+        the batch begins a chain.
+    lr, schedule : float, str
+        The learning rate, and how it goes down: a name in ``SCHEDULES`` (see ``optim``).
+    momentum : float
+        Of SGD.
+    binarize : str
+        "none", "static" or "dynamic": see ``data.pixels``.
+    """
+
+    gibbs_steps: int = 1
+    chains: int = 0
+    lr: float = 0.05
+    schedule: str = "cosine"
+    momentum: float = 0.0
+    binarize: str = "dynamic"
+
+    def __post_init__(self) -> None:
+        require_one_of("schedule", self.schedule, SCHEDULES)
+        require_one_of("binarize", self.binarize, BINARIZE)
+        require(
+            {
+                "gibbs_steps >= 1": self.gibbs_steps >= 1,
+                "chains >= 0": self.chains >= 0,
+                "lr > 0": self.lr > 0,
+                "0 <= momentum < 1": 0 <= self.momentum < 1,
+            }
+        )
+
+
+class Chains(Module):
+    """Markov chains that go on from batch to batch: their hidden ``states`` (n, H), at first coin tosses."""
+
+    def __init__(self, n: int, hidden: int, rng: np.random.Generator, dtype: Any = np.float32) -> None:
+        self.states = Buffer(rng.integers(2, size=(n, hidden)), dtype=dtype)
+
+
+class RBMTask(Task):
+    """A restricted Boltzmann machine in training, whose schedule lasts ``epochs`` of ``steps_per_epoch`` steps."""
+
+    def __init__(
+        self, model: RBM, settings: RBMTraining, random: RandomStream, steps_per_epoch: int, epochs: int
+    ) -> None:
+        self.model, self.settings, self.random = model, settings, random
+        self.optimizer = SGD(
+            model, SCHEDULES[settings.schedule](settings.lr, steps_per_epoch * epochs), settings.momentum
+        )
+        self.chains = Chains(settings.chains, model.config.hidden, random.generator, model.dtype)
+
+    def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
+        """Lower the free energy of a batch x (b, D), and raise it where Gibbs sampling leads (L03)."""
+        v = self.random.bernoulli(x) if self.settings.binarize == "dynamic" else x
+        h = self.model.hidden(v, self.random)
+        begin = self.chains.states if self.settings.chains else h.states
+        model_v, model_h = self.model.gibbs(begin, self.settings.gibbs_steps, self.random)
+        if self.settings.chains:
+            self.chains.states.write(model_h.states)
+        self.model.set_gradients((v, h.means), (model_v.states, model_h.means))
+        norm = self.optimizer.gradient_norm()
+        self.optimizer.step(norm)
+        return {"gradient": norm, "activity": h.means.mean()}
+
+    def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
+        """``evaluate_rbm`` of the test images, binarised afresh if "dynamic", with a short estimate of log Z."""
+        images = dataset.test.images
+        if self.settings.binarize == "dynamic":
+            images = RandomStream(rng).bernoulli(Tensor(images)).data
+        found = evaluate_rbm(self.model, images, RandomStream(rng), CHAINS, STEPS)
+        return {name: found[name] for name in ("nll", "reconstruction")}
+
+    def parts(self) -> dict[str, Any]:
+        return {"model": self.model, "optimizer": self.optimizer, "chains": self.chains}

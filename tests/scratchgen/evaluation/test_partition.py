@@ -1,0 +1,110 @@
+"""log Z by annealed importance sampling is log Z by enumeration (L03)."""
+
+import math
+
+import numpy as np
+import pytest
+from rbm_helpers import enumerated, small_rbm
+
+from scratchgen.evaluation.partition import (
+    all_states,
+    annealed_log_partition,
+    base_log_partition,
+    exact_log_partition,
+    inverse_temperatures,
+    reverse_log_partition,
+)
+from scratchgen.random import RandomStream
+from scratchgen.tensor import Tensor
+
+
+def test_all_states_are_the_binary_numbers():
+    np.testing.assert_array_equal(all_states(2), [[0, 0], [1, 0], [0, 1], [1, 1]])
+    np.testing.assert_array_equal(all_states(3, 5, 7), [[1, 0, 1], [0, 1, 1]])
+
+
+@pytest.mark.parametrize(("d", "h"), [(4, 3), (3, 5), (16, 15)])
+def test_exact_log_partition_is_the_sum_over_all_states(d, h):
+    """Whichever layer is enumerated; with 15 hidden units in two parts."""
+    rbm = small_rbm(d, h)
+    v = all_states(d)
+    expected = np.logaddexp.reduce(-rbm.free_energy(Tensor(v)).data)
+    np.testing.assert_allclose(exact_log_partition(rbm), expected, rtol=1e-12)
+
+
+def test_exact_log_partition_of_gaussian_units_is_the_integral():
+    """Over a grid of two visible units, far finer than their standard deviation."""
+    rbm = small_rbm(2, 3, "gaussian")
+    grid = np.linspace(-15, 15, 1501)
+    v = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    total = np.exp(-rbm.free_energy(Tensor(v)).data).sum() * (grid[1] - grid[0]) ** 2
+    np.testing.assert_allclose(exact_log_partition(rbm), math.log(total), rtol=1e-10)
+
+
+def test_exact_log_partition_refuses_what_takes_years():
+    with pytest.raises(ValueError, match="at most 20 units"):
+        exact_log_partition(small_rbm(21, 22))
+
+
+def test_inverse_temperatures_go_from_0_to_1():
+    for steps in (1, 2, 3, 29, 1_000, 14_500):
+        betas = inverse_temperatures(steps)
+        assert (betas[0], betas[-1]) == (0, 1)
+        assert (np.diff(betas) > 0).all()
+        assert len(betas) == max(steps, 3) + 1
+    betas = inverse_temperatures(14_500)
+    assert [np.sum(betas < 0.5), np.sum(betas < 0.9)] == [500, 4_500]
+
+
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
+def test_the_base_machine_needs_no_annealing(visible):
+    rbm = small_rbm(5, 4, visible)
+    for parameter, value in zip(rbm.parameters(), (0, rbm.base_bias.data, 0), strict=True):
+        parameter.write(np.broadcast_to(value, parameter.shape))
+    found = annealed_log_partition(rbm, 3, 5, RandomStream(0))
+    np.testing.assert_allclose([found.log_z, base_log_partition(rbm)], exact_log_partition(rbm), rtol=1e-12)
+    assert found.standard_error < 1e-12
+    np.testing.assert_allclose(found.effective_sample_size, 3)
+
+
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize(("visible", "scale"), [("bernoulli", 1.0), ("gaussian", 0.5)])
+def test_log_z_is_within_its_errors_of_enumeration(visible, scale):
+    """Both ways, and neither by chance: the errors of both are small, and both are above 0."""
+    rbm = small_rbm(6, 5, visible, scale=scale)
+    exact, random = exact_log_partition(rbm), RandomStream(3)
+    found = annealed_log_partition(rbm, 1_000, 300, random)
+    assert abs(found.log_z - exact) < 3 * found.standard_error
+    assert 0.001 < found.standard_error < 0.1
+    if visible == "bernoulli":
+        v, _, joint = enumerated(rbm)
+        samples = v[np.random.default_rng(0).choice(len(v), 1_000, p=joint.sum(axis=1))]
+        found = reverse_log_partition(rbm, samples, 300, random)
+        assert abs(found.log_z - exact) < 3 * found.standard_error
+        assert 0.001 < found.standard_error < 0.1
+
+
+def test_log_z_of_a_machine_with_20_hidden_units_is_within_a_tenth_of_a_nat():
+    """Of 2^20 states; a fifth of the weights to 100 visible units are not 0, and biases keep most of these off."""
+    rng = np.random.default_rng(0)
+    rbm = small_rbm(100, 20, scale=0.0)
+    rbm.weight.write(rng.normal(0, 0.7, (100, 20)) * (rng.random((100, 20)) < 0.2))
+    for bias in (rbm.visible_bias, rbm.base_bias):
+        bias.write(np.full(100, -2.0))
+    found = annealed_log_partition(rbm, 100, 2_000, RandomStream(0))
+    assert abs(found.log_z - exact_log_partition(rbm)) < 0.1
+    assert exact_log_partition(rbm) - base_log_partition(rbm) > 1  # which has to be found
+
+
+def test_few_steps_give_too_low_a_log_z_and_backwards_too_high_a_one():
+    """On the average over seeds: what makes them bounds."""
+    rbm = small_rbm(6, 5, scale=2.0)
+    v, _, joint = enumerated(rbm)
+    exact, rng = exact_log_partition(rbm), np.random.default_rng(0)
+    lower = [annealed_log_partition(rbm, 10, 3, RandomStream(seed)).log_z - exact for seed in range(40)]
+    samples = [v[rng.choice(len(v), 10, p=joint.sum(axis=1))] for _ in range(40)]
+    upper = [reverse_log_partition(rbm, s, 3, RandomStream(seed)).log_z - exact for seed, s in enumerate(samples)]
+    for found, sign in ((lower, -1), (upper, 1)):
+        mean, error = np.mean(found), np.std(found, ddof=1) / 40**0.5
+        assert sign * mean > 3 * error

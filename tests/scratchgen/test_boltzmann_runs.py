@@ -1,0 +1,140 @@
+"""Runs of Boltzmann machines: stopped anywhere they end with the same bits; a checkpoint is enough for all commands."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import STEPS, TINIES, outcome, tiny_data, use_tiny, without_figures
+from PIL import Image
+
+from scratchgen import cli, runs
+from scratchgen.capture import Capture
+from scratchgen.checkpoint import load_checkpoint
+from scratchgen.recipes import RECIPES
+from scratchgen.training import Interrupted
+
+MODELS = ("rbm",)
+every_model = pytest.mark.parametrize("model", MODELS)
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folders of a run of each model, with figures, that nothing disturbed; to be read only."""
+    folders = {model: tmp_path_factory.mktemp("whole") / model for model in MODELS}
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny(patch.setattr)
+        for model, folder in folders.items():
+            runs.start(TINIES[model], folder)
+    return folders
+
+
+@every_model
+def test_start_writes_metrics_summary_and_figures(whole, model):
+    for entry in (json.loads(line) for line in (whole[model] / "metrics.jsonl").read_text().splitlines()):
+        assert entry["train"].keys() == {"gradient", "activity"}
+        assert entry["test"].keys() == {"nll", "reconstruction"}
+    summary = json.loads((whole[model] / "summary.json").read_text())
+    assert summary["pixels"].startswith("binarised anew")
+    assert summary["test"].keys() >= {"nll", "log_z", "log_z_error", "effective_sample_size", "reconstruction"}
+    for name in ("samples", "reconstructions", "losses", "filters", "chains"):
+        assert Image.open(whole[model] / f"{name}.png").size[0] > 500
+
+
+@every_model
+def test_resume_after_an_interrupt_at_every_step_gives_the_same_bits(whole, tmp_path, model, monkeypatch):
+    def step(capture, *arguments, original=Capture.__call__, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(capture, *arguments, **options)
+
+    without_figures(monkeypatch.setattr)
+    monkeypatch.setattr(Capture, "__call__", step)
+    for number in range(3 * STEPS):
+        with pytest.raises(Interrupted):
+            runs.resume(tmp_path) if number else runs.start(TINIES[model], tmp_path)
+        progress = load_checkpoint(tmp_path / "checkpoint.safetensors")[1]
+        assert (progress["epoch"], progress["batch"]) == (number // STEPS, number % STEPS + 1)
+    runs.resume(tmp_path)
+    assert outcome(tmp_path) == outcome(whole[model])
+
+
+@every_model
+def test_other_seeds_and_kernel_sets(whole, tmp_path, model, monkeypatch):
+    without_figures(monkeypatch.setattr)
+    runs.start(replace(TINIES[model], seed=1), tmp_path / "1")
+    assert outcome(tmp_path / "1")["metrics"] != outcome(whole[model])["metrics"]
+    runs.start(replace(TINIES[model], kernels="reference"), tmp_path / "reference")
+    of_cpu, of_reference = (
+        outcome(folder)["summary"]["test"]["nll"] for folder in (whole[model], tmp_path / "reference")
+    )
+    assert of_reference == pytest.approx(of_cpu, rel=0.05)
+
+
+# ---- from a checkpoint alone ----
+
+
+@every_model
+def test_commands_need_only_the_checkpoint(whole, tmp_path, model, capsys):
+    run = str(whole[model])
+    assert cli.main(["sample", run, "-n", "7", "--out", str(tmp_path / "s.npy")]) == 0
+    samples = np.load(tmp_path / "s.npy")
+    assert (samples.shape, samples.dtype) == ((7, 784), np.float32)
+    assert 0 <= samples.min() < samples.max() <= 1
+    assert cli.main(["walk", run, "--seconds", "1", "--out", str(tmp_path / "w.gif")]) == 0
+    assert Image.open(tmp_path / "w.gif").n_frames == 20
+    assert cli.main(["reconstruct", run, "--out", str(tmp_path / "r.png")]) == 0
+    assert cli.main(["encode", run, "--out", str(tmp_path / "c.npz")]) == 0
+    assert np.load(tmp_path / "c.npz")["codes"].shape == (60, 16)
+    capsys.readouterr()
+    assert cli.main(["evaluate", run]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nll"] == pytest.approx(json.loads((whole[model] / "summary.json").read_text())["test"]["nll"])
+    assert cli.main(["export", run, "--to", "numpy", "--out", str(tmp_path / "w.npz")]) == 0
+    assert np.load(tmp_path / "w.npz")["weight"].shape == (784, 16)
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["sample", "--digit", "3"], "takes no labels"),
+        (["walk", "--digit", "3"], "takes no labels"),
+        (["explore"], "has no code with a prior"),
+        (["export", "--to", "torch"], "is not written in PyTorch; give --to numpy"),
+        (["evaluate", "--ais"], "is for models with a code"),
+        (["evaluate", "--iw-samples", "5"], "has no encoder"),
+    ],
+)
+def test_what_a_machine_has_not_is_said_in_one_line(whole, model, command, message, capsys):
+    assert cli.main([command[0], str(whole[model]), *command[1:]]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+# ---- settings ----
+
+
+def test_gaussian_pixels_are_real_values(tmp_path, monkeypatch):
+    without_figures(monkeypatch.setattr)
+    config = replace(
+        TINIES["rbm"],
+        network=RECIPES["rbm"].configs["gaussian"].network,
+        training=RECIPES["rbm"].configs["gaussian"].training,
+    )
+    summary = runs.start(replace(config, epochs=1, network=replace(config.network, hidden=8)), tmp_path)
+    assert "as real values" in summary["pixels"]
+    samples = RECIPES["rbm"].sample(config, runs.load_model(tmp_path)[1], 50, np.random.default_rng(0))
+    means = tiny_data().train.images.mean(axis=0)
+    assert abs(samples.mean(axis=0) - means).mean() < 0.2
+
+
+def test_static_pixels_are_drawn_once(tmp_path, monkeypatch):
+    without_figures(monkeypatch.setattr)
+    config = replace(TINIES["rbm"], epochs=1, training=replace(TINIES["rbm"].training, binarize="static"))
+    assert runs.start(config, tmp_path)["pixels"].startswith("binarised once")
+    seen = RECIPES["rbm"].seen(config, tiny_data())
+    assert set(np.unique(seen.train.images)) == {0, 1}
