@@ -93,7 +93,7 @@ def inverse_temperatures(steps: int) -> np.ndarray:
 
 
 def annealed_log_partition(rbm: RBM, chains: int, steps: int, random: RandomStream) -> LogPartition:
-    """log Z by chains that begin at the machine of ``base_bias`` alone: a lower bound in expectation."""
+    """log Z by chains that begin at the base machine, without hidden units: a lower bound in expectation."""
     log_weights, _ = anneal(rbm, draw_base(rbm, chains, random), inverse_temperatures(steps), random)
     return _estimate(log_weights, base_log_partition(rbm), steps)
 
@@ -110,41 +110,41 @@ def reverse_log_partition(rbm: RBM, samples: np.ndarray, steps: int, random: Ran
 
 
 def base_log_partition(rbm: RBM) -> float:
-    """log Z of the machine with the visible biases ``base_bias``, weights of 0 and hidden biases of 0."""
-    bias = rbm.base_bias.data.astype(np.float64)
+    """log Z of the machine with the visible biases ``base_bias()``, weights of 0 and hidden biases of 0."""
+    bias = rbm.base_bias().astype(np.float64)
     visible = _log_normalizer(rbm) if rbm.gaussian else np.logaddexp(0, bias).sum()
     return float(visible) + rbm.config.hidden * math.log(2)
 
 
 def draw_base(rbm: RBM, chains: int, random: RandomStream) -> Tensor:
-    """Visible states (chains, D) of the machine of ``base_bias`` alone."""
-    return _at(rbm, 0.0, Tensor(np.zeros((chains, rbm.config.hidden)), dtype=rbm.dtype), random)
+    """Visible states (chains, D) of the base machine."""
+    return _visible(rbm, Tensor(np.zeros((chains, rbm.config.input_dim)), dtype=rbm.dtype), rbm.base_bias(), random)
 
 
 def anneal(rbm: RBM, v: Tensor, betas: Sequence[float] | np.ndarray, random: RandomStream) -> tuple[np.ndarray, Tensor]:
     """The logarithms (n,) of the weights of chains that begin at v (n, D), and the states (n, D) where they end."""
     log_weights, no_bias = np.zeros(len(v)), Tensor(np.zeros(rbm.config.hidden), dtype=rbm.dtype)
-    a, c = rbm.visible_bias, rbm.base_bias
+    a, c = rbm.visible_bias.data, rbm.base_bias()
+    constant = (c @ c - a @ a) / 2 if rbm.gaussian else 0.0
+    difference = Tensor(a - c).reshape(-1, 1)
     with no_grad():
-        constant = (ops.square(c) - ops.square(a)).sum().item() / 2 if rbm.gaussian else 0.0
         for before, beta in tqdm(list(pairwise(betas)), desc="log Z", leave=False, disable=None):
             inputs = rbm.inputs(v)
             hidden = (ops.softplus(inputs * beta) - ops.softplus(inputs * before)).sum(axis=1)
-            visible = (v @ (a - c).reshape(-1, 1)).reshape(-1) + constant
+            visible = (v @ difference).reshape(-1) + constant
             log_weights += (visible * (rbm.precision * (beta - before)) + hidden).data
             h, _ = random.binary_units(inputs * beta, no_bias)
-            v = _at(rbm, beta, h, random)
+            v = _visible(rbm, times_transposed(h, rbm.weight) * beta, (1 - beta) * c + beta * a, random)
     return log_weights, v
 
 
-def _at(rbm: RBM, beta: float, h: Tensor, random: RandomStream) -> Tensor:
-    """A draw of the visible units (n, D), given hidden ones (n, H), of the machine at an inverse temperature."""
+def _visible(rbm: RBM, inputs: Tensor, bias: np.ndarray, random: RandomStream) -> Tensor:
+    """A draw of visible units with these inputs (n, D) and biases (D,)."""
+    biases = Tensor(bias, dtype=rbm.dtype)
     with no_grad():
-        inputs = times_transposed(h, rbm.weight) * beta
-        bias = rbm.base_bias * (1 - beta) + rbm.visible_bias * beta
         if rbm.gaussian:
-            return inputs + bias + rbm.config.sigma * random.normal(inputs.shape, inputs.dtype)
-        return random.binary_units(inputs, bias)[0]
+            return inputs + biases + rbm.config.sigma * random.normal(inputs.shape, inputs.dtype)
+        return random.binary_units(inputs, biases)[0]
 
 
 def _log_normalizer(rbm: RBM) -> float:

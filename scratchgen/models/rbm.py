@@ -61,8 +61,8 @@ class Units(NamedTuple):
 class RBM(Module):
     """A restricted Boltzmann machine.
 
-    ``weight`` (D, H) is W, ``visible_bias`` (D,) a, and ``hidden_bias`` (H,) b. ``base_bias`` (D,) is the visible bias
-    of the machine without hidden units at which chains begin that are annealed (``evaluation.partition``).
+    ``weight`` (D, H) is W, ``visible_bias`` (D,) a, and ``hidden_bias`` (H,) b. ``means`` (D,) are those of the data:
+    chains that are annealed begin at the machine without hidden units that has them (``evaluation.partition``).
     """
 
     def __init__(self, config: RBMConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
@@ -72,7 +72,7 @@ class RBM(Module):
         self.weight = Parameter(rng.normal(0, INITIAL_SD, size), dtype)
         self.visible_bias = Parameter(np.zeros(config.input_dim), dtype)
         self.hidden_bias = Parameter(np.zeros(config.hidden), dtype)
-        self.base_bias = Buffer(np.zeros(config.input_dim), dtype=dtype)
+        self.means = Buffer(np.full(config.input_dim, 0.0 if self.gaussian else 0.5), dtype=dtype)
 
     @property
     def gaussian(self) -> bool:
@@ -80,12 +80,17 @@ class RBM(Module):
         return self.config.visible == "gaussian"
 
     def set_means(self, means: np.ndarray) -> None:
-        """Begin, and let annealed chains begin, with the pixels' means (D,), as a machine without hidden units has."""
-        if not self.gaussian:
-            means = np.clip(means, MARGIN, 1 - MARGIN)
-            means = np.log(means / (1 - means))
-        for bias in (self.visible_bias, self.base_bias):
-            bias.write(means.astype(self.dtype))
+        """Begin with the visible biases that give these ``means`` (D,) without hidden units."""
+        self.means.write(means.astype(self.dtype))
+        self.visible_bias.write(self.base_bias())
+
+    def base_bias(self) -> np.ndarray:
+        """The visible biases (D,) of the machine with the ``means`` and without hidden units."""
+        means = self.means.data
+        if self.gaussian:
+            return means
+        means = np.clip(means, MARGIN, 1 - MARGIN)
+        return np.log(means / (1 - means))
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F (n,) of visible states (n, D): p(v) is proportional to e^-F."""

@@ -10,8 +10,9 @@ from scratchgen.tensor import Tensor
 def small_rbm(d=4, h=3, visible="bernoulli", seed=0, scale=1.0, dtype=np.float64):
     """A machine of 4 visible and 3 hidden units, whose states can be enumerated, with weights of this size."""
     rng, rbm = np.random.default_rng(seed), RBM(RBMConfig(d, h, visible, sigma=0.7), 0, dtype)
-    for parameter in [*rbm.parameters(), rbm.base_bias]:
+    for parameter in rbm.parameters():
         parameter.write(scale * rng.standard_normal(parameter.shape).astype(dtype))
+    rbm.means.write(rng.uniform(0.1, 0.9, d).astype(dtype))
     return rbm
 
 

@@ -146,7 +146,7 @@ def test_set_means_gives_a_machine_with_these_means():
     rbm.set_means(means)
     found = rbm.visible(Tensor(np.zeros((1, 2), np.float32)), RandomStream(0)).means.data
     np.testing.assert_allclose(found[0], [0.005, 0.3, 0.995], rtol=1e-5)
-    np.testing.assert_array_equal(rbm.base_bias.data, rbm.visible_bias.data)
+    np.testing.assert_array_equal(rbm.base_bias(), rbm.visible_bias.data)
 
 
 @pytest.mark.parametrize(
