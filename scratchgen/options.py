@@ -16,7 +16,6 @@ from scratchgen.data.dataset import DIGITS
 from scratchgen.data.pixels import BINARIZE
 from scratchgen.errors import UserError
 from scratchgen.models.aae import LABELS_FOR, POSTERIORS
-from scratchgen.models.rbm import VISIBLE
 from scratchgen.models.vae import LIKELIHOODS
 from scratchgen.priors import PRIORS
 from scratchgen.recipes import Recipe, RunConfig
@@ -121,6 +120,13 @@ STOPPING = (
 )
 LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code", "J")
 CONDITIONAL = Option("conditional", "network", True, "")
+BOLTZMANN = (
+    Option("gibbs_steps", "training", positive, "Gibbs steps to the model's sample: CD-k", "K"),
+    Option("chains", "training", whole, "chains that go on from batch to batch; 0: each image begins one", "N"),
+    Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
+    Option("lr", "training", number, "the learning rate", "X"),
+    Option("momentum", "training", number, "of SGD", "M"),
+)
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
         replace(PATIENCE, help=STOPPING.format("neg_elbo, or neg_iwae with another objective than elbo,")),
@@ -169,12 +175,14 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "rbm": (
         replace(PATIENCE, help=STOPPING.format("nll")),
         Option("hidden", "network", positive, "hidden units", "H"),
-        Option("visible", "network", VISIBLE, "p(v|h) of a pixel"),
-        Option("gibbs_steps", "training", positive, "Gibbs steps to the model's sample: CD-k", "K"),
-        Option("chains", "training", whole, "chains that go on from batch to batch; 0: each image begins one", "N"),
-        Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
-        Option("lr", "training", number, "the learning rate", "X"),
-        Option("momentum", "training", number, "of SGD", "M"),
+        *BOLTZMANN,
+    ),
+    "dbn": (replace(PATIENCE, help=STOPPING.format("neg_bound")), *BOLTZMANN),
+    "dbm": (
+        replace(PATIENCE, help=STOPPING.format("neg_bound")),
+        *BOLTZMANN,
+        Option("pretraining_epochs", "training", whole, "of --epochs, for each of the two RBMs", "N"),
+        Option("mean_field_steps", "training", positive, "updates of the hidden layers' means", "N"),
     ),
 }
 

@@ -110,34 +110,49 @@ class RBM(Module):
             return ops.square(v - self.visible_bias).sum(axis=1) * (self.precision / 2)
         return -(v * self.visible_bias).sum(axis=1)
 
-    def hidden(self, v: Tensor, random: RandomStream) -> Units:
-        """A draw of the hidden units (n, H) given v (n, D)."""
+    def neg_log_conditional(self, v: Tensor, h: Tensor) -> Tensor:
+        """-log p(v|h) (n,) of states v (n, D) and h (n, H), in nats, outside the graph of the weights."""
+        means = times_transposed(h, self.weight) + self.visible_bias
+        return ops.gaussian_nll_fixed(means, v, self.config.sigma) if self.gaussian else ops.bce_with_logits(means, v)
+
+    def hidden(self, v: Tensor, random: RandomStream, times: float = 1.0) -> Units:
+        """A draw of the hidden units (n, H) given v (n, D), whose inputs count ``times``."""
         with no_grad():
             inputs = (v * self.precision if self.gaussian else v) @ self.weight
-            return Units(*random.binary_units(inputs, self.hidden_bias))
+            return Units(*random.binary_units(inputs if times == 1 else inputs * times, self.hidden_bias))
 
-    def visible(self, h: Tensor, random: RandomStream) -> Units:
-        """A draw of the visible units (n, D) given h (n, H)."""
+    def visible(self, h: Tensor, random: RandomStream, times: float = 1.0) -> Units:
+        """A draw of the visible units (n, D) given h (n, H), whose inputs count ``times``."""
         with no_grad():
             inputs = times_transposed(h, self.weight)
+            inputs = inputs if times == 1 else inputs * times
             if self.gaussian:
                 means = inputs + self.visible_bias
                 return Units(means + self.config.sigma * random.normal(means.shape, means.dtype), means)
             return Units(*random.binary_units(inputs, self.visible_bias))
 
-    def gibbs(self, h: Tensor, steps: int, random: RandomStream) -> tuple[Units, Units]:
-        """Visible and hidden units after so many steps of Gibbs sampling, at least one, from hidden states (n, H)."""
+    def gibbs(
+        self, h: Tensor, steps: int, random: RandomStream, up: float = 1.0, down: float = 1.0
+    ) -> tuple[Units, Units]:
+        """Visible and hidden units after so many steps of Gibbs sampling, at least one, from hidden states (n, H).
+
+        Inputs of the hidden units count ``up`` times, those of the visible ones ``down`` times.
+        """
         for _ in range(steps):
-            v = self.visible(h, random)
-            hidden = self.hidden(v.states, random)
+            v = self.visible(h, random, down)
+            hidden = self.hidden(v.states, random, up)
             h = hidden.states
         return v, hidden
+
+    def visible_means(self, h: Tensor) -> Tensor:
+        """E[v|h] (n, D) of h (n, H), outside the graph of the weights."""
+        means = times_transposed(h, self.weight) + self.visible_bias
+        return means if self.gaussian else ops.sigmoid(means)
 
     def reconstruct(self, v: Tensor) -> Tensor:
         """E[v | E[h|v]] (n, D) of visible states (n, D): down again from the hidden units' means."""
         with no_grad():
-            means = times_transposed(ops.sigmoid(self.inputs(v)), self.weight) + self.visible_bias
-            return means if self.gaussian else ops.sigmoid(means)
+            return self.visible_means(ops.sigmoid(self.inputs(v)))
 
     def set_gradients(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> None:
         """The gradients of mean F(v) over the data less its mean over the model's samples.

@@ -57,6 +57,10 @@ class RBMTraining:
             }
         )
 
+    def optimizer(self, parameters: Any, steps: int) -> SGD:
+        """SGD for the parameters, whose schedule lasts so many ``steps``."""
+        return SGD(parameters, SCHEDULES[self.schedule](self.lr, steps), self.momentum)
+
 
 class Chains(Module):
     """Markov chains that go on from batch to batch: their hidden ``states`` (n, H), at first coin tosses."""
@@ -72,31 +76,46 @@ class RBMTask(Task):
         self, model: RBM, settings: RBMTraining, random: RandomStream, steps_per_epoch: int, epochs: int
     ) -> None:
         self.model, self.settings, self.random = model, settings, random
-        self.optimizer = SGD(
-            model, SCHEDULES[settings.schedule](settings.lr, steps_per_epoch * epochs), settings.momentum
-        )
+        self.optimizer = settings.optimizer(model, steps_per_epoch * epochs)
         self.chains = Chains(settings.chains, model.config.hidden, random.generator, model.dtype)
 
     def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
-        """Lower the free energy of a batch x (b, D), and raise it where Gibbs sampling leads (L03)."""
+        """A step of contrastive divergence on a batch x (b, D)."""
         v = self.random.bernoulli(x) if self.settings.binarize == "dynamic" else x
-        h = self.model.hidden(v, self.random)
-        begin = self.chains.states if self.settings.chains else h.states
-        model_v, model_h = self.model.gibbs(begin, self.settings.gibbs_steps, self.random)
-        if self.settings.chains:
-            self.chains.states.write(model_h.states)
-        self.model.set_gradients((v, h.means), (model_v.states, model_h.means))
-        norm = self.optimizer.gradient_norm()
-        self.optimizer.step(norm)
-        return {"gradient": norm, "activity": h.means.mean()}
+        return contrastive_step(self.model, v, self.chains, self.optimizer, self.settings.gibbs_steps, self.random)
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
         """``evaluate_rbm`` of the test images, binarised afresh if "dynamic", with a short estimate of log Z."""
-        images = dataset.test.images
+        random, images = RandomStream(rng), dataset.test.images
         if self.settings.binarize == "dynamic":
-            images = RandomStream(rng).bernoulli(Tensor(images)).data
-        found = evaluate_rbm(self.model, images, RandomStream(rng), CHAINS, STEPS)
+            images = random.bernoulli(Tensor(images)).data
+        found = evaluate_rbm(self.model, images, random, CHAINS, STEPS)
         return {name: found[name] for name in ("nll", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer, "chains": self.chains}
+
+
+def contrastive_step(
+    rbm: RBM,
+    v: Tensor,
+    chains: Chains,
+    optimizer: SGD,
+    gibbs_steps: int,
+    random: RandomStream,
+    up: float = 1.0,
+    down: float = 1.0,
+) -> dict[str, Tensor]:
+    """Lower the free energy of visible states v (b, D), and raise it where Gibbs sampling leads (L03).
+
+    It begins where the ``chains`` are, or, if there are none, at v. ``up`` and ``down`` are those of ``RBM.gibbs``.
+    """
+    h = rbm.hidden(v, random, up)
+    persistent = len(chains.states) > 0
+    model_v, model_h = rbm.gibbs(chains.states if persistent else h.states, gibbs_steps, random, up, down)
+    if persistent:
+        chains.states.write(model_h.states)
+    rbm.set_gradients((v, h.means), (model_v.states, model_h.means))
+    norm = optimizer.gradient_norm()
+    optimizer.step(norm)  # no update where it is not finite
+    return {"gradient": norm, "activity": h.means.mean()}

@@ -26,11 +26,14 @@ from scratchgen.data.strokes import draw_strokes
 from scratchgen.judge import Judge
 from scratchgen.models.aae import AAEConfig
 from scratchgen.models.classifier import Classifier
+from scratchgen.models.dbm import DBMConfig
+from scratchgen.models.dbn import DBNConfig
 from scratchgen.models.gan import GANConfig
 from scratchgen.models.rbm import RBMConfig
 from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.tasks.aae import AAETraining
+from scratchgen.tasks.dbm import DBMTraining
 from scratchgen.tasks.gan import GANTraining
 from scratchgen.tasks.rbm import RBMTraining
 from scratchgen.tasks.vae import VAETraining
@@ -78,7 +81,14 @@ TINY_AAE = RunConfig(
 TINY_RBM = RunConfig(
     "rbm", "tiny", RBMConfig(hidden=16), RBMTraining(chains=10, momentum=0.5), epochs=3, batch_size=128, data="strokes"
 )
-TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE, TINY_RBM)}
+TINY_DBN = replace(TINY_RBM, model="dbn", network=DBNConfig(hidden=(16, 12)))
+TINY_DBM = replace(
+    TINY_RBM,
+    model="dbm",
+    network=DBMConfig(hidden=(16, 12)),
+    training=DBMTraining(gibbs_steps=2, chains=10, momentum=0.5, pretraining_epochs=1, mean_field_steps=3),
+)
+TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE, TINY_RBM, TINY_DBN, TINY_DBM)}
 # A KL term whose weight soon is 10 makes the third epoch worse than the second.
 STOPPING = replace(
     TINY, epochs=12, patience=1, log="csv", training=replace(TINY.training, lr=0.01, beta=10.0, beta_warmup=4.0)
@@ -141,10 +151,11 @@ def use_tiny(set_attribute) -> None:
     set_attribute(recipes.gan, "SAMPLES", 300)
     set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
     set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
-    set_attribute(recipes.rbm, "STEPS", 50)
-    set_attribute(recipes.rbm, "ANNEALED", 20)
-    set_attribute(recipes.rbm, "SHOWN", (0, 1, 10))
-    set_attribute(tasks.rbm, "STEPS", 20)
+    for name, few in {"STEPS": 50, "ANNEALED": 20, "SAMPLED": 20, "SHOWN": (0, 1, 10)}.items():
+        set_attribute(recipes.boltzmann, name, few)
+    set_attribute(recipes.dbn, "SAMPLES", 5)
+    for module in (tasks.rbm, tasks.dbn, tasks.dbm):
+        set_attribute(module, "STEPS", 20)
     set_attribute(explorer, "load_judge", untrained_judge)
     set_attribute(recipes.aae, "fresh_discriminator_bce", lambda *_: 0.5)  # which takes seconds
 

@@ -298,6 +298,8 @@ def test_fingerprint_is_that_of_before_unless_a_later_field_is_used(config):
         "gan": [],
         "aae": ["batch_norm", "hidden_noise", "head_distance", "consistency", "moved"],
         "rbm": [],
+        "dbn": [],
+        "dbm": [],
     }
     for name in later[config.model]:
         made_of["training"].pop(name, None)

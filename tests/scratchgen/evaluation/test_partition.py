@@ -8,8 +8,10 @@ from rbm_helpers import enumerated, small_rbm
 
 from scratchgen.evaluation.partition import (
     all_states,
+    anneal,
     annealed_log_partition,
     base_log_partition,
+    draw_base,
     exact_log_partition,
     inverse_temperatures,
     reverse_log_partition,
@@ -85,6 +87,24 @@ def test_log_z_is_within_its_errors_of_enumeration(visible, scale):
         found = reverse_log_partition(rbm, samples, 300, random)
         assert abs(found.log_z - exact) < 3 * found.standard_error
         assert 0.001 < found.standard_error < 0.1
+
+
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize(("visible", "scale"), [("bernoulli", 1.5), ("gaussian", 0.5)])
+def test_the_mean_weight_is_unbiased_however_few_the_steps(visible, scale):
+    """Of 100,000 chains of three steps, forwards from the base and, for binary units, back from exact samples."""
+    rbm, random, n = small_rbm(4, 3, visible, scale=scale), RandomStream(0), 100_000
+    betas, ratio = np.array([0, 0.2, 0.6, 1]), exact_log_partition(rbm) - base_log_partition(rbm)
+    ways = [(betas, draw_base(rbm, n, random), ratio)]
+    if visible == "bernoulli":
+        v, _, joint = enumerated(rbm)
+        exact = Tensor(v[np.random.default_rng(0).choice(len(v), n, p=joint.sum(axis=1))])
+        ways.append((betas[::-1], exact, -ratio))
+    for path, start, expected in ways:
+        weights = np.exp(anneal(rbm, start, path, random)[0] - expected)
+        error = weights.std() / n**0.5
+        assert abs(weights.mean() - 1) < 4 * error
+        assert error < 0.02
 
 
 def test_log_z_of_a_machine_with_20_hidden_units_is_within_a_tenth_of_a_nat():

@@ -1,0 +1,192 @@
+"""What the recipes of Boltzmann machines share: chains as samples, and figures that show how these mix (L03)."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scratchgen.data import Dataset
+from scratchgen.errors import UserError
+from scratchgen.evaluation.decoder import Decoder
+from scratchgen.evaluation.partition import anneal, draw_base, inverse_temperatures
+from scratchgen.inference import in_batches
+from scratchgen.models.rbm import RBM
+from scratchgen.random import RandomStream, stream
+from scratchgen.recipes.binarizing import BinarizingRecipe
+from scratchgen.recipes.recipe import Explorable, RunConfig
+from scratchgen.tasks.task import Task
+from scratchgen.tensor import Tensor
+
+CHAINS, STEPS = 100, 10_000  # for log Z in the summary
+ANNEALED = 1_000  # steps to where a sample's chain begins, if no chains were kept
+SAMPLED = 1_000  # Gibbs steps of a sample's chain
+SHOWN = (0, 1, 10, 100, 1_000)  # steps of the chains in chains.png
+ROWS = 1_000  # images, or chains, at a time
+
+
+class BoltzmannRecipe(BinarizingRecipe):
+    """A recipe of a machine that is sampled by Markov chains.
+
+    A chain's state is a tensor (n, ·) of hidden units, and ``kept`` the states (n, ·) where training has left chains.
+    """
+
+    @abstractmethod
+    def log_partition_of(self, model: Any) -> RBM:
+        """The RBM whose visible units are annealed, and whose log Z is estimated."""
+
+    @abstractmethod
+    def begin(self, config: RunConfig, model: Any, v: Tensor, random: RandomStream) -> Tensor:
+        """The state (n, ·) of chains that begin at v (n, D)."""
+
+    @abstractmethod
+    def begin_annealed(self, model: Any, states: Tensor, random: RandomStream) -> Tensor:
+        """The state (n, ·) of chains from annealed visible states (n, ·) of ``log_partition_of``."""
+
+    @abstractmethod
+    def advance(self, model: Any, state: Tensor, steps: int, random: RandomStream) -> tuple[Tensor, Tensor]:
+        """The state (n, ·) after so many Gibbs steps, at least one, and the means (n, D) of the pixels there."""
+
+    @abstractmethod
+    def kept(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Of a checkpoint, the states (n, ·) where training has left chains, n = 0 if it keeps none."""
+
+    @abstractmethod
+    def filters(self, model: Any) -> np.ndarray:
+        """The weights (n, D) of the units next to the pixels."""
+
+    @abstractmethod
+    def codes(self, config: RunConfig, model: Any, v: Tensor) -> Tensor:
+        """The means (n, ·) of the top layer, of images v (n, D)."""
+
+    @abstractmethod
+    def reconstructed(self, config: RunConfig, model: Any, v: Tensor) -> Tensor:
+        """The means (n, D) of pixels, of the hidden units that images v (n, D) lead to."""
+
+    def first(self, model: Any) -> RBM:
+        """The RBM of the pixels."""
+        raise NotImplementedError
+
+    def load(self, model: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        """Load the parameters of a checkpoint, and where its chains are."""
+        super().load(model, arrays)
+        model.kept = self.kept(arrays)
+
+    def steps_per_epoch(self, config: RunConfig, data: Dataset) -> int:
+        """Of training on this data."""
+        return math.ceil(len(data.train) / config.batch_size)
+
+    def decoder(self, config: RunConfig, model: Any, sigma: float | None) -> Decoder:
+        """UserError: there is no code; log Z is what is annealed, without being asked."""
+        raise UserError(
+            f"--ais is for models with a code; without it, evaluate estimates log Z of a {self.model.upper()}"
+        )
+
+    def explorable(self, config: RunConfig, model: Any, data: Dataset) -> Explorable:
+        """UserError: there is no code with a simple prior."""
+        raise UserError(f"a {self.model.upper()} has no code with a prior to explore; see its chain: scratchgen walk")
+
+    def refuse(self, label: int | None = None, iw_samples: int | None = None) -> None:
+        """UserError if a class is chosen, or L_K asked for."""
+        if label is not None:
+            raise UserError(f"a {self.model.upper()} takes no labels, so no class can be chosen")
+        if iw_samples is not None:
+            raise UserError(
+                f"L_K is for VAEs; evaluate, without --iw-samples, estimates log Z of a {self.model.upper()}"
+            )
+
+    def start(self, model: Any, n: int, random: RandomStream) -> Tensor:
+        """States (n, ·) of chains to be sampled: where training has left some, else at the ends of annealed ones."""
+        kept = getattr(model, "kept", ())
+        if len(kept):
+            return Tensor(kept[random.generator.integers(len(kept), size=n)], dtype=model.dtype)
+        rbm = self.log_partition_of(model)
+        _, ends = anneal(rbm, draw_base(rbm, n, random), inverse_temperatures(ANNEALED), random)
+        return self.begin_annealed(model, ends, random)
+
+    def sample(
+        self, config: RunConfig, model: Any, n: int, rng: np.random.Generator, label: int | None = None
+    ) -> np.ndarray:
+        """The means of pixels (n, D) at the ends of as many Markov chains."""
+        self.refuse(label)
+        random, parts = RandomStream(rng), [min(ROWS, n - begun) for begun in range(0, n, ROWS)]
+        return np.concatenate(
+            [self.advance(model, self.start(model, part, random), SAMPLED, random)[1].data for part in parts]
+        )
+
+    def walk(
+        self,
+        config: RunConfig,
+        model: Any,
+        frames: int,
+        waves: int,
+        rng: np.random.Generator,
+        label: int | None = None,
+    ) -> np.ndarray:
+        """The means of pixels (frames, D) along a Markov chain, a Gibbs step a frame: how it mixes."""
+        self.refuse(label)
+        random = RandomStream(rng)
+        return self.chain(model, self.start(model, 1, random), range(1, frames + 1), random)[0]
+
+    def chain(self, model: Any, state: Tensor, steps: Iterable[int], random: RandomStream) -> np.ndarray:
+        """The means of pixels (n, len(steps), D) of Markov chains after so many steps, an increasing sequence."""
+        found, done = [], 0
+        for count in steps:
+            state, means = self.advance(model, state, count - done, random)
+            found.append(means.data)
+            done = count
+        return np.stack(found, axis=1)
+
+    def encode(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """``codes`` (n, ·): the means of the top layer."""
+        (codes,) = in_batches(lambda v: (self.codes(config, model, v),), images, size=ROWS, dtype=model.dtype)
+        return {"codes": codes}
+
+    def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The means (n, D) of pixels, of the hidden units that images (n, D) lead to."""
+        (found,) = in_batches(lambda v: (self.reconstructed(config, model, v),), images, size=ROWS, dtype=model.dtype)
+        return found
+
+    def with_means(self, config: RunConfig, model: Any, data: Dataset) -> None:
+        """Begin with the pixels' means as visible biases."""
+        self.first(model).set_means(data.train.images.mean(axis=0))
+
+    def random(self, config: RunConfig) -> RandomStream:
+        """The random numbers of training."""
+        return RandomStream(stream(config.seed, "noise"))
+
+    @abstractmethod
+    def task(self, config: RunConfig, model: Any, data: Dataset) -> Task:
+        """The machine in training, with the pixels' means as its visible biases."""
+
+    def draw(
+        self, config: RunConfig, model: Any, data: Dataset, history: list[dict[str, Any]], folder: Path
+    ) -> list[Path]:
+        """Samples, reconstructions, curves; the weights of a hundred hidden units; chains from test images."""
+        from scratchgen import figures  # imported here: matplotlib takes half a second to import
+
+        images, shape = self.as_seen(config, data.test.images, "test"), data.image_shape
+        rng = stream(config.seed, "samples")
+        random, weights = RandomStream(rng), self.filters(model)[:100]
+        state = self.begin(config, model, Tensor(images[:10], dtype=model.dtype), random)
+        chains = np.concatenate([images[:10, None], self.chain(model, state, SHOWN[1:], random)], axis=1)
+        names = ["data", *(f"{steps:,}" for steps in SHOWN[1:])]
+        reconstructions = self.reconstruct(config, model, images[:20], data.test.labels[:20])
+        return [
+            figures.save_samples(folder / "samples.png", self.sample(config, model, 100, rng), shape, 10),
+            figures.save_pairs(folder / "reconstructions.png", images[:20], reconstructions, shape),
+            figures.save_loss_curves(folder / "losses.png", history, ylabel=""),
+            figures.save_samples(folder / "filters.png", weights / (2 * abs(weights).max()) + 0.5, shape, 10),
+            figures.save_columns(folder / "chains.png", chains, names, shape, "Gibbs steps"),
+        ]
+
+
+def log_z_in_words(test: dict[str, Any]) -> str:
+    """How log Z was estimated, for a report."""
+    return (
+        f"log Z {test['log_z']:.2f} ± {test['log_z_error']:.2f} by {test['chains']} annealed chains of "
+        f"{test['steps']:,} steps, effectively {test['effective_sample_size']:.0f};  "
+        f"reconstruction {test['reconstruction']:.4f} a pixel"
+    )

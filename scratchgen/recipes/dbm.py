@@ -1,0 +1,93 @@
+"""The deep Boltzmann machine's recipe (L03)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from scratchgen.data import Dataset
+from scratchgen.data.pixels import describe
+from scratchgen.errors import UserError
+from scratchgen.evaluation.energy import evaluate_dbm
+from scratchgen.models.dbm import DBM, DBMConfig
+from scratchgen.models.rbm import RBM
+from scratchgen.random import RandomStream, stream
+from scratchgen.recipes import boltzmann
+from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words
+from scratchgen.recipes.recipe import RunConfig, named
+from scratchgen.tasks.dbm import DBMTask, DBMTraining
+from scratchgen.tensor import Tensor
+from scratchgen.training import Selection
+
+
+class DBMRecipe(BoltzmannRecipe):
+    """Deep Boltzmann machines. A chain's state is that of the layer next to the pixels."""
+
+    model = "dbm"
+    network, training = DBMConfig, DBMTraining
+    configs: ClassVar = named(
+        RunConfig("dbm", "pretrained", DBMConfig(), DBMTraining(), epochs=60, batch_size=100),
+    )
+    expected: ClassVar = {}
+
+    def pixels(self, config: RunConfig) -> str:
+        """The pixels that the model sees, in words."""
+        return describe(config.training.binarize, "bernoulli")
+
+    def selection(self, config: RunConfig) -> Selection:
+        """The bound, of which each epoch has an estimate."""
+        return Selection(("neg_bound",))
+
+    def build(self, config: RunConfig) -> DBM:
+        """A new machine."""
+        return DBM(config.network, stream(config.seed, "parameters"))
+
+    def task(self, config: RunConfig, model: DBM, data: Dataset) -> DBMTask:
+        """The machine in training, with the pixels' means as its visible biases. UserError for too few epochs."""
+        pretraining = config.training.pretraining_epochs
+        if config.epochs <= 2 * pretraining:
+            raise UserError(f"of {config.epochs} epochs none is left after 2 x {pretraining} of pretraining")
+        self.with_means(config, model, data)
+        return DBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
+
+    def evaluate(
+        self, config: RunConfig, model: DBM, data: Dataset, limit: int | None = None, iw_samples: int | None = None
+    ) -> dict[str, Any]:
+        """The bound over the first ``limit`` test images: see ``evaluate_dbm``."""
+        self.refuse(iw_samples=iw_samples)
+        images = self.as_seen(config, data.test.images, "test")[:limit]
+        random = RandomStream(stream(config.seed, "final evaluation"))
+        mean_field_steps = config.training.mean_field_steps
+        return evaluate_dbm(model, images, random, boltzmann.CHAINS, boltzmann.STEPS, mean_field_steps)
+
+    def report(self, config: RunConfig, test: dict[str, Any]) -> str:
+        """The bound, and how well log Z is known."""
+        return f"test, nats an image: neg_bound {test['neg_bound']:.2f};  {log_z_in_words(test)}"
+
+    def first(self, model: DBM) -> RBM:
+        return model.bottom
+
+    def log_partition_of(self, model: DBM) -> RBM:
+        return model.as_rbm()
+
+    def begin(self, config: RunConfig, model: DBM, v: Tensor, random: RandomStream) -> Tensor:
+        return random.bernoulli(model.mean_field(v, config.training.mean_field_steps).h1)
+
+    def begin_annealed(self, model: DBM, states: Tensor, random: RandomStream) -> Tensor:
+        return states
+
+    def advance(self, model: DBM, state: Tensor, steps: int, random: RandomStream) -> tuple[Tensor, Tensor]:
+        _, state, means = model.gibbs(state, steps, random)
+        return state, means
+
+    def kept(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        return arrays["chains.states"]
+
+    def filters(self, model: DBM) -> np.ndarray:
+        return model.bottom.weight.data.T
+
+    def codes(self, config: RunConfig, model: DBM, v: Tensor) -> Tensor:
+        return model.codes(v, config.training.mean_field_steps)
+
+    def reconstructed(self, config: RunConfig, model: DBM, v: Tensor) -> Tensor:
+        return model.reconstruct(v, config.training.mean_field_steps)
