@@ -25,7 +25,7 @@ from scratchgen.data.pixels import describe
 from scratchgen.recipes import RECIPES, RunConfig
 
 RECIPE = RECIPES["vae"]
-MEASURE = "Negative log-likelihood of binarised MNIST, nats a test image: -L_5000"
+MEASURE = "Negative log-likelihood of binarised MNIST, nats a test image: -L_5000, or by an estimate of log Z"
 ROWS: dict[str, tuple[Figure, dict[str, Any], int]] = {
     "vae": (
         Figure(MEASURE, "VAE, 1 stochastic layer", "86.76 (19 active units)", "Burda et al. 2015, table 1"),
