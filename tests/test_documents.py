@@ -62,7 +62,9 @@ def test_readme_minutes_follow_from_line_counts() -> None:
             found = [list(path.parent.glob("*.py")) if path.name == "README.md" else [path] for path in linked]
             lines = sum(len(path.read_text().splitlines()) for paths in found for path in paths)
             assert abs(int(minutes) - lines / LINES_A_MINUTE) <= 1 + 0.05 * int(minutes), f"{files}: {lines} lines"
-        assert sum(int(minutes) for minutes, _ in rows) <= 60 * {"an": 1, "three": 3, "three and a half": 3.5}[hours] + 3
+        assert (
+            sum(int(minutes) for minutes, _ in rows) <= 60 * {"an": 1, "three": 3, "three and a half": 3.5}[hours] + 3
+        )
 
 
 def ledger_rows() -> list[list[str]]:

@@ -23,7 +23,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh":
 
 def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray) -> Contestant:
     """The whole step is compiled: random numbers, batch, losses, gradients, updates."""
-    init, step_of, losses = {"vae": _vae, "gan": _gan, "aae": _aae}[workload.model](workload, shared.parameters)
+    init, step_of, losses = {"vae": _vae, "gan": _gan, "aae": _aae, "rbm": _rbm}[workload.model](
+        workload, shared.parameters
+    )
     run, pixels = jax.jit(step_of, donate_argnums=0), jnp.asarray(images)
     state = {"key": jax.random.key(0), **init({name: jnp.array(p) for name, p in shared.parameters.items()})}
 
@@ -124,7 +126,7 @@ def _batch(workload: Workload, key: Array, images: Array) -> Array:
     return jax.random.bernoulli(pixels, x).astype(x.dtype) if workload.binarize else x
 
 
-# ---- the three models: what the state holds, the step, and all losses with gradients ----
+# ---- the models: what the state holds, the step, and all losses with gradients ----
 
 
 def _vae(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callable, Callable]:
@@ -260,3 +262,41 @@ def _aae(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callab
         }
 
     return init, step, losses
+
+
+def _rbm(workload: Workload, names: Mapping[str, Any]) -> tuple[Callable, Callable, Callable]:
+    """With the gradient written out: automatic differentiation would multiply more."""
+    training = workload.training
+
+    def hidden(p: Parameters, v: Array) -> Array:
+        return jax.nn.sigmoid(v @ p["weight"] + p["hidden_bias"])
+
+    def free_energy(p: Parameters, v: Array) -> Array:
+        return -(v @ p["visible_bias"]) - jax.nn.softplus(v @ p["weight"] + p["hidden_bias"]).sum(axis=1)
+
+    def contrast(v: Array, h: Array, model_v: Array, model_h: Array) -> Parameters:
+        return {
+            "weight": (model_v.T @ model_h - v.T @ h) / len(v),
+            "visible_bias": (model_v - v).mean(axis=0),
+            "hidden_bias": (model_h - h).mean(axis=0),
+        }
+
+    def step(state: State, images: Array) -> State:
+        key, chosen, *drawn = jax.random.split(state["key"], 2 + 2 * training.gibbs_steps)
+        p, v = state["p"], _batch(workload, chosen, images)
+        h = model_h = hidden(p, v)
+        for up, down in zip(drawn[::2], drawn[1::2], strict=True):
+            states = jax.random.bernoulli(up, model_h).astype(v.dtype)
+            means = jax.nn.sigmoid(states @ p["weight"].T + p["visible_bias"])
+            model_v = jax.random.bernoulli(down, means).astype(v.dtype)
+            model_h = hidden(p, model_v)
+        g = contrast(v, h, model_v, model_h)
+        velocity = jax.tree.map(lambda s, g: training.momentum * s + g, state["velocity"], g)
+        return {"key": key, "p": jax.tree.map(lambda p, s: p - training.lr * s, p, velocity), "velocity": velocity}
+
+    def losses(p: Parameters, x: Array, noise: Array) -> dict[str, Any]:
+        sample = (noise > 0).astype(x.dtype)
+        loss = free_energy(p, x).mean() - free_energy(p, sample).mean()
+        return {"loss": (loss, contrast(x, hidden(p, x), sample, hidden(p, sample)))}
+
+    return lambda p: {"p": p, "velocity": jax.tree.map(jnp.zeros_like, p)}, step, losses

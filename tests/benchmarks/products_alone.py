@@ -28,7 +28,7 @@ def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray
 
 def products(workload: Workload) -> list[Product]:
     """Every product of a step, in its order."""
-    return {"vae": _vae, "gan": _gan, "aae": _aae}[workload.model](workload)
+    return {"vae": _vae, "gan": _gan, "aae": _aae, "rbm": _rbm}[workload.model](workload)
 
 
 def multiply_adds(every: list[Product]) -> int:
@@ -146,3 +146,13 @@ def _aae(workload: Workload) -> list[Product]:
         + codes.backward(weights=False, inputs=True)
         + coding.backward()
     )
+
+
+def _rbm(workload: Workload) -> list[Product]:
+    """Hidden units of the data, the visible ones of a chain, its hidden ones, and two products for the gradient."""
+    network, b, steps = workload.network, workload.batch, workload.training.gibbs_steps
+    w = _array(network.input_dim, network.hidden)
+    (v, model_v), (h, model_h) = ([_array(b, size) for _ in range(2)] for size in (network.input_dim, network.hidden))
+    dw, model_dw = np.zeros_like(w), np.zeros_like(w)
+    chain = [(h, w.T, model_v), (model_v, w, model_h)] * steps
+    return [(v, w, h), *chain, (v.T, h, dw), (model_v.T, model_h, model_dw)]

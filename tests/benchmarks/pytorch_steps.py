@@ -41,7 +41,7 @@ def contestant(name: str, workload: Workload, shared: Shared, images: np.ndarray
         x = pixels.index_select(0, torch.randint(len(pixels), (workload.batch,), device=DEVICE))
         return (torch.rand_like(x) < x).float() if workload.binarize else x
 
-    build = {"vae": _vae, "gan": _gan, "aae": _aae}[workload.model]
+    build = {"vae": _vae, "gan": _gan, "aae": _aae, "rbm": _rbm}[workload.model]
     step, check, _ = build(workload, shared, batch, name != "PyTorch eager" or None, compiled)
 
     def marked_step() -> None:
@@ -281,5 +281,44 @@ def _aae(workload: Workload, shared: Shared, batch: Any, fused: bool | None, com
             | _checked("d_loss", d_loss, shared, ("discriminator.",), discriminator)
             | _checked("e_loss", e_loss, shared, ("encoder.",), encoder)
         )
+
+    return Contestant(step, check)
+
+
+def _rbm(workload: Workload, shared: Shared, batch: Any, fused: bool | None, compiled: Any) -> Contestant:
+    """With the gradient written out, as users do: automatic differentiation would multiply more."""
+    training, parameters = workload.training, [_tensor(p).requires_grad_() for p in shared.parameters.values()]
+    names, (w, a, b) = list(shared.parameters), parameters
+    optimizer = torch.optim.SGD(parameters, training.lr, training.momentum, fused=fused)
+
+    def draw(means: Tensor) -> Tensor:
+        return (torch.rand_like(means) < means).float()
+
+    def contrast(v: Tensor, h: Tensor, model_v: Tensor, model_h: Tensor) -> list[Tensor]:
+        dw = torch.addmm(model_v.T @ model_h, v.T, h, alpha=-1)
+        return [dw / len(v), (model_v - v).mean(0), (model_h - h).mean(0)]
+
+    @compiled
+    @torch.no_grad()
+    def gradients_of(v: Tensor) -> list[Tensor]:
+        h = model_h = torch.sigmoid(torch.addmm(b, v, w))
+        for _ in range(training.gibbs_steps):
+            model_v = draw(torch.sigmoid(torch.addmm(a, draw(model_h), w.T)))
+            model_h = torch.sigmoid(torch.addmm(b, model_v, w))
+        return contrast(v, h, model_v, model_h)
+
+    def step() -> None:
+        for parameter, gradient in zip(parameters, gradients_of(batch()), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    def check() -> dict[str, np.ndarray]:
+        v, sample = _tensor(shared.x), _tensor((shared.noise > 0).astype(np.float32))
+        with torch.no_grad():
+            means = [torch.sigmoid(torch.addmm(b, each, w)) for each in (v, sample)]
+            energies = [-(each @ a) - nn.functional.softplus(torch.addmm(b, each, w)).sum(1) for each in (v, sample)]
+            gradients = [g.cpu().numpy() for g in contrast(v, means[0], sample, means[1])]
+            loss = (energies[0].mean() - energies[1].mean()).cpu()
+        return quantities("loss", loss, dict(zip(names, gradients, strict=True)))
 
     return Contestant(step, check)

@@ -12,6 +12,7 @@ from scratchgen.data.dataset import Split
 from scratchgen.random import RandomStream
 from scratchgen.tasks.aae import AAETask
 from scratchgen.tasks.gan import GANTask
+from scratchgen.tasks.rbm import RBMTask
 from scratchgen.tasks.task import Task
 from scratchgen.tasks.vae import VAETask
 from scratchgen.training import batches
@@ -46,4 +47,6 @@ def _task(workload: Workload, model: Any, images: np.ndarray) -> Task:
         return VAETask(*arguments)
     if workload.model == "gan":
         return GANTask(*arguments, lambda *_: {})
+    if workload.model == "rbm":
+        return RBMTask(*arguments)
     return AAETask(*arguments, Split(images[:0], np.zeros(0, np.int64)), lambda *_: {})

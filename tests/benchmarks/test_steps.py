@@ -92,6 +92,7 @@ def test_engine_quantities_hold_every_gradient_of_every_loss_that_trains_it(rng)
             "d_loss": ("discriminator.",),
             "e_loss": ("encoder.",),
         },
+        "rbm": {"loss": ("",)},
     }
     for workload in WORKLOADS.values():
         small = replace(workload, batch=4)
@@ -131,6 +132,8 @@ def test_products_multiply_what_the_algorithm_does_and_no_more(name):
         d_step = 2 * (3 * discriminator - n.pack * n.input_dim * n.discriminator_hidden[0])  # data and samples
         g_step = 2 * discriminator  # forwards, and back to its input
         expected = b * (3 * generator - n.latent_dim * n.generator_hidden[0]) + b // n.pack * (d_step + g_step)
+    elif workload.model == "rbm":  # up, down, up, and the gradient of both sides
+        expected = b * 5 * n.input_dim * n.hidden
     else:
         encoder = weights(n.input_dim, *n.encoder_hidden, n.latent_dim)
         discriminator = weights(n.latent_dim, *n.discriminator_hidden, 1)

@@ -18,13 +18,14 @@ import numpy as np
 from scratchgen import ops
 from scratchgen.models.aae import AAE, AAEConfig
 from scratchgen.models.gan import GAN, GANConfig, discriminator_loss, generator_loss
+from scratchgen.models.rbm import RBM
 from scratchgen.models.vae import VAE
 from scratchgen.random import RandomStream
 from scratchgen.recipes import RECIPES
 from scratchgen.tasks.aae import AAETraining
 from scratchgen.tensor import Tensor
 
-MODELS: dict[str, Callable[..., Any]] = {"vae": VAE, "gan": GAN, "aae": AAE}
+MODELS: dict[str, Callable[..., Any]] = {"vae": VAE, "gan": GAN, "aae": AAE, "rbm": RBM}
 FEW = 4  # images of a convolutional workload's fixed batch
 RTOL = 1e-4  # of the largest entry: what float32 may lose, and far less than a mistake changes
 
@@ -79,6 +80,13 @@ WORKLOADS = {
         AAETraining(schedule="constant"),
         100,
     ),
+    "rbm": Workload(
+        "RBM 784-500, CD-1, binarised, batch 100",
+        "rbm",
+        RECIPES["rbm"].configs["cd1"].network,
+        replace(RECIPES["rbm"].configs["cd1"].training, schedule="constant"),
+        100,
+    ),
     "vae-conv": Workload(
         "VAE, convolutions 32-64, binarised, batch 100",
         "vae",
@@ -95,7 +103,8 @@ WORKLOADS = {
 class Shared(NamedTuple):
     """What all contestants begin from: parameters in the engine's order, a batch x (b, D), noise (b, J) from N(0, I).
 
-    The noise is that of a VAE's codes, a GAN's z, or an AAE's draws of the prior.
+    The noise is that of a VAE's codes, a GAN's z, or an AAE's draws of the prior. In an RBM J is D, and the model's
+    sample is 1 where it is above 0, else 0.
     """
 
     parameters: dict[str, np.ndarray]
@@ -109,12 +118,15 @@ class Shared(NamedTuple):
         named = MODELS[workload.model](workload.network, rng).named_parameters()
         parameters = {name: p.data.copy() for name, p in named.items()}
         different = workload.batch
+        if workload.model == "rbm":  # else the free energies of data and samples would nearly cancel
+            parameters["visible_bias"][:] = rng.standard_normal(workload.network.input_dim)
         if any(p.ndim == 4 for p in parameters.values()):
             different = FEW
             for beta in (p for name, p in parameters.items() if name.endswith(".beta")):
                 beta[:] = np.where(np.arange(len(beta)) % 2, -3, 3)
         x = images[:different]
-        noise = rng.standard_normal((different, workload.network.latent_dim), np.float32)
+        width = workload.network.input_dim if workload.model == "rbm" else workload.network.latent_dim
+        noise = rng.standard_normal((different, width), np.float32)
         x = RandomStream(rng).bernoulli(Tensor(x)).data if workload.binarize else x
         return cls(parameters, *(np.resize(array, (workload.batch, array.shape[1])) for array in (x, noise)))
 
@@ -196,7 +208,12 @@ def _aae(workload: Workload, model: AAE, x: Tensor, noise: Tensor) -> Losses:
     yield "e_loss", generator_loss(model.discriminator(codes), "non-saturating"), ("encoder.",)
 
 
-_LOSSES: dict[str, Callable[..., Losses]] = {"vae": _vae, "gan": _gan, "aae": _aae}
+def _rbm(workload: Workload, model: RBM, x: Tensor, noise: Tensor) -> Losses:
+    sample = Tensor((noise.data > 0).astype(model.dtype))
+    yield "loss", model.free_energy(x).mean() - model.free_energy(sample).mean(), ("",)
+
+
+_LOSSES: dict[str, Callable[..., Losses]] = {"vae": _vae, "gan": _gan, "aae": _aae, "rbm": _rbm}
 
 
 class Disagreement(Exception):
