@@ -126,6 +126,7 @@ BOLTZMANN = (
     Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
     Option("lr", "training", number, "the learning rate", "X"),
     Option("momentum", "training", number, "of SGD", "M"),
+    Option("annealing_steps", "training", positive, "steps of the chains that estimate log Z at the end", "N"),
 )
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
@@ -177,9 +178,11 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("hidden", "network", positive, "hidden units", "H"),
         *BOLTZMANN,
     ),
-    "dbn": (replace(PATIENCE, help=STOPPING.format("neg_bound")), *BOLTZMANN),
+    "dbn": (
+        *BOLTZMANN,
+        Option("layer_epochs", "training", positive, "of --epochs, for each layer but the top one", "N"),
+    ),
     "dbm": (
-        replace(PATIENCE, help=STOPPING.format("neg_bound")),
         *BOLTZMANN,
         Option("pretraining_epochs", "training", whole, "of --epochs, for each of the two RBMs", "N"),
         Option("mean_field_steps", "training", positive, "updates of the hidden layers' means", "N"),

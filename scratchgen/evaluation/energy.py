@@ -1,6 +1,6 @@
 """Likelihoods of energy-based models and their bounds, in nats an image, by an estimate of log Z (L03).
 
-Estimates of log Z by annealed chains are rather too low than too high, and so is each negative log-likelihood here.
+Estimates of log Z by annealed chains are rather too low than too high, and so is what is added to them here.
 """
 
 import math
@@ -41,21 +41,19 @@ def evaluate_dbn(
     chains: int,
     steps: int,
     samples: int,
-    depth: int | None = None,
 ) -> dict[str, Any]:
     """``neg_bound`` over images (n, D), and ``nll``, an importance-weighted bound by so many ``samples`` of q.
 
-    With ``depth`` of the network of the first so many RBMs; of one both are the negative log-likelihood. Else as
-    ``evaluate_rbm``.
+    Of a network of one RBM both are the negative log-likelihood. Else as ``evaluate_rbm``.
     """
 
     def weights(v: Tensor) -> tuple[Tensor, Tensor]:
-        drawn = ops.stack([dbn.log_weights(v, random, depth) for _ in range(samples)], axis=0)
+        drawn = ops.stack([dbn.log_weights(v, random) for _ in range(samples)], axis=0)
         return drawn.mean(axis=0), ops.logsumexp(drawn, axis=0) - math.log(samples)
 
     bounds, importance_bounds = in_batches(weights, images, size=ROWS, dtype=dbn.dtype)
     (errors,) = in_batches(lambda v: (ops.squared_error(dbn.reconstruct(v), v),), images, size=ROWS, dtype=dbn.dtype)
-    log_z = annealed_log_partition(dbn.rbms[(depth or len(dbn.rbms)) - 1], chains, steps, random)
+    log_z = annealed_log_partition(dbn.top, chains, steps, random)
     return {
         "nll": log_z.log_z - _mean(importance_bounds),
         "neg_bound": log_z.log_z - _mean(bounds),

@@ -77,10 +77,11 @@ class LogPartition:
 
 
 def inverse_temperatures(steps: int) -> np.ndarray:
-    """beta (steps + 1,), 0 to 1. Of the steps a thirtieth go up to 1/2, a quarter to 9/10, the others from there to 1.
+    """beta (steps + 1,), 0 to 1, of 3 steps or more: 1/29 of them go up to 1/2, 8/29 from there to 9/10, the rest to 1.
 
     They are the shares of Salakhutdinov & Murray 2008, who have 500, 4,000 and 10,000 of them.
     """
+    require({"3 steps or more": steps >= 3})
     first, second = max(1, round(steps / 29)), max(1, round(steps * 8 / 29))
     last = max(1, steps - first - second)
     return np.concatenate(
@@ -93,7 +94,7 @@ def inverse_temperatures(steps: int) -> np.ndarray:
 
 
 def annealed_log_partition(rbm: RBM, chains: int, steps: int, random: RandomStream) -> LogPartition:
-    """log Z by chains that begin at the base machine, without hidden units: a lower bound in expectation."""
+    """log Z by two chains or more from the base machine, without hidden units: a lower bound in expectation."""
     log_weights, _ = anneal(rbm, draw_base(rbm, chains, random), inverse_temperatures(steps), random)
     return _estimate(log_weights, base_log_partition(rbm), steps)
 
@@ -153,6 +154,7 @@ def _log_normalizer(rbm: RBM) -> float:
 
 
 def _estimate(log_weights: np.ndarray, log_z_base: float, steps: int) -> LogPartition:
+    require({"2 chains or more": len(log_weights) >= 2})
     largest, chains = log_weights.max(), len(log_weights)
     weights = np.exp(log_weights - largest)
     mean = weights.mean()

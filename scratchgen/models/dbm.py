@@ -64,6 +64,7 @@ class DBM(Module):
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
         self.bottom = RBM(RBMConfig(config.input_dim, config.hidden[0]), rng, dtype)
         self.top = RBM(RBMConfig(config.hidden[0], config.hidden[1]), rng, dtype)
+        self.kept = np.zeros((0, config.hidden[0]))  # states (n, H1) of h1 where training has left chains
 
     def mean_field(self, v: Tensor, steps: int) -> Layers:
         """v (n, D) with the means of q after so many updates of both layers.
@@ -123,8 +124,7 @@ class DBM(Module):
 
     def reconstruct(self, v: Tensor, steps: int) -> Tensor:
         """E[v | mu1] (n, D)."""
-        with no_grad():
-            return self.bottom.visible_means(self.mean_field(v, steps).h1)
+        return self.bottom.visible_means(self.mean_field(v, steps).h1)
 
 
 def entropy(means: Tensor) -> Tensor:

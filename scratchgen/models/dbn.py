@@ -7,18 +7,19 @@ replaces p(h1), which raises the bound, with q(h1|v) = p(h1|v) of the first one,
 
     log p(v) >= E_q(h1|v) [log p(v|h1) + log p(h1) - log q(h1|v)],
 
-if it models these h1 better. It begins as the first RBM turned upside down where the sizes allow that: then it is the
-same model, and the bound is tight.
+if it models these h1 better. It begins as the first RBM turned upside down, if it has as many hidden units as there are
+pixels: then the model is the same, and the bound is tight. Further hidden units begin with small weights.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from scratchgen import ops
 from scratchgen.errors import require
-from scratchgen.models.rbm import RBM, VISIBLE, RBMConfig, Units
+from scratchgen.models.rbm import RBM, RBMConfig, Units
 from scratchgen.nn import Module
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, no_grad
@@ -32,41 +33,50 @@ class DBNConfig:
     ----------
     input_dim, hidden : int, tuple of int
         D visible units, and the hidden units of each layer, from the one next to the pixels to the top.
-    visible, sigma : str, float
-        p(v|h1), as in ``RBMConfig``.
     """
 
     input_dim: int = 784
-    hidden: tuple[int, ...] = (500, 500)
-    visible: str = "bernoulli"
-    sigma: float = 0.2
+    hidden: tuple[int, ...] = (500, 1000)
 
     def __post_init__(self) -> None:
         require({"one hidden layer or more": len(self.hidden) >= 1})
         for sizes in zip((self.input_dim, *self.hidden), self.hidden, strict=False):
-            RBMConfig(*sizes, self.visible, self.sigma)
+            RBMConfig(*sizes)
 
 
 class DBN(Module):
-    """A deep belief network: ``rbms``, from the pixels up."""
+    """A deep belief network: ``rbms``, from the pixels up, of which the first ``depth`` have begun to be trained.
+
+    Methods are of the network of these, and its top is the last of them.
+    """
 
     def __init__(self, config: DBNConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
-        self.config, self.dtype = config, np.dtype(dtype)
-        rng, sizes = np.random.default_rng(rng), zip((config.input_dim, *config.hidden), config.hidden, strict=False)
-        kinds = [config.visible, *[VISIBLE[0]] * (len(config.hidden) - 1)]
-        self.rbms = [
-            RBM(RBMConfig(d, h, kind, config.sigma), rng, dtype) for (d, h), kind in zip(sizes, kinds, strict=True)
-        ]
+        self.config, self.dtype, self.depth = config, np.dtype(dtype), len(config.hidden)
+        rng, sizes = np.random.default_rng(rng), pairwise((config.input_dim, *config.hidden))
+        self.rbms = [RBM(RBMConfig(d, h), rng, dtype) for d, h in sizes]
+
+    @property
+    def top(self) -> RBM:
+        """The last of the RBMs that have begun."""
+        return self.rbms[self.depth - 1]
 
     def begin(self, layer: int) -> None:
-        """Begin the RBM of a layer as the one below turned upside down, as far as the sizes are the same."""
+        """Begin the RBM of a layer, with those below already trained.
+
+        Its visible biases are the hidden ones below. If it has at least as many hidden units as there are visible ones
+        below, the first of them have the weights below, transposed, and the visible biases below.
+        """
+        self.depth = layer + 1
         if layer == 0:
             return
         below, rbm = self.rbms[layer - 1], self.rbms[layer]
         rbm.visible_bias.write(below.hidden_bias.detach())
-        if rbm.weight.shape == below.weight.shape[::-1] and not below.gaussian:
-            rbm.weight.write(np.ascontiguousarray(below.weight.data.T))
-            rbm.hidden_bias.write(below.visible_bias.detach())
+        units = below.config.input_dim
+        if rbm.config.hidden >= units:
+            weight, bias = rbm.weight.data.copy(), rbm.hidden_bias.data.copy()
+            weight[:, :units], bias[:units] = below.weight.data.T, below.visible_bias.data
+            rbm.weight.write(weight)
+            rbm.hidden_bias.write(bias)
 
     def up(self, v: Tensor, layers: int, random: RandomStream) -> Tensor:
         """A draw of the units (n, ·) so many layers above v (n, D), from q; of 0 layers, v."""
@@ -81,32 +91,29 @@ class DBN(Module):
             h = units.states
         return units
 
-    def log_weights(self, v: Tensor, random: RandomStream, depth: int | None = None) -> Tensor:
+    def log_weights(self, v: Tensor, random: RandomStream) -> Tensor:
         """log p*(v, h1, ...) - log q(h1, ... | v) (n,) of a draw of q, where p* is p times Z of the top RBM.
 
-        Its mean is log Z + the bound, and the mean of its exponentials is Z p(v). With ``depth`` of the network of the
-        first so many RBMs.
+        Its mean is log Z + the bound, and the mean of its exponentials is Z p(v).
         """
-        depth = depth or len(self.rbms)
         with no_grad():
             total = Tensor(np.zeros(len(v)), dtype=v.dtype)
-            for rbm in self.rbms[: depth - 1]:
+            for rbm in self.rbms[: self.depth - 1]:
                 h = rbm.hidden(v, random).states
                 total = ops.bce_with_logits(rbm.inputs(v), h) - rbm.neg_log_conditional(v, h) + total
                 v = h
-            return total - self.rbms[depth - 1].free_energy(v)
+            return total - self.top.free_energy(v)
 
     def codes(self, v: Tensor) -> Tensor:
         """The means (n, H) of the top layer, from those of the layers below."""
         with no_grad():
-            for rbm in self.rbms:
+            for rbm in self.rbms[: self.depth]:
                 v = ops.sigmoid(rbm.inputs(v))
         return v
 
     def reconstruct(self, v: Tensor) -> Tensor:
         """v (n, D) from the means of all layers, up and down again."""
-        with no_grad():
-            h = self.codes(v)
-            for rbm in reversed(self.rbms):
-                h = rbm.visible_means(h)
+        h = self.codes(v)
+        for rbm in reversed(self.rbms[: self.depth]):
+            h = rbm.visible_means(h)
         return h

@@ -9,7 +9,7 @@ Z, the sum over all states, is out of reach, but the gradient of log p(v) needs 
     -d log p(v) = dF(v) - E[dF(v')],  v' ~ p     dF/dW = -v p(h|v),  dF/da = -v,  dF/db = -p(h|v)
 
 Gaussian visible units have the energy |v - a|^2 / 2 s^2 - v W h / s^2 - b h, so that v | h is N(W h + a, s^2 I), and v
-is divided by s^2 wherever W or a multiplies it (Welling et al. 2005).
+is divided by s^2 wherever W or a multiplies it (Cho, Ilin & Raiko 2011).
 """
 
 from dataclasses import dataclass
@@ -68,6 +68,7 @@ class RBM(Module):
     def __init__(self, config: RBMConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
         self.config, self.dtype = config, np.dtype(dtype)
         self.precision = 1.0 if config.visible == "bernoulli" else config.sigma**-2
+        self.kept = np.zeros((0, config.hidden))  # hidden states (n, H) where training has left chains
         rng, size = np.random.default_rng(rng), (config.input_dim, config.hidden)
         self.weight = Parameter(rng.normal(0, INITIAL_SD, size), dtype)
         self.visible_bias = Parameter(np.zeros(config.input_dim), dtype)
@@ -111,9 +112,9 @@ class RBM(Module):
         return -(v * self.visible_bias).sum(axis=1)
 
     def neg_log_conditional(self, v: Tensor, h: Tensor) -> Tensor:
-        """-log p(v|h) (n,) of states v (n, D) and h (n, H), in nats, outside the graph of the weights."""
-        means = times_transposed(h, self.weight) + self.visible_bias
-        return ops.gaussian_nll_fixed(means, v, self.config.sigma) if self.gaussian else ops.bce_with_logits(means, v)
+        """-log p(v|h) (n,) of binary states v (n, D) and h (n, H), in nats, outside the graph."""
+        with no_grad():
+            return ops.bce_with_logits(times_transposed(h, self.weight) + self.visible_bias, v)
 
     def hidden(self, v: Tensor, random: RandomStream, times: float = 1.0) -> Units:
         """A draw of the hidden units (n, H) given v (n, D), whose inputs count ``times``."""
@@ -145,9 +146,10 @@ class RBM(Module):
         return v, hidden
 
     def visible_means(self, h: Tensor) -> Tensor:
-        """E[v|h] (n, D) of h (n, H), outside the graph of the weights."""
-        means = times_transposed(h, self.weight) + self.visible_bias
-        return means if self.gaussian else ops.sigmoid(means)
+        """E[v|h] (n, D) of h (n, H), outside the graph."""
+        with no_grad():
+            means = times_transposed(h, self.weight) + self.visible_bias
+            return means if self.gaussian else ops.sigmoid(means)
 
     def reconstruct(self, v: Tensor) -> Tensor:
         """E[v | E[h|v]] (n, D) of visible states (n, D): down again from the hidden units' means."""

@@ -20,7 +20,6 @@ from scratchgen.recipes.recipe import Explorable, RunConfig
 from scratchgen.tasks.task import Task
 from scratchgen.tensor import Tensor
 
-CHAINS, STEPS = 100, 10_000  # for log Z in the summary
 ANNEALED = 1_000  # steps to where a sample's chain begins, if no chains were kept
 SAMPLED = 1_000  # Gibbs steps of a sample's chain
 SHOWN = (0, 1, 10, 100, 1_000)  # steps of the chains in chains.png
@@ -28,51 +27,47 @@ ROWS = 1_000  # images, or chains, at a time
 
 
 class BoltzmannRecipe(BinarizingRecipe):
-    """A recipe of a machine that is sampled by Markov chains.
+    """A recipe of a machine that is sampled by Markov chains, whose state is a tensor (n, ·) of hidden units.
 
-    A chain's state is a tensor (n, ·) of hidden units, and ``kept`` the states (n, ·) where training has left chains.
+    A model has the attribute ``kept``: states (n, ·) where training has left chains, n = 0 if it has none.
     """
 
     @abstractmethod
-    def log_partition_of(self, model: Any) -> RBM:
-        """The RBM whose visible units are annealed, and whose log Z is estimated."""
+    def annealed(self, model: Any) -> RBM:
+        """The RBM whose log Z is estimated, by chains of its visible units."""
+
+    @abstractmethod
+    def first(self, model: Any) -> RBM:
+        """The RBM of the pixels."""
 
     @abstractmethod
     def begin(self, config: RunConfig, model: Any, v: Tensor, random: RandomStream) -> Tensor:
-        """The state (n, ·) of chains that begin at v (n, D)."""
+        """The state (n, ·) of chains that begin at images v (n, D)."""
 
     @abstractmethod
-    def begin_annealed(self, model: Any, states: Tensor, random: RandomStream) -> Tensor:
-        """The state (n, ·) of chains from annealed visible states (n, ·) of ``log_partition_of``."""
+    def begin_annealed(self, model: Any, v: Tensor, random: RandomStream) -> Tensor:
+        """The state (n, ·) of chains that begin at visible units v (n, ·) of ``annealed``."""
 
     @abstractmethod
     def advance(self, model: Any, state: Tensor, steps: int, random: RandomStream) -> tuple[Tensor, Tensor]:
         """The state (n, ·) after so many Gibbs steps, at least one, and the means (n, D) of the pixels there."""
 
     @abstractmethod
-    def kept(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Of a checkpoint, the states (n, ·) where training has left chains, n = 0 if it keeps none."""
+    def kept(self, model: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Of a checkpoint, what becomes ``model.kept``."""
 
     @abstractmethod
-    def filters(self, model: Any) -> np.ndarray:
-        """The weights (n, D) of the units next to the pixels."""
-
-    @abstractmethod
-    def codes(self, config: RunConfig, model: Any, v: Tensor) -> Tensor:
+    def top_means(self, config: RunConfig, model: Any, v: Tensor) -> Tensor:
         """The means (n, ·) of the top layer, of images v (n, D)."""
 
     @abstractmethod
-    def reconstructed(self, config: RunConfig, model: Any, v: Tensor) -> Tensor:
-        """The means (n, D) of pixels, of the hidden units that images v (n, D) lead to."""
-
-    def first(self, model: Any) -> RBM:
-        """The RBM of the pixels."""
-        raise NotImplementedError
+    def down_again(self, config: RunConfig, model: Any, v: Tensor) -> Tensor:
+        """The means (n, D) of pixels, given the means of hidden units that images v (n, D) lead to."""
 
     def load(self, model: Any, arrays: Mapping[str, np.ndarray]) -> None:
         """Load the parameters of a checkpoint, and where its chains are."""
         super().load(model, arrays)
-        model.kept = self.kept(arrays)
+        model.kept = self.kept(model, arrays)
 
     def steps_per_epoch(self, config: RunConfig, data: Dataset) -> int:
         """Of training on this data."""
@@ -99,10 +94,10 @@ class BoltzmannRecipe(BinarizingRecipe):
 
     def start(self, model: Any, n: int, random: RandomStream) -> Tensor:
         """States (n, ·) of chains to be sampled: where training has left some, else at the ends of annealed ones."""
-        kept = getattr(model, "kept", ())
-        if len(kept):
-            return Tensor(kept[random.generator.integers(len(kept), size=n)], dtype=model.dtype)
-        rbm = self.log_partition_of(model)
+        if len(model.kept):
+            places = np.resize(random.generator.permutation(len(model.kept)), n)  # none twice before all are there
+            return Tensor(model.kept[places], dtype=model.dtype)
+        rbm = self.annealed(model)
         _, ends = anneal(rbm, draw_base(rbm, n, random), inverse_temperatures(ANNEALED), random)
         return self.begin_annealed(model, ends, random)
 
@@ -141,12 +136,12 @@ class BoltzmannRecipe(BinarizingRecipe):
 
     def encode(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         """``codes`` (n, ·): the means of the top layer."""
-        (codes,) = in_batches(lambda v: (self.codes(config, model, v),), images, size=ROWS, dtype=model.dtype)
+        (codes,) = in_batches(lambda v: (self.top_means(config, model, v),), images, size=ROWS, dtype=model.dtype)
         return {"codes": codes}
 
     def reconstruct(self, config: RunConfig, model: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """The means (n, D) of pixels, of the hidden units that images (n, D) lead to."""
-        (found,) = in_batches(lambda v: (self.reconstructed(config, model, v),), images, size=ROWS, dtype=model.dtype)
+        (found,) = in_batches(lambda v: (self.down_again(config, model, v),), images, size=ROWS, dtype=model.dtype)
         return found
 
     def with_means(self, config: RunConfig, model: Any, data: Dataset) -> None:
@@ -169,7 +164,7 @@ class BoltzmannRecipe(BinarizingRecipe):
 
         images, shape = self.as_seen(config, data.test.images, "test"), data.image_shape
         rng = stream(config.seed, "samples")
-        random, weights = RandomStream(rng), self.filters(model)[:100]
+        random, weights = RandomStream(rng), self.first(model).weight.data.T[:100]
         state = self.begin(config, model, Tensor(images[:10], dtype=model.dtype), random)
         chains = np.concatenate([images[:10, None], self.chain(model, state, SHOWN[1:], random)], axis=1)
         names = ["data", *(f"{steps:,}" for steps in SHOWN[1:])]
@@ -181,6 +176,15 @@ class BoltzmannRecipe(BinarizingRecipe):
             figures.save_samples(folder / "filters.png", weights / (2 * abs(weights).max()) + 0.5, shape, 10),
             figures.save_columns(folder / "chains.png", chains, names, shape, "Gibbs steps"),
         ]
+
+
+def require_no_patience(config: RunConfig) -> None:
+    """UserError for ``patience`` where epochs of several phases do not compare."""
+    if config.patience is not None:
+        raise UserError(
+            f"the epochs of a {config.model.upper()} train one part after the other and do not compare, "
+            "so --patience would keep a wrong one; leave it out"
+        )
 
 
 def log_z_in_words(test: dict[str, Any]) -> str:

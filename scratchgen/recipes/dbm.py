@@ -12,8 +12,7 @@ from scratchgen.evaluation.energy import evaluate_dbm
 from scratchgen.models.dbm import DBM, DBMConfig
 from scratchgen.models.rbm import RBM
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes import boltzmann
-from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words
+from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words, require_no_patience
 from scratchgen.recipes.recipe import RunConfig, named
 from scratchgen.tasks.dbm import DBMTask, DBMTraining
 from scratchgen.tensor import Tensor
@@ -47,6 +46,7 @@ class DBMRecipe(BoltzmannRecipe):
         pretraining = config.training.pretraining_epochs
         if config.epochs <= 2 * pretraining:
             raise UserError(f"of {config.epochs} epochs none is left after 2 x {pretraining} of pretraining")
+        require_no_patience(config)
         self.with_means(config, model, data)
         return DBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 
@@ -56,38 +56,43 @@ class DBMRecipe(BoltzmannRecipe):
         """The bound over the first ``limit`` test images: see ``evaluate_dbm``."""
         self.refuse(iw_samples=iw_samples)
         images = self.as_seen(config, data.test.images, "test")[:limit]
-        random = RandomStream(stream(config.seed, "final evaluation"))
-        mean_field_steps = config.training.mean_field_steps
-        return evaluate_dbm(model, images, random, boltzmann.CHAINS, boltzmann.STEPS, mean_field_steps)
+        random, training = RandomStream(stream(config.seed, "final evaluation")), config.training
+        annealing = training.annealed_chains, training.annealing_steps
+        return evaluate_dbm(model, images, random, *annealing, training.mean_field_steps)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The bound, and how well log Z is known."""
         return f"test, nats an image: neg_bound {test['neg_bound']:.2f};  {log_z_in_words(test)}"
 
-    def first(self, model: DBM) -> RBM:
-        return model.bottom
-
-    def log_partition_of(self, model: DBM) -> RBM:
+    def annealed(self, model: DBM) -> RBM:
+        """The machine as an RBM whose visible units are h1."""
         return model.as_rbm()
 
+    def first(self, model: DBM) -> RBM:
+        """The RBM at the bottom."""
+        return model.bottom
+
     def begin(self, config: RunConfig, model: DBM, v: Tensor, random: RandomStream) -> Tensor:
+        """A draw of h1 by mean field."""
         return random.bernoulli(model.mean_field(v, config.training.mean_field_steps).h1)
 
-    def begin_annealed(self, model: DBM, states: Tensor, random: RandomStream) -> Tensor:
-        return states
+    def begin_annealed(self, model: DBM, v: Tensor, random: RandomStream) -> Tensor:
+        """They are h1."""
+        return v
 
     def advance(self, model: DBM, state: Tensor, steps: int, random: RandomStream) -> tuple[Tensor, Tensor]:
+        """Gibbs sampling in all layers."""
         _, state, means = model.gibbs(state, steps, random)
         return state, means
 
-    def kept(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        return arrays["chains.states"]
+    def kept(self, model: DBM, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The chains of training, once they have moved."""
+        return arrays["chains.states"] if arrays["joint_optimizer.steps"][0] else model.kept[:0]
 
-    def filters(self, model: DBM) -> np.ndarray:
-        return model.bottom.weight.data.T
-
-    def codes(self, config: RunConfig, model: DBM, v: Tensor) -> Tensor:
+    def top_means(self, config: RunConfig, model: DBM, v: Tensor) -> Tensor:
+        """By mean field."""
         return model.codes(v, config.training.mean_field_steps)
 
-    def reconstructed(self, config: RunConfig, model: DBM, v: Tensor) -> Tensor:
+    def down_again(self, config: RunConfig, model: DBM, v: Tensor) -> Tensor:
+        """From h1 by mean field."""
         return model.reconstruct(v, config.training.mean_field_steps)

@@ -12,11 +12,9 @@ from scratchgen.evaluation.energy import evaluate_dbn
 from scratchgen.models.dbn import DBN, DBNConfig
 from scratchgen.models.rbm import RBM
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes import boltzmann
-from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words
+from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words, require_no_patience
 from scratchgen.recipes.recipe import RunConfig, named
-from scratchgen.tasks.dbn import DBNTask
-from scratchgen.tasks.rbm import RBMTraining
+from scratchgen.tasks.dbn import DBNTask, DBNTraining
 from scratchgen.tensor import Tensor
 from scratchgen.training import Selection
 
@@ -27,17 +25,15 @@ class DBNRecipe(BoltzmannRecipe):
     """Deep belief networks. A chain's state is that of the top layer."""
 
     model = "dbn"
-    network, training = DBNConfig, RBMTraining
+    network, training = DBNConfig, DBNTraining
     configs: ClassVar = named(
-        RunConfig("dbn", "persistent", DBNConfig(), RBMTraining(chains=100), epochs=80, batch_size=100),
-        # The sizes of Salakhutdinov & Murray 2008.
-        RunConfig("dbn", "wide", DBNConfig(hidden=(500, 2000)), RBMTraining(chains=100), epochs=80, batch_size=100),
+        RunConfig("dbn", "persistent", DBNConfig(), DBNTraining(chains=100), epochs=80, batch_size=100),
     )
     expected: ClassVar = {}
 
     def pixels(self, config: RunConfig) -> str:
         """The pixels that the model sees, in words."""
-        return describe(config.training.binarize, config.network.visible)
+        return describe(config.training.binarize, "bernoulli")
 
     def selection(self, config: RunConfig) -> Selection:
         """The bound, of which each epoch has an estimate."""
@@ -49,8 +45,10 @@ class DBNRecipe(BoltzmannRecipe):
 
     def task(self, config: RunConfig, model: DBN, data: Dataset) -> DBNTask:
         """The network in training, with the pixels' means as its visible biases. UserError for too few epochs."""
-        if config.epochs < len(model.rbms):
-            raise UserError(f"{len(model.rbms)} layers need an epoch each; give a larger --epochs")
+        below = (len(model.rbms) - 1) * config.training.layer_epochs
+        if config.epochs <= below:
+            raise UserError(f"of {config.epochs} epochs none is left for the top layer after {below} of those below")
+        require_no_patience(config)
         self.with_means(config, model, data)
         return DBNTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 
@@ -60,8 +58,8 @@ class DBNRecipe(BoltzmannRecipe):
         """The bound over the first ``limit`` test images: see ``evaluate_dbn``."""
         self.refuse(iw_samples=iw_samples)
         images = self.as_seen(config, data.test.images, "test")[:limit]
-        random = RandomStream(stream(config.seed, "final evaluation"))
-        return evaluate_dbn(model, images, random, boltzmann.CHAINS, boltzmann.STEPS, SAMPLES)
+        random, training = RandomStream(stream(config.seed, "final evaluation")), config.training
+        return evaluate_dbn(model, images, random, training.annealed_chains, training.annealing_steps, SAMPLES)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The bound and the likelihood, and how well log Z is known."""
@@ -70,32 +68,37 @@ class DBNRecipe(BoltzmannRecipe):
             f"draws of the hidden layers);  {log_z_in_words(test)}"
         )
 
+    def annealed(self, model: DBN) -> RBM:
+        """The RBM at the top."""
+        return model.top
+
     def first(self, model: DBN) -> RBM:
+        """The RBM at the bottom."""
         return model.rbms[0]
 
-    def log_partition_of(self, model: DBN) -> RBM:
-        return model.rbms[-1]
-
     def begin(self, config: RunConfig, model: DBN, v: Tensor, random: RandomStream) -> Tensor:
-        return model.up(v, len(model.rbms), random)
+        """A draw of all layers."""
+        return model.up(v, model.depth, random)
 
-    def begin_annealed(self, model: DBN, states: Tensor, random: RandomStream) -> Tensor:
-        return model.rbms[-1].hidden(states, random).states
+    def begin_annealed(self, model: DBN, v: Tensor, random: RandomStream) -> Tensor:
+        """A draw of the top layer."""
+        return model.top.hidden(v, random).states
 
     def advance(self, model: DBN, state: Tensor, steps: int, random: RandomStream) -> tuple[Tensor, Tensor]:
-        v, h = model.rbms[-1].gibbs(state, steps, random)
-        below = len(model.rbms) - 1
+        """Gibbs sampling in the RBM at the top, then a pass down."""
+        v, h = model.top.gibbs(state, steps, random)
+        below = model.depth - 1
         return h.states, model.down(v.states, below, random).means if below else v.means
 
-    def kept(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        layers = sum(name.startswith("chains_") for name in arrays)
-        return arrays[f"chains_{layers - 1}.states"]
+    def kept(self, model: DBN, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The chains of the top layer; ``depth`` becomes the number of layers that have begun to be trained."""
+        model.depth = max(1, sum(int(arrays[f"optimizer_{i}.steps"][0]) > 0 for i in range(len(model.rbms))))
+        return arrays[f"chains_{model.depth - 1}.states"]
 
-    def filters(self, model: DBN) -> np.ndarray:
-        return model.rbms[0].weight.data.T
-
-    def codes(self, config: RunConfig, model: DBN, v: Tensor) -> Tensor:
+    def top_means(self, config: RunConfig, model: DBN, v: Tensor) -> Tensor:
+        """From the means of the layers below."""
         return model.codes(v)
 
-    def reconstructed(self, config: RunConfig, model: DBN, v: Tensor) -> Tensor:
+    def down_again(self, config: RunConfig, model: DBN, v: Tensor) -> Tensor:
+        """Up and down by means."""
         return model.reconstruct(v)

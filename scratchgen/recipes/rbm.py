@@ -11,7 +11,6 @@ from scratchgen.data.pixels import describe
 from scratchgen.evaluation.energy import evaluate_rbm
 from scratchgen.models.rbm import RBM, RBMConfig
 from scratchgen.random import RandomStream, stream
-from scratchgen.recipes import boltzmann
 from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words
 from scratchgen.recipes.recipe import RunConfig, named
 from scratchgen.tasks.rbm import RBMTask, RBMTraining
@@ -34,7 +33,7 @@ class RBMRecipe(BoltzmannRecipe):
             "rbm",
             "gaussian",
             RBMConfig(visible="gaussian", sigma=0.3),
-            RBMTraining(lr=1e-3, momentum=0.9, binarize="none"),
+            RBMTraining(chains=100, lr=1e-3, binarize="none"),
             epochs=20,
             batch_size=100,
         ),
@@ -46,7 +45,7 @@ class RBMRecipe(BoltzmannRecipe):
         return describe(config.training.binarize, config.network.visible)
 
     def selection(self, config: RunConfig) -> Selection:
-        """The likelihood, of which each epoch has an estimate."""
+        """The likelihood, of which each epoch has an estimate: the best epoch may be one whose log Z came out low."""
         return Selection(("nll",))
 
     def build(self, config: RunConfig) -> RBM:
@@ -65,36 +64,41 @@ class RBMRecipe(BoltzmannRecipe):
         self.refuse(iw_samples=iw_samples)
         images = self.as_seen(config, data.test.images, "test")[:limit]
         random = RandomStream(stream(config.seed, "final evaluation"))
-        return evaluate_rbm(model, images, random, boltzmann.CHAINS, boltzmann.STEPS)
+        return evaluate_rbm(model, images, random, config.training.annealed_chains, config.training.annealing_steps)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The likelihood, and how well log Z is known."""
         return f"test, nats an image: nll {test['nll']:.2f};  {log_z_in_words(test)}"
 
-    def first(self, model: RBM) -> RBM:
+    def annealed(self, model: RBM) -> RBM:
+        """Itself."""
         return model
 
-    def log_partition_of(self, model: RBM) -> RBM:
+    def first(self, model: RBM) -> RBM:
+        """Itself."""
         return model
 
     def begin(self, config: RunConfig, model: RBM, v: Tensor, random: RandomStream) -> Tensor:
+        """A draw of the hidden units."""
         return model.hidden(v, random).states
 
-    def begin_annealed(self, model: RBM, states: Tensor, random: RandomStream) -> Tensor:
-        return model.hidden(states, random).states
+    def begin_annealed(self, model: RBM, v: Tensor, random: RandomStream) -> Tensor:
+        """A draw of the hidden units."""
+        return model.hidden(v, random).states
 
     def advance(self, model: RBM, state: Tensor, steps: int, random: RandomStream) -> tuple[Tensor, Tensor]:
+        """Gibbs sampling."""
         v, h = model.gibbs(state, steps, random)
         return h.states, v.means
 
-    def kept(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    def kept(self, model: RBM, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The chains of training."""
         return arrays["chains.states"]
 
-    def filters(self, model: RBM) -> np.ndarray:
-        return model.weight.data.T
-
-    def codes(self, config: RunConfig, model: RBM, v: Tensor) -> Tensor:
+    def top_means(self, config: RunConfig, model: RBM, v: Tensor) -> Tensor:
+        """E[h|v]."""
         return ops.sigmoid(model.inputs(v))
 
-    def reconstructed(self, config: RunConfig, model: RBM, v: Tensor) -> Tensor:
+    def down_again(self, config: RunConfig, model: RBM, v: Tensor) -> Tensor:
+        """E[v | E[h|v]]."""
         return model.reconstruct(v)

@@ -13,7 +13,7 @@ from scratchgen.models.dbm import DBM
 from scratchgen.nn import flatten
 from scratchgen.random import RandomStream
 from scratchgen.tasks.dbn import follow_means
-from scratchgen.tasks.rbm import CHAINS, STEPS, Chains, RBMTraining, contrastive_step
+from scratchgen.tasks.rbm import Chains, RBMTraining, contrastive_step
 from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
 
@@ -80,7 +80,7 @@ class DBMTask(Task):
 
     def train_step(self, x: Tensor, labels: Any = None, phase: str = "joint") -> dict[str, Tensor]:
         """A step of a phase on a batch x (b, D)."""
-        v = self.random.bernoulli(x) if self.settings.binarize == "dynamic" else x
+        v = self.settings.pixels(x, self.random)
         if phase == "joint":
             return self.update_jointly(v)
         rbm, up, down = self.model.bottom, 2.0, 1.0
@@ -110,11 +110,11 @@ class DBMTask(Task):
         return {"phase": self.phase}
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """``evaluate_dbm`` of the test images, binarised afresh if "dynamic", with a short estimate of log Z."""
-        random, images = RandomStream(rng), dataset.test.images
-        if self.settings.binarize == "dynamic":
-            images = random.bernoulli(Tensor(images)).data
-        found = evaluate_dbm(self.model, images, random, CHAINS, STEPS, self.settings.mean_field_steps)
+        """``evaluate_dbm`` of the test images, binarised anew if "dynamic"."""
+        random = RandomStream(rng)
+        images = self.settings.pixels(Tensor(dataset.test.images), random).data
+        steps = self.settings.after_an_epoch()
+        found = evaluate_dbm(self.model, images, random, *steps, self.settings.mean_field_steps)
         return {name: found[name] for name in ("neg_bound", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:

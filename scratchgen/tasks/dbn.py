@@ -1,16 +1,18 @@
 """Training deep belief networks, one layer after the other (Hinton, Osindero & Teh 2006; L03)."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import kernels
 from scratchgen.data.dataset import Dataset
+from scratchgen.errors import require
 from scratchgen.evaluation.energy import evaluate_dbn
 from scratchgen.models.dbn import DBN
 from scratchgen.random import RandomStream
-from scratchgen.tasks.rbm import CHAINS, STEPS, Chains, RBMTraining, contrastive_step
+from scratchgen.tasks.rbm import Chains, RBMTraining, contrastive_step
 from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
 
@@ -18,51 +20,59 @@ SAMPLES = 5  # of q for the importance-weighted bound at the end of an epoch
 DECAY = 0.99  # of the moving averages that are an upper layer's ``means``
 
 
+@dataclass(frozen=True)
+class DBNTraining(RBMTraining):
+    """How a deep belief network is trained; other attributes as in ``RBMTraining``, for each of its RBMs.
+
+    Attributes
+    ----------
+    layer_epochs : int
+        Epochs of each layer but the top one, which has the rest.
+    """
+
+    layer_epochs: int = 40
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require({"layer_epochs >= 1": self.layer_epochs >= 1})
+
+
 class DBNTask(Task):
-    """A deep belief network in training: of ``epochs``, each layer has as many, the upper ones the rest."""
+    """A deep belief network in training, its layers in turn, from the pixels up."""
 
     def __init__(
-        self, model: DBN, settings: RBMTraining, random: RandomStream, steps_per_epoch: int, epochs: int
+        self, model: DBN, settings: DBNTraining, random: RandomStream, steps_per_epoch: int, epochs: int
     ) -> None:
         self.model, self.settings, self.random = model, settings, random
-        layers = len(model.rbms)
-        ends = [steps_per_epoch * (epochs * (layer + 1) // layers) for layer in range(layers)]
-        self.steps = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
-        self.optimizers = [settings.optimizer(rbm, max(1, n)) for rbm, n in zip(model.rbms, self.steps, strict=True)]
+        below = len(model.rbms) - 1
+        shares = [settings.layer_epochs] * below + [max(1, epochs - below * settings.layer_epochs)]
+        self.steps = [steps_per_epoch * share for share in shares]
+        self.optimizers = [settings.optimizer(rbm, n) for rbm, n in zip(model.rbms, self.steps, strict=True)]
         self.chains = [Chains(settings.chains, h, random.generator, model.dtype) for h in model.config.hidden]
 
     def train_step(self, x: Tensor, labels: Any = None, layer: int = 0, begin: bool = False) -> dict[str, Tensor]:
         """A step of contrastive divergence of a layer's RBM, on what the layers below draw for a batch x (b, D)."""
         if begin:
             self.model.begin(layer)
-        v = self.random.bernoulli(x) if self.settings.binarize == "dynamic" else x
-        below = self.model.up(v, layer, self.random)
-        rbm = self.model.rbms[layer]
+        rbm, v = self.model.rbms[layer], self.model.up(self.settings.pixels(x, self.random), layer, self.random)
         if layer:
-            follow_means(rbm.means, below)
+            follow_means(rbm.means, v)
         return contrastive_step(
-            rbm, below, self.chains[layer], self.optimizers[layer], self.settings.gibbs_steps, self.random
+            rbm, v, self.chains[layer], self.optimizers[layer], self.settings.gibbs_steps, self.random
         )
 
-    @property
-    def layer(self) -> int:
-        """The layer whose turn it is, or was last."""
-        for layer, (optimizer, steps) in enumerate(zip(self.optimizers, self.steps, strict=True)):
-            if optimizer.steps < steps:
-                return layer
-        return len(self.steps) - 1
-
     def step_options(self) -> dict[str, Hashable]:
-        """Which layer, and whether this is its first step."""
-        return {"layer": self.layer, "begin": self.optimizers[self.layer].steps == 0}
+        """Which layer's turn it is, and whether this is its first step."""
+        unfinished = (i for i, steps in enumerate(self.steps) if self.optimizers[i].steps < steps)
+        layer = next(unfinished, len(self.steps) - 1)
+        return {"layer": layer, "begin": self.optimizers[layer].steps == 0}
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """``evaluate_dbn`` of the layers that have begun, on the test images, binarised afresh if "dynamic"."""
-        random, images = RandomStream(rng), dataset.test.images
-        if self.settings.binarize == "dynamic":
-            images = random.bernoulli(Tensor(images)).data
-        begun = max(1, sum(optimizer.steps > 0 for optimizer in self.optimizers))
-        found = evaluate_dbn(self.model, images, random, CHAINS, STEPS, SAMPLES, begun)
+        """``evaluate_dbn`` of the layers that have begun, on the test images, binarised anew if "dynamic"."""
+        random = RandomStream(rng)
+        images = self.settings.pixels(Tensor(dataset.test.images), random).data
+        self.model.depth = max(1, sum(optimizer.steps > 0 for optimizer in self.optimizers))
+        found = evaluate_dbn(self.model, images, random, *self.settings.after_an_epoch(), SAMPLES)
         return {name: found[name] for name in ("nll", "neg_bound", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:

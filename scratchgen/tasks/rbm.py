@@ -16,8 +16,6 @@ from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
 
-CHAINS, STEPS = 100, 1_000  # for log Z at the end of an epoch
-
 
 @dataclass(frozen=True)
 class RBMTraining:
@@ -36,6 +34,8 @@ class RBMTraining:
         Of SGD.
     binarize : str
         "none", "static" or "dynamic": see ``data.pixels``.
+    annealed_chains, annealing_steps : int
+        For log Z at the end of training: how many chains, and steps of each. After an epoch they take a tenth of them.
     """
 
     gibbs_steps: int = 1
@@ -44,6 +44,8 @@ class RBMTraining:
     schedule: str = "cosine"
     momentum: float = 0.0
     binarize: str = "dynamic"
+    annealed_chains: int = 100
+    annealing_steps: int = 10_000
 
     def __post_init__(self) -> None:
         require_one_of("schedule", self.schedule, SCHEDULES)
@@ -54,8 +56,18 @@ class RBMTraining:
                 "chains >= 0": self.chains >= 0,
                 "lr > 0": self.lr > 0,
                 "0 <= momentum < 1": 0 <= self.momentum < 1,
+                "annealed_chains >= 2": self.annealed_chains >= 2,
+                "annealing_steps >= 30": self.annealing_steps >= 30,
             }
         )
+
+    def pixels(self, images: Tensor, random: RandomStream) -> Tensor:
+        """Images (n, D) as the machine sees them in training: drawn from their grey levels if "dynamic"."""
+        return random.bernoulli(images) if self.binarize == "dynamic" else images
+
+    def after_an_epoch(self) -> tuple[int, int]:
+        """Annealed chains for log Z, and steps of each."""
+        return self.annealed_chains, self.annealing_steps // 10
 
     def optimizer(self, parameters: Any, steps: int) -> SGD:
         """SGD for the parameters, whose schedule lasts so many ``steps``."""
@@ -81,15 +93,14 @@ class RBMTask(Task):
 
     def train_step(self, x: Tensor, labels: Any = None) -> dict[str, Tensor]:
         """A step of contrastive divergence on a batch x (b, D)."""
-        v = self.random.bernoulli(x) if self.settings.binarize == "dynamic" else x
+        v = self.settings.pixels(x, self.random)
         return contrastive_step(self.model, v, self.chains, self.optimizer, self.settings.gibbs_steps, self.random)
 
     def evaluate(self, dataset: Dataset, rng: np.random.Generator) -> Metrics:
-        """``evaluate_rbm`` of the test images, binarised afresh if "dynamic", with a short estimate of log Z."""
-        random, images = RandomStream(rng), dataset.test.images
-        if self.settings.binarize == "dynamic":
-            images = random.bernoulli(Tensor(images)).data
-        found = evaluate_rbm(self.model, images, random, CHAINS, STEPS)
+        """``evaluate_rbm`` of the test images, binarised anew if "dynamic"."""
+        random = RandomStream(rng)
+        images = self.settings.pixels(Tensor(dataset.test.images), random).data
+        found = evaluate_rbm(self.model, images, random, *self.settings.after_an_epoch())
         return {name: found[name] for name in ("nll", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scratchgen import checkpoint, cli, commands, explorer, recipes, runs, tasks
+from scratchgen import checkpoint, cli, commands, explorer, recipes, runs
 from scratchgen.capture import Capture
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
@@ -34,6 +34,7 @@ from scratchgen.models.vae import VAEConfig
 from scratchgen.recipes import RECIPES, RunConfig
 from scratchgen.tasks.aae import AAETraining
 from scratchgen.tasks.dbm import DBMTraining
+from scratchgen.tasks.dbn import DBNTraining
 from scratchgen.tasks.gan import GANTraining
 from scratchgen.tasks.rbm import RBMTraining
 from scratchgen.tasks.vae import VAETraining
@@ -78,15 +79,24 @@ TINY_AAE = RunConfig(
     batch_size=128,
     data="strokes",
 )
+FEW = {"chains": 10, "momentum": 0.5, "annealed_chains": 20, "annealing_steps": 50}
 TINY_RBM = RunConfig(
-    "rbm", "tiny", RBMConfig(hidden=16), RBMTraining(chains=10, momentum=0.5), epochs=3, batch_size=128, data="strokes"
+    "rbm",
+    "tiny",
+    RBMConfig(hidden=16),
+    RBMTraining(**FEW),
+    epochs=3,
+    batch_size=128,
+    data="strokes",
 )
-TINY_DBN = replace(TINY_RBM, model="dbn", network=DBNConfig(hidden=(16, 12)))
+TINY_DBN = replace(
+    TINY_RBM, model="dbn", network=DBNConfig(hidden=(16, 12)), training=DBNTraining(layer_epochs=1, **FEW)
+)
 TINY_DBM = replace(
     TINY_RBM,
     model="dbm",
     network=DBMConfig(hidden=(16, 12)),
-    training=DBMTraining(gibbs_steps=2, chains=10, momentum=0.5, pretraining_epochs=1, mean_field_steps=3),
+    training=DBMTraining(gibbs_steps=2, pretraining_epochs=1, mean_field_steps=3, **FEW),
 )
 TINIES = {config.model: config for config in (TINY, TINY_GAN, TINY_AAE, TINY_RBM, TINY_DBN, TINY_DBM)}
 # A KL term whose weight soon is 10 makes the third epoch worse than the second.
@@ -151,11 +161,9 @@ def use_tiny(set_attribute) -> None:
     set_attribute(recipes.gan, "SAMPLES", 300)
     set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
     set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
-    for name, few in {"STEPS": 50, "ANNEALED": 20, "SAMPLED": 20, "SHOWN": (0, 1, 10)}.items():
+    for name, few in {"ANNEALED": 20, "SAMPLED": 20, "SHOWN": (0, 1, 10)}.items():
         set_attribute(recipes.boltzmann, name, few)
     set_attribute(recipes.dbn, "SAMPLES", 5)
-    for module in (tasks.rbm, tasks.dbn, tasks.dbm):
-        set_attribute(module, "STEPS", 20)
     set_attribute(explorer, "load_judge", untrained_judge)
     set_attribute(recipes.aae, "fresh_discriminator_bce", lambda *_: 0.5)  # which takes seconds
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rbm_helpers import enumerated, small_rbm
 
-from scratchgen.evaluation.energy import evaluate_dbn
+from scratchgen.evaluation.energy import evaluate_dbn, evaluate_rbm
 from scratchgen.evaluation.partition import exact_log_partition
 from scratchgen.models.dbn import DBN, DBNConfig
 from scratchgen.random import RandomStream
@@ -45,24 +45,28 @@ def test_log_weights_average_to_the_likelihood_and_lie_below_it(sizes):
 
 
 @pytest.mark.usefixtures("kernel_set")
-def test_a_layer_begun_upside_down_changes_nothing():
-    """Then p(v) is that of the RBM below, and its bound is tight: each weight is Z p(v)."""
-    dbn = small_dbn((4, 3, 4))
-    below = exact_log_partition(dbn.rbms[0])
+@pytest.mark.parametrize("top", [4, 6])
+def test_a_layer_begun_upside_down_changes_nothing(top):
+    """Then p(v) is that of the RBM below, with a tight bound: each weight is Z p(v). Further units have no weights."""
+    dbn = small_dbn((4, 3, top))
+    dbn.rbms[1].weight.write(np.zeros((3, top)))
     dbn.begin(1)
     v, _, joint = enumerated(dbn.rbms[0])
     np.testing.assert_allclose(np.exp(log_p(dbn)), joint.sum(axis=1), rtol=1e-10)
-    log_w = dbn.log_weights(Tensor(v), RandomStream(0)).data - below
+    log_w = dbn.log_weights(Tensor(v), RandomStream(0)).data - exact_log_partition(dbn.top)
     np.testing.assert_allclose(log_w, np.log(joint.sum(axis=1)), rtol=1e-10)
+    np.testing.assert_array_equal(dbn.rbms[1].hidden_bias.data[4:], small_dbn((4, 3, top)).rbms[1].hidden_bias.data[4:])
 
 
-def test_a_layer_of_another_size_begins_with_the_biases_below():
+def test_a_layer_with_fewer_units_than_pixels_begins_with_the_biases_below():
     dbn = small_dbn((4, 3, 2))
     weight = dbn.rbms[1].weight.data.copy()
+    dbn.begin(0)  # nothing lies below
+    assert (dbn.depth, dbn.top) == (1, dbn.rbms[0])
     dbn.begin(1)
+    assert (dbn.depth, dbn.top) == (2, dbn.rbms[1])
     np.testing.assert_array_equal(dbn.rbms[1].visible_bias.data, dbn.rbms[0].hidden_bias.data)
     np.testing.assert_array_equal(dbn.rbms[1].weight.data, weight)
-    dbn.begin(0)  # nothing lies below
 
 
 @pytest.mark.usefixtures("kernel_set")
@@ -94,13 +98,39 @@ def test_evaluate_dbn_estimates_the_likelihood():
     found = evaluate_dbn(dbn, v, RandomStream(0), 1_000, 100, 2_000)
     assert found["nll"] == pytest.approx(-log_p(dbn).mean(), abs=4 * found["log_z_error"] + 0.02)
     assert found["neg_bound"] > found["nll"] + 0.05
-    first = evaluate_dbn(dbn, v, RandomStream(0), 1_000, 100, 3, depth=1)
+    dbn.depth = 1
+    first = evaluate_dbn(dbn, v, RandomStream(0), 1_000, 100, 3)
     assert first["nll"] == pytest.approx(first["neg_bound"], rel=1e-12)
+    of_the_rbm = evaluate_rbm(dbn.rbms[0], v, RandomStream(0), 1_000, 100)
+    assert first["nll"] == pytest.approx(of_the_rbm["nll"], rel=1e-10)
+    assert first["reconstruction"] == pytest.approx(of_the_rbm["reconstruction"], rel=1e-10)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_reconstruct_goes_up_and_down_by_means():
+    dbn, v = small_dbn((4, 3, 2)), np.eye(4)
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    (w1, a1, b1), (w2, a2, b2) = ([p.data for p in rbm.parameters()] for rbm in dbn.rbms)
+    one = sigmoid(v @ w1 + b1)
+    two = sigmoid(one @ w2 + b2)
+    np.testing.assert_allclose(dbn.codes(Tensor(v)).data, two, rtol=1e-12)
+    expected = sigmoid(sigmoid(two @ w2.T + a2) @ w1.T + a1)
+    np.testing.assert_allclose(dbn.reconstruct(Tensor(v)).data, expected, rtol=1e-12)
+    dbn.depth = 1
+    np.testing.assert_allclose(dbn.codes(Tensor(v)).data, one, rtol=1e-12)
+    np.testing.assert_allclose(dbn.reconstruct(Tensor(v)).data, sigmoid(one @ w1.T + a1), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"hidden": ()}, "one hidden layer or more"), ({"hidden": (3, 0)}, "hidden >= 1"), ({"sigma": 0.0}, "sigma > 0")],
+    [
+        ({"hidden": ()}, "one hidden layer or more"),
+        ({"hidden": (3, 0)}, "hidden >= 1"),
+        ({"input_dim": 0}, "input_dim >= 1"),
+    ],
 )
 def test_dbn_config_refuses_impossible_settings(options, message):
     with pytest.raises(ValueError, match=message):

@@ -11,16 +11,15 @@ from scratchgen.models.dbn import DBN, DBNConfig
 from scratchgen.optim import SGD
 from scratchgen.random import RandomStream
 from scratchgen.tasks.dbm import DBMTask, DBMTraining
-from scratchgen.tasks.dbn import DECAY, DBNTask
-from scratchgen.tasks.rbm import RBMTraining
+from scratchgen.tasks.dbn import DECAY, DBNTask, DBNTraining
 from scratchgen.tensor import Tensor
 
 PIXELS, BATCH = 6, 8
 both_ways = pytest.mark.parametrize("how", [eager, captured])
 
 
-def dbn_task(epochs=4, chains=3, hidden=(5, 4)):
-    settings = RBMTraining(chains=chains, lr=0.1, schedule="constant")
+def dbn_task(epochs=4, chains=3, hidden=(5, 4), lr=0.1):
+    settings = DBNTraining(chains=chains, lr=lr, schedule="constant", layer_epochs=2)
     return DBNTask(DBN(DBNConfig(PIXELS, hidden), 0), settings, RandomStream(1), 3, epochs)
 
 
@@ -40,8 +39,8 @@ def changed(before, task):
 
 @both_ways
 def test_layers_of_a_dbn_take_turns(how):
-    """Each has its share of the epochs, begins upside down, and leaves those below alone."""
-    task = dbn_task(epochs=5, hidden=(5, PIXELS))
+    """Each has its share of the epochs, begins upside down, and leaves the others alone."""
+    task = dbn_task(epochs=5, hidden=(5, PIXELS), lr=0.01)
     take = how(task)
     for step, images in enumerate(batches(15)):
         layer = 0 if step < 3 * 2 else 1
@@ -52,8 +51,40 @@ def test_layers_of_a_dbn_take_turns(how):
         other = task.model.rbms[1 - layer].state_dict()
         assert all((other[name] == array).all() for name, array in models[1 - layer].items())
         if step == 6:  # one step away from the layer below, turned upside down
-            np.testing.assert_allclose(task.model.rbms[1].weight.data, task.model.rbms[0].weight.data.T, atol=0.05)
-    assert task.layer == 1
+            np.testing.assert_allclose(task.model.rbms[1].weight.data, task.model.rbms[0].weight.data.T, atol=0.01)
+    assert task.step_options() == {"layer": 1, "begin": False}
+
+
+def test_more_epochs_are_for_the_top_layer_of_a_dbn():
+    task, longer = dbn_task(epochs=4), dbn_task(epochs=9)
+    for images in batches(12):
+        captured(task)(images)
+    longer.load_state_dict(task.state_dict())
+    assert longer.step_options() == {"layer": 1, "begin": False}
+
+
+@both_ways
+@pytest.mark.parametrize(("phase", "up", "down"), [("bottom", 2.0, 1.0), ("top", 1.0, 2.0)])
+def test_a_step_of_pretraining_is_the_algorithm(how, phase, up, down):
+    """CD-1 with inputs doubled: upwards at the bottom, also where it draws data for the top; downwards at the top."""
+    task = dbm_task()
+    take, steps, n = how(task), batches(12), 2 if phase == "bottom" else 5
+    for images in steps[:n]:
+        take(images)
+    twin, random = dbm_task(), RandomStream(1)
+    twin.load_state_dict(task.state_dict())
+    random.generator.bit_generator.state = task.random.generator.bit_generator.state
+    take(steps[n])
+    model = twin.model
+    v, rbm = random.bernoulli(Tensor(steps[n])), model.bottom
+    if phase == "top":
+        v, rbm = model.bottom.hidden(v, random, 2.0).states, model.top
+    h = rbm.hidden(v, random, up)
+    fantasy, hidden = rbm.gibbs(h.states, 1, random, up, down)
+    rbm.set_gradients((v, h.means), (fantasy.states, hidden.means))
+    twin.optimizers[phase].step()
+    for name, parameter in task.model.named_parameters().items():
+        np.testing.assert_allclose(parameter.data, model.named_parameters()[name].data, atol=1e-5, err_msg=name)
 
 
 @both_ways
@@ -178,3 +209,8 @@ def test_a_dbm_finds_a_distribution(rng):
 def test_dbm_training_refuses_impossible_settings(options, message):
     with pytest.raises(ValueError, match=message):
         DBMTraining(**options)
+
+
+def test_dbn_training_refuses_impossible_settings():
+    with pytest.raises(ValueError, match="layer_epochs >= 1"):
+        DBNTraining(layer_epochs=0)

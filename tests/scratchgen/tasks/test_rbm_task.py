@@ -99,6 +99,8 @@ def test_training_finds_a_distribution(chains, rng):
         ({"chains": -1}, "chains >= 0"),
         ({"lr": 0.0}, "lr > 0"),
         ({"momentum": 1.0}, "0 <= momentum < 1"),
+        ({"annealed_chains": 1}, "annealed_chains >= 2"),
+        ({"annealing_steps": 29}, "annealing_steps >= 30"),
         ({"schedule": "steep"}, "'steep' is not one of"),
         ({"binarize": "sometimes"}, "'sometimes' is not one of"),
     ],
