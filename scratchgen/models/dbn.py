@@ -54,6 +54,7 @@ class DBN(Module):
         self.config, self.dtype, self.depth = config, np.dtype(dtype), len(config.hidden)
         rng, sizes = np.random.default_rng(rng), pairwise((config.input_dim, *config.hidden))
         self.rbms = [RBM(RBMConfig(d, h), rng, dtype) for d, h in sizes]
+        self.kept = np.zeros((0, config.hidden[-1]))  # states (n, H) of the top layer where training has left chains
 
     @property
     def top(self) -> RBM:

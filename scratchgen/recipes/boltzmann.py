@@ -22,7 +22,7 @@ from scratchgen.tensor import Tensor
 
 ANNEALED = 1_000  # steps to where a sample's chain begins, if no chains were kept
 SAMPLED = 1_000  # Gibbs steps of a sample's chain
-SHOWN = (0, 1, 10, 100, 1_000)  # steps of the chains in chains.png
+SHOWN = (1, 10, 100, 1_000)  # steps of the chains in chains.png
 ROWS = 1_000  # images, or chains, at a time
 
 
@@ -166,8 +166,8 @@ class BoltzmannRecipe(BinarizingRecipe):
         rng = stream(config.seed, "samples")
         random, weights = RandomStream(rng), self.first(model).weight.data.T[:100]
         state = self.begin(config, model, Tensor(images[:10], dtype=model.dtype), random)
-        chains = np.concatenate([images[:10, None], self.chain(model, state, SHOWN[1:], random)], axis=1)
-        names = ["data", *(f"{steps:,}" for steps in SHOWN[1:])]
+        chains = np.concatenate([images[:10, None], self.chain(model, state, SHOWN, random)], axis=1)
+        names = ["data", *(f"{steps:,}" for steps in SHOWN)]
         reconstructions = self.reconstruct(config, model, images[:20], data.test.labels[:20])
         return [
             figures.save_samples(folder / "samples.png", self.sample(config, model, 100, rng), shape, 10),

@@ -161,7 +161,7 @@ def use_tiny(set_attribute) -> None:
     set_attribute(recipes.gan, "SAMPLES", 300)
     set_attribute(recipes.gan, "SAMPLES_AN_EPOCH", 200)
     set_attribute(recipes.gan, "load_judge", lambda data: ByBrightness())
-    for name, few in {"ANNEALED": 20, "SAMPLED": 20, "SHOWN": (0, 1, 10)}.items():
+    for name, few in {"ANNEALED": 20, "SAMPLED": 20, "SHOWN": (1, 10)}.items():
         set_attribute(recipes.boltzmann, name, few)
     set_attribute(recipes.dbn, "SAMPLES", 5)
     set_attribute(explorer, "load_judge", untrained_judge)
