@@ -1,6 +1,7 @@
 """Allocation. Unreferenced buffers are pooled and reused. A large array from the system has new pages, and their
 page faults would take a tenth of a training step, while every step needs the same sizes. A buffer is free when its
-reference count says that only the pool holds it; every view of it counts as a reference."""
+reference count says that only the pool holds it; every view of it counts as a reference. What such a count is differs
+between versions of Python, so it is found by trying; where it says nothing, no buffer is reused."""
 
 import math
 import sys
@@ -54,9 +55,8 @@ class _Buffers(threading.local):
     def free(self, nbytes: int) -> tuple[np.ndarray, int]:
         """A buffer that nothing refers to but the pool: every view of it, however made, counts as a reference."""
         held = self.by_size.setdefault(nbytes, [])
-        for buffer, start in held:
-            if sys.getrefcount(buffer) == _REFERENCES:
-                return buffer, start
+        if _REFERENCES and (unused := _unused(held, _REFERENCES)):
+            return unused
         buffer = np.empty(nbytes + LINE, np.uint8)
         found = buffer, -buffer.__array_interface__["data"][0] % LINE
         if len(held) < LOOKED_AT:
@@ -67,12 +67,22 @@ class _Buffers(threading.local):
         return found
 
 
+def _unused(held: list[tuple[np.ndarray, int]], references: int) -> tuple[np.ndarray, int] | None:
+    """The first of these buffers, with its offset, to which there are so many references; None if there is none."""
+    for buffer, start in held:
+        if sys.getrefcount(buffer) == references:
+            return buffer, start
+    return None
+
+
 def _references() -> int:
-    """The reference count of a free buffer, as ``getrefcount`` returns it in ``free``."""
-    held = [(np.empty(0, np.uint8), 0)]
-    for buffer, _ in held:
-        return sys.getrefcount(buffer)
-    raise AssertionError
+    """How many references ``_unused`` counts to a buffer that nobody uses; 0 if they do not tell it from others."""
+    for count in range(1, 20):
+        free, viewed = ([(np.empty(1, np.uint8), 0)] for _ in range(2))
+        view = viewed[0][0][:]
+        if _unused(free, count) and not _unused(viewed, count) and view.base is not None:
+            return count
+    return 0
 
 
 _REFERENCES = _references()

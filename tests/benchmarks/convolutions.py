@@ -8,8 +8,11 @@ every round, so a change of the clock or a busy neighbour falls on all of them.
 
 import os
 
+from tests.benchmarks.machine import let_libraries_choose, machine
+
 if __name__ == "__main__":  # One thread against one thread. All read this once, when they are imported.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+    let_libraries_choose()
 
 import time
 from collections.abc import Callable
@@ -21,7 +24,6 @@ import numpy as np
 from kernels import reference
 from kernels.cpu import conv
 from kernels.cpu.convolutions import LADDER
-from tests.benchmarks.products import machine
 from tests.benchmarks.workloads import RTOL
 
 ROUNDS = 11

@@ -19,7 +19,7 @@ from scratchgen import explorer
 from scratchgen.data.dataset import Dataset, Split
 from scratchgen.data.strokes import draw_strokes
 from scratchgen.recipes import RECIPES, RunConfig
-from tests.benchmarks.products import machine
+from tests.benchmarks.machine import machine
 from tests.scratchgen.explorer.browser_helpers import MISSING, load, open_browser
 
 DEFAULT = "vae pytorch-example"

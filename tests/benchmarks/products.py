@@ -7,15 +7,14 @@ clock or a busy neighbour falls on all of them.
 
 import os
 
+from tests.benchmarks.machine import let_libraries_choose, machine
+
 if __name__ == "__main__":  # One thread against one thread. Both read this once, when they are imported.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
+    let_libraries_choose()
 
-import platform
 import time
-from datetime import date
-from pathlib import Path
 
-import numba
 import numpy as np
 
 from kernels.cpu.products import LADDER
@@ -54,17 +53,6 @@ def measure(m: int, k: int, n: int) -> list[float]:
             product(out, a, b)
             seconds[turn, c] = time.perf_counter() - start
     return list(2e-9 * m * n * k / np.median(seconds, axis=0))
-
-
-def machine() -> str:
-    """The processor, its cores, the versions and the date, on one line."""
-    model = platform.processor() or platform.machine()
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(": ")[2] if lines else model
-    library = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}"
-    return f"{model}, {os.cpu_count()} cores; {versions}, {library['name']} {library['version']}; {date.today()}"
 
 
 def main() -> None:

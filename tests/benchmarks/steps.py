@@ -8,6 +8,11 @@ falls on all of them. A floor stands beside them: the step's matrix products alo
 It prints a table and writes ``steps.json`` and ``steps.png``.
 """
 
+from tests.benchmarks.machine import let_libraries_choose, machine
+
+if __name__ == "__main__":
+    let_libraries_choose()  # here and in the contestants' processes
+
 import argparse
 import json
 import os
@@ -183,7 +188,6 @@ def main() -> None:
     # Here, for they are slow to import.
     from scratchgen.data import load_dataset
     from tests.benchmarks.figure import save_figure
-    from tests.benchmarks.products import machine
 
     missing = [name for name, (_, package) in CONTESTANTS.items() if find_spec(package) is None]
     if missing:

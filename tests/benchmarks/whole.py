@@ -4,6 +4,11 @@ Run by ``python -m tests.benchmarks.whole``, it measures everything in processes
 or compiled kernel of one part is there for the next. It prints a table and writes ``whole.json``.
 """
 
+from tests.benchmarks.machine import let_libraries_choose, machine
+
+if __name__ == "__main__":
+    let_libraries_choose()  # here and in the processes that are measured
+
 import argparse
 import json
 import os
@@ -213,7 +218,6 @@ def main() -> None:
 
     # Here, for they are slow to import.
     from scratchgen.data import load_dataset
-    from tests.benchmarks.products import machine
 
     data = load_dataset("mnist" if os.environ.get("SCRATCHGEN_DATA") else "strokes")
     print(f"{machine()}; {', '.join(f'{name} {number}' for name, number in versions().items())}; {data.name}")

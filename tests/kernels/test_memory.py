@@ -1,6 +1,8 @@
 """Buffers that serve again: never while anybody can see them, always once nobody can."""
 
+import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +48,33 @@ def test_empty_never_reuses_memory_that_somebody_holds(view):
         other[...] = 2
     assert len({address(other) for other in others}) == 3
     assert (whole == 1).all()
+
+
+COUNTS = {  # of references, as other versions of Python might return them
+    "one less": (lambda x: sys.getrefcount(x) - 1 - 1, True),  # and one less for the argument of this function itself
+    "three more": (lambda x: sys.getrefcount(x) - 1 + 3, True),
+    "always the same": (lambda x: 1 << 30, False),
+    "of an immortal object": (lambda x: 0, False),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_empty_is_right_however_references_are_counted(name, monkeypatch):
+    """It reuses memory where the count tells that nobody holds it, and none where it tells nothing."""
+    count, telling = COUNTS[name]
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(getrefcount=count))
+    monkeypatch.setattr(memory, "_REFERENCES", memory._references())
+    monkeypatch.setattr(memory, "_buffers", memory._Buffers())
+    assert (memory._REFERENCES > 0) == telling
+    first = memory.empty(SHAPE, FLOAT)
+    where, kept = address(first), first[3]
+    del first
+    held = memory.empty(SHAPE, FLOAT)
+    assert not np.shares_memory(held, kept)
+    del kept
+    again = memory.empty(SHAPE, FLOAT)
+    assert (address(again) == where) == telling
+    assert not np.shares_memory(held, again)
 
 
 @pytest.mark.parametrize("shape", [(1,), (100, 784), (4096,), (4097,), (1 << 20,), (5 << 20,), (0, 3), ()])
