@@ -1,12 +1,12 @@
 # make demo   train the VAE on MNIST, and explore it          make lint   format, lint and type checks
 # make test   every test but the slow ones                    make bench  time products, steps, what surrounds them, convolutions
 # make lessons  run all lessons and write their pages (90 minutes); QUICK=1 makes short runs of those that can
-# make test-gpu, make bench-gpu   on an NVIDIA GPU, with numba-cuda in the venv: the kernels tested, and timed
+# make test-gpu, bench-gpu, gpu-report   on an NVIDIA GPU, with numba-cuda in the venv: tests, times, and both in a report
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo lessons test test-all lint bench gpu test-gpu bench-gpu
+.PHONY: demo lessons test test-all lint bench gpu test-gpu bench-gpu gpu-report
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -60,3 +60,6 @@ test-gpu: gpu
 
 bench-gpu: gpu
 	$(BIN)/python -m tests.benchmarks.gpu
+
+gpu-report: $(VENV)/installed  # in ten minutes; it goes on where one part fails
+	$(BIN)/python -m tests.benchmarks.gpu_report
