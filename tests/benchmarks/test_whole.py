@@ -1,18 +1,21 @@
 """What surrounds a step: that the step by hand is the engine's, and that the measures see what they are to measure."""
 
+import importlib
 import mmap
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from scratchgen.models.vae import VAEConfig
+from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.recipes import RECIPES
 from scratchgen.tasks.vae import VAETraining
+from scratchgen.tensor import Tensor
 from tests.benchmarks import parts, step_by_hand, whole
 from tests.benchmarks.memory import peak_memory
 from tests.benchmarks.parts import mapped_by, step_two_ways
-from tests.benchmarks.whole import Finding, last_line, start
+from tests.benchmarks.whole import Finding, last_line, seconds_to, start
 from tests.benchmarks.workloads import WORKLOADS, Disagreement, Workload
 
 TINY = Workload("tiny", "vae", VAEConfig(9, 3, (7,), (5,)), VAETraining(), 4)
@@ -125,3 +128,39 @@ def test_step_by_hand_is_written_for_its_workload():
     workload = WORKLOADS["vae-400"]
     assert workload.training == replace(VAETraining(), lr=workload.training.lr)
     assert workload.network == RECIPES["vae"].configs["pytorch-example"].network
+
+
+SAYS = """
+import sys, time
+for loss in (120.0, 106.61, 106.4, 99.0):
+    print(f"epoch   test neg_elbo {loss:.2f}  reconstruction 80.00", flush=True)
+    time.sleep(0.2)
+if len(sys.argv) > 1:
+    time.sleep(60)
+"""
+
+
+def test_seconds_to_ends_with_the_first_loss_that_is_low_enough():
+    seconds, printed = seconds_to([sys.executable, "-c", SAYS, "and waits"], 106.5, 1)
+    assert 0.4 < seconds < 20
+    assert printed == 3
+    with pytest.raises(RuntimeError, match=r"without a test neg_elbo of 90(.|\n)*neg_elbo 99.00"):
+        seconds_to([sys.executable, "-c", SAYS], 90.0, 1)
+
+
+def test_pytorch_trains_the_same_network():
+    """Its parameters are the named configuration's, and its loss is the engine's for the same ones and noise."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    rival = importlib.import_module("tests.benchmarks.train_in_pytorch")
+    torch.manual_seed(0)
+    model, engine = rival.VAE(), VAE(rival.CONFIG.network, 0)
+    theirs = [p.detach().numpy() for p in model.parameters()]
+    for parameter, array in zip(engine.parameters(), theirs, strict=True):
+        parameter.write(array.T)
+    x = np.random.default_rng(0).random((7, 784), np.float32)
+    torch.manual_seed(1)
+    found = model.neg_elbo(torch.from_numpy(x)).item() / 7
+    torch.manual_seed(1)
+    noise = Tensor(torch.randn(1, 7, rival.CONFIG.network.latent_dim).numpy())
+    reconstruction, kl = engine.negative_elbo(Tensor(x), noise)
+    assert found == pytest.approx((reconstruction + kl).data.mean(), rel=1e-5)
