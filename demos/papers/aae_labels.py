@@ -1,7 +1,7 @@
 """Classification by an adversarial autoencoder with few labels or none (Makhzani et al. 2015).
 
     python demos/papers/aae_labels.py labels-100     an hour on a core: five draws of the labels
-    python demos/papers/aae_labels.py labels-1000    perhaps forty minutes on a core
+    python demos/papers/aae_labels.py labels-1000    forty minutes on a core
     python demos/papers/aae_labels.py clusters-16    six minutes on a core
     python demos/papers/aae_labels.py clusters-30    six minutes on a core
     python demos/papers/aae_labels.py reduced-10     perhaps ten minutes on a core
