@@ -181,6 +181,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
     "dbn": (
         *BOLTZMANN,
         Option("layer_epochs", "training", positive, "of --epochs, for each layer but the top one", "N"),
+        Option("upper_lr", "training", number, "the learning rate of the layers above the first", "X"),
     ),
     "dbm": (
         *BOLTZMANN,

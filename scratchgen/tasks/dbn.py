@@ -1,7 +1,7 @@
 """Training deep belief networks, one layer after the other (Hinton, Osindero & Teh 2006; L03)."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,16 @@ class DBNTraining(RBMTraining):
     ----------
     layer_epochs : int
         Epochs of each layer but the top one, which has the rest.
+    upper_lr : float
+        The learning rate of the layers above the first, which begin with weights that are good already.
     """
 
     layer_epochs: int = 40
+    upper_lr: float = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require({"layer_epochs >= 1": self.layer_epochs >= 1})
+        require({"layer_epochs >= 1": self.layer_epochs >= 1, "upper_lr > 0": self.upper_lr > 0})
 
 
 class DBNTask(Task):
@@ -47,7 +50,9 @@ class DBNTask(Task):
         below = len(model.rbms) - 1
         shares = [settings.layer_epochs] * below + [max(1, epochs - below * settings.layer_epochs)]
         self.steps = [steps_per_epoch * share for share in shares]
-        self.optimizers = [settings.optimizer(rbm, n) for rbm, n in zip(model.rbms, self.steps, strict=True)]
+        of_layers = [settings, *[replace(settings, lr=settings.upper_lr)] * below]
+        kinds = zip(of_layers, model.rbms, self.steps, strict=True)
+        self.optimizers = [kind.optimizer(rbm, steps) for kind, rbm, steps in kinds]
         self.chains = [Chains(settings.chains, h, random.generator, model.dtype) for h in model.config.hidden]
 
     def train_step(self, x: Tensor, labels: Any = None, layer: int = 0, begin: bool = False) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ both_ways = pytest.mark.parametrize("how", [eager, captured])
 
 
 def dbn_task(epochs=4, chains=3, hidden=(5, 4), lr=0.1):
-    settings = DBNTraining(chains=chains, lr=lr, schedule="constant", layer_epochs=2)
+    settings = DBNTraining(chains=chains, lr=0.3, schedule="constant", layer_epochs=2, upper_lr=lr)
     return DBNTask(DBN(DBNConfig(PIXELS, hidden), 0), settings, RandomStream(1), 3, epochs)
 
 
@@ -211,6 +211,9 @@ def test_dbm_training_refuses_impossible_settings(options, message):
         DBMTraining(**options)
 
 
-def test_dbn_training_refuses_impossible_settings():
-    with pytest.raises(ValueError, match="layer_epochs >= 1"):
-        DBNTraining(layer_epochs=0)
+@pytest.mark.parametrize(
+    ("options", "message"), [({"layer_epochs": 0}, "layer_epochs >= 1"), ({"upper_lr": 0.0}, "upper_lr > 0")]
+)
+def test_dbn_training_refuses_impossible_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        DBNTraining(**options)
