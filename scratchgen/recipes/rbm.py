@@ -38,7 +38,7 @@ class RBMRecipe(BoltzmannRecipe):
             batch_size=100,
         ),
     )
-    expected: ClassVar = {}
+    expected: ClassVar = {("persistent", "mnist"): "nll 87 to 90"}  # one seed; log Z is uncertain by a nat
 
     def pixels(self, config: RunConfig) -> str:
         """The pixels that the model sees, in words."""
