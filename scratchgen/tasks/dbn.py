@@ -62,6 +62,8 @@ class DBNTask(Task):
         rbm, v = self.model.rbms[layer], self.model.up(self.settings.pixels(x, self.random), layer, self.random)
         if layer:
             follow_means(rbm.means, v)
+            if begin:  # weights that are good already would unlearn much with chains from anywhere
+                self.chains[layer].begin(rbm.hidden(v, self.random).states)
         return contrastive_step(
             rbm, v, self.chains[layer], self.optimizers[layer], self.settings.gibbs_steps, self.random
         )

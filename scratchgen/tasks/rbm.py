@@ -80,6 +80,10 @@ class Chains(Module):
     def __init__(self, n: int, hidden: int, rng: np.random.Generator, dtype: Any = np.float32) -> None:
         self.states = Buffer(rng.integers(2, size=(n, hidden)), dtype=dtype)
 
+    def begin(self, states: Tensor) -> None:
+        """Begin at these states (m, H), some of them, or all and again from the first."""
+        self.states.write(states.data[np.arange(len(self.states)) % len(states)])
+
 
 class RBMTask(Task):
     """A restricted Boltzmann machine in training, whose schedule lasts ``epochs`` of ``steps_per_epoch`` steps."""

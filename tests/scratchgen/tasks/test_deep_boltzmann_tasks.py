@@ -8,10 +8,12 @@ from task_helpers import bits, captured, eager
 from scratchgen.evaluation.partition import all_states, exact_log_partition
 from scratchgen.models.dbm import DBM, DBMConfig
 from scratchgen.models.dbn import DBN, DBNConfig
+from scratchgen.models.rbm import Units
 from scratchgen.optim import SGD
 from scratchgen.random import RandomStream
 from scratchgen.tasks.dbm import DBMTask, DBMTraining
 from scratchgen.tasks.dbn import DECAY, DBNTask, DBNTraining
+from scratchgen.tasks.rbm import Chains
 from scratchgen.tensor import Tensor
 
 PIXELS, BATCH = 6, 8
@@ -53,6 +55,29 @@ def test_layers_of_a_dbn_take_turns(how):
         if step == 6:  # one step away from the layer below, turned upside down
             np.testing.assert_allclose(task.model.rbms[1].weight.data, task.model.rbms[0].weight.data.T, atol=0.01)
     assert task.step_options() == {"layer": 1, "begin": False}
+
+
+@pytest.mark.parametrize(("chains", "batch"), [(3, 8), (11, 4)])
+def test_chains_of_an_upper_layer_begin_at_what_the_data_lead_to(chains, batch, monkeypatch):
+    """Fewer chains than images, or more: each is a draw of the top layer for an image, a Gibbs step later."""
+    task, begun = dbn_task(chains=chains), []
+    images = np.repeat(batches(1)[0], 2, axis=0)[:batch]
+    for _ in range(6):
+        captured(task)(images)
+    monkeypatch.setattr(
+        Chains, "begin", lambda self, states, original=Chains.begin: (begun.append(states.data), original(self, states))
+    )
+    monkeypatch.setattr(task.model.rbms[1], "gibbs", lambda h, *_: (_units(h, 5), _units(h, 4)))
+    task.train_step(Tensor(images), None, 1, True)
+    (states,) = begun
+    assert states.shape == (batch, 4)
+    np.testing.assert_array_equal(task.chains[1].states.data, [states[i % batch] for i in range(chains)])
+
+
+def _units(h, width):
+    """Units as if the chain had stayed where it was: the hidden ones are its state."""
+    states = h if h.shape[1] == width else Tensor(np.zeros((len(h), width), np.float32))
+    return Units(states, states)
 
 
 def test_more_epochs_are_for_the_top_layer_of_a_dbn():
