@@ -196,8 +196,8 @@ rows(
 # %% [markdown]
 # CD-1 reconstructs as well, though its likelihood is worse by many nats: its chains never went far from the data, so
 # nothing has pushed up the free energy of what lies far away, and there the machine believes in pictures that are no
-# digits. Its samples show them. Below, what 100 hidden units of the other machine look for, and where its chains go
-# from test images.
+# digits. Its samples show them: chains of a thousand steps all end at blank pictures. Below, what 100 hidden units of
+# the other machine look for, and where its chains go from test images.
 
 # %%
 shape = data.image_shape
@@ -298,6 +298,9 @@ figures.save_samples(
 print(options.out / "7_samples_dbn.png")
 
 # %% [markdown]
+# The first two rows are of one distribution: what they differ by is that of two estimates of log Z, and more than their
+# standard errors, which are too small where few chains have most of the weight.
+#
 # What made these networks famous is that they also are a good start for a classifier: its hidden layers are the RBMs',
 # with one more layer for the classes, and all of it is trained on by back-propagation. With 1,000 labels (L11's
 # question again), beside the same network from random weights, which has the best of three learning rates by the test

@@ -72,8 +72,9 @@ def test_selection_finds_the_first_of_the_best_epochs(selection, epochs, best):
     ids=lambda c: f"{c.model} {getattr(c.training, 'objective', '')}",
 )
 def test_selection_of_every_model_is_among_its_test_metrics(config, tmp_path):
-    runs.start(replace(config, epochs=1, patience=1), tmp_path)
-    (entry,) = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    in_parts = config.model in ("dbn", "dbm")  # their epochs do not compare, so they take no patience
+    runs.start(config if in_parts else replace(config, epochs=1, patience=1), tmp_path)
+    entry, *_ = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     selection = RECIPES[config.model].selection(config)
     assert set(selection.metrics) <= entry["test"].keys()
     assert selection.larger == (config.model == "gan")
