@@ -18,6 +18,7 @@ def number(text):
     return float(re.match(r"-?[\d.e-]+", text)[0])
 
 
+@pytest.mark.slow
 def test_lesson_03_prints_probabilities_of_the_toy_that_are_enumerated_ones(lesson):
     got, _ = lesson
     for what in ("log Z, enumerated", "p(v) less", "E[h|v] less", "E[v|h] less"):
@@ -25,12 +26,14 @@ def test_lesson_03_prints_probabilities_of_the_toy_that_are_enumerated_ones(less
         assert number(found) < 1e-10
 
 
+@pytest.mark.slow
 def test_lesson_03_shows_that_contrastive_divergence_nears_the_gradient(lesson):
     got, _ = lesson
     assert number(got["error of CD-1's expected update"]) > 0.1
     assert number(got["error of CD-200's"]) < 1e-10
 
 
+@pytest.mark.slow
 def test_lesson_03_brackets_log_z(lesson):
     got, _ = lesson
     for what in ("log Z, 100 chains of so many steps, less the exact", "back from samples"):
@@ -38,6 +41,7 @@ def test_lesson_03_brackets_log_z(lesson):
         assert abs(error) < 4 * spread + 0.1
 
 
+@pytest.mark.slow
 def test_lesson_03_shows_mean_field_that_raises_the_bound(lesson):
     got, files = lesson
     lost = [number(got[what]) for what in got if what.startswith(("the bound lost", "by 1 update", "by 10"))]
