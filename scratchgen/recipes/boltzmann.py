@@ -76,20 +76,20 @@ class BoltzmannRecipe(BinarizingRecipe):
     def decoder(self, config: RunConfig, model: Any, sigma: float | None) -> Decoder:
         """UserError: there is no code; log Z is what is annealed, without being asked."""
         raise UserError(
-            f"--ais is for models with a code; without it, evaluate estimates log Z of a {self.model.upper()}"
+            f"--ais is for models with a code; without it, evaluate estimates log Z of {self.model.upper()}s"
         )
 
     def explorable(self, config: RunConfig, model: Any, data: Dataset) -> Explorable:
         """UserError: there is no code with a simple prior."""
-        raise UserError(f"a {self.model.upper()} has no code with a prior to explore; see its chain: scratchgen walk")
+        raise UserError(f"{self.model.upper()}s have no code with a prior to explore; see a chain: scratchgen walk")
 
     def refuse(self, label: int | None = None, iw_samples: int | None = None) -> None:
         """UserError if a class is chosen, or L_K asked for."""
         if label is not None:
-            raise UserError(f"a {self.model.upper()} takes no labels, so no class can be chosen")
+            raise UserError(f"{self.model.upper()}s take no labels, so no class can be chosen")
         if iw_samples is not None:
             raise UserError(
-                f"L_K is for VAEs; evaluate, without --iw-samples, estimates log Z of a {self.model.upper()}"
+                f"L_K is for VAEs; evaluate, without --iw-samples, estimates log Z of {self.model.upper()}s"
             )
 
     def start(self, model: Any, n: int, random: RandomStream) -> Tensor:
@@ -182,7 +182,7 @@ def require_no_patience(config: RunConfig) -> None:
     """UserError for ``patience`` where epochs of several phases do not compare."""
     if config.patience is not None:
         raise UserError(
-            f"the epochs of a {config.model.upper()} train one part after the other and do not compare, "
+            f"the epochs of {config.model.upper()}s train one part after the other and do not compare, "
             "so --patience would keep a wrong one; leave it out"
         )
 

@@ -112,9 +112,9 @@ def test_commands_need_only_the_checkpoint(whole, tmp_path, model, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["sample", "--digit", "3"], "takes no labels"),
-        (["walk", "--digit", "3"], "takes no labels"),
-        (["explore"], "has no code with a prior"),
+        (["sample", "--digit", "3"], "take no labels"),
+        (["walk", "--digit", "3"], "take no labels"),
+        (["explore"], "have no code with a prior"),
         (["export", "--to", "torch"], "is not written in PyTorch; give --to numpy"),
         (["evaluate", "--ais"], "is for models with a code"),
         (["evaluate", "--iw-samples", "5"], "L_K is for VAEs"),
