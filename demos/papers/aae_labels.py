@@ -4,8 +4,8 @@
     python demos/papers/aae_labels.py labels-1000    forty minutes on a core
     python demos/papers/aae_labels.py clusters-16    six minutes on a core
     python demos/papers/aae_labels.py clusters-30    six minutes on a core
-    python demos/papers/aae_labels.py reduced-10     perhaps ten minutes on a core
-    python demos/papers/aae_labels.py reduced-2      perhaps ten minutes on a core
+    python demos/papers/aae_labels.py reduced-10     ten minutes on a core
+    python demos/papers/aae_labels.py reduced-2      ten minutes on a core
     python demos/papers/aae_labels.py ROW --quick    a minute: an epoch of a small network
 
 The encoder gives a class, by a softmax, and a code of style of ten dimensions; two discriminators match them to one-hot
