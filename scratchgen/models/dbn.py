@@ -40,7 +40,7 @@ class DBNConfig:
 
     def __post_init__(self) -> None:
         require({"one hidden layer or more": len(self.hidden) >= 1})
-        for sizes in zip((self.input_dim, *self.hidden), self.hidden, strict=False):
+        for sizes in pairwise((self.input_dim, *self.hidden)):
             RBMConfig(*sizes)
 
 

@@ -17,7 +17,6 @@ from scratchgen.models.rbm import RBM
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.binarizing import BinarizingRecipe
 from scratchgen.recipes.recipe import Explorable, RunConfig
-from scratchgen.tasks.task import Task
 from scratchgen.tensor import Tensor
 
 ANNEALED = 1_000  # steps to where a sample's chain begins, if no chains were kept
@@ -144,17 +143,13 @@ class BoltzmannRecipe(BinarizingRecipe):
         (found,) = in_batches(lambda v: (self.down_again(config, model, v),), images, size=ROWS, dtype=model.dtype)
         return found
 
-    def with_means(self, config: RunConfig, model: Any, data: Dataset) -> None:
+    def with_means(self, model: Any, data: Dataset) -> None:
         """Begin with the pixels' means as visible biases."""
         self.first(model).set_means(data.train.images.mean(axis=0))
 
     def random(self, config: RunConfig) -> RandomStream:
         """The random numbers of training."""
         return RandomStream(stream(config.seed, "noise"))
-
-    @abstractmethod
-    def task(self, config: RunConfig, model: Any, data: Dataset) -> Task:
-        """The machine in training, with the pixels' means as its visible biases."""
 
     def draw(
         self, config: RunConfig, model: Any, data: Dataset, history: list[dict[str, Any]], folder: Path

@@ -47,7 +47,7 @@ class DBMRecipe(BoltzmannRecipe):
         if config.epochs <= 2 * pretraining:
             raise UserError(f"of {config.epochs} epochs none is left after 2 x {pretraining} of pretraining")
         require_no_patience(config)
-        self.with_means(config, model, data)
+        self.with_means(model, data)
         return DBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 
     def evaluate(

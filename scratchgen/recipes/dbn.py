@@ -49,7 +49,7 @@ class DBNRecipe(BoltzmannRecipe):
         if config.epochs <= below:
             raise UserError(f"of {config.epochs} epochs none is left for the top layer after {below} of those below")
         require_no_patience(config)
-        self.with_means(config, model, data)
+        self.with_means(model, data)
         return DBNTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 
     def evaluate(

@@ -54,7 +54,7 @@ class RBMRecipe(BoltzmannRecipe):
 
     def task(self, config: RunConfig, model: RBM, data: Dataset) -> RBMTask:
         """The machine in training, with the pixels' means as its visible biases."""
-        self.with_means(config, model, data)
+        self.with_means(model, data)
         return RBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 
     def evaluate(
