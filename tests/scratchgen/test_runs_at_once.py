@@ -11,7 +11,7 @@ import pytest
 from helpers import TINIES, TINY, files, outcome, use_tiny, without_figures
 
 from scratchgen import checkpoint, cli, commands, runs
-from scratchgen.recipes import RECIPES
+from scratchgen.recipes import RECIPES, boltzmann
 
 
 def train_at_once(cwd, *commands):
@@ -84,6 +84,7 @@ def trained_of(tmp_path_factory):
 @pytest.mark.parametrize("model", TINIES)
 def test_sample_of_any_number_needs_little_memory(trained_of, tmp_path, monkeypatch, model):
     monkeypatch.setattr(commands.trained, "DRAWN", 500)
+    monkeypatch.setattr(boltzmann, "SAMPLED", 10)  # steps of a chain
     counts, original = [], RECIPES[model].sample
     monkeypatch.setattr(
         RECIPES[model], "sample", lambda c, m, n, *rest: counts.append(n) or original(c, m, n, *rest), raising=False
