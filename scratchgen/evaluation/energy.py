@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
-from scratchgen.evaluation.partition import LogPartition, annealed_log_partition
+from scratchgen.evaluation.partition import LogPartition, annealed_log_partition, annealed_log_partition_of_top
 from scratchgen.inference import in_batches
 from scratchgen.models.dbm import DBM
 from scratchgen.models.dbn import DBN
@@ -53,7 +53,7 @@ def evaluate_dbn(
 
     bounds, importance_bounds = in_batches(weights, images, size=ROWS, dtype=dbn.dtype)
     (errors,) = in_batches(lambda v: (ops.squared_error(dbn.reconstruct(v), v),), images, size=ROWS, dtype=dbn.dtype)
-    log_z = annealed_log_partition(dbn.top, chains, steps, random)
+    log_z = annealed_log_partition_of_top(dbn, chains, steps, random)
     return {
         "nll": log_z.log_z - _mean(importance_bounds),
         "neg_bound": log_z.log_z - _mean(bounds),

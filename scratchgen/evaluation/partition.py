@@ -9,6 +9,9 @@ Gaussian visible units have -((1 - beta) |v - c|^2 + beta |v - a|^2) / 2 s^2 as 
 product of p*_beta'(v) / p*_beta(v) over all steps from beta to beta', where p* = e^-F. The mean weight is an unbiased
 estimate of Z / Z_0, so its logarithm is a lower bound of log Z / Z_0 in expectation. Chains that go back from samples
 of the trained machine give an upper bound.
+
+The top RBM of a deep belief network began as the one below upside down, which has the same Z. Chains reach it by way of
+that one: from the machine without weights to the RBM of the pixels, and from there, layer by layer, to the top.
 """
 
 import math
@@ -21,6 +24,7 @@ from tqdm import tqdm
 
 from scratchgen import ops
 from scratchgen.errors import require
+from scratchgen.models.dbn import DBN
 from scratchgen.models.rbm import RBM, times_transposed
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, no_grad
@@ -110,6 +114,23 @@ def reverse_log_partition(rbm: RBM, samples: np.ndarray, steps: int, random: Ran
     return replace(found, log_z=base_log_partition(rbm) - found.log_z)
 
 
+def annealed_log_partition_of_top(dbn: DBN, chains: int, steps: int, random: RandomStream) -> LogPartition:
+    """log Z of a network's top RBM: as ``annealed_log_partition``, by way of the RBMs below, in so many steps each.
+
+    Where a layer has too few units to begin upside down, the chains begin there.
+    """
+    first = max(i for i in range(dbn.depth) if i == 0 or not dbn.fits_upside_down(i))
+    rbm = dbn.rbms[first]
+    log_z = base_log_partition(rbm)
+    log_weights, v = anneal(rbm, draw_base(rbm, chains, random), inverse_temperatures(steps), random)
+    for layer in range(first + 1, dbn.depth):
+        before, after = dbn.upside_down(layer), dbn.rbms[layer]
+        more, v = anneal_between(before, after, rbm.hidden(v, random).states, steps, random)
+        log_z += (after.config.hidden - rbm.config.input_dim) * math.log(2)
+        log_weights, rbm = log_weights + more, after
+    return _estimate(log_weights, log_z, steps)
+
+
 def base_log_partition(rbm: RBM) -> float:
     """log Z of the machine with the visible biases ``base_bias()``, weights of 0 and hidden biases of 0."""
     bias = rbm.base_bias().astype(np.float64)
@@ -136,6 +157,24 @@ def anneal(rbm: RBM, v: Tensor, betas: Sequence[float] | np.ndarray, random: Ran
             log_weights += (visible * (rbm.precision * (beta - before)) + hidden).data
             h, _ = random.binary_units(inputs * beta, no_bias)
             v = _visible(rbm, times_transposed(h, rbm.weight) * beta, (1 - beta) * c + beta * a, random)
+    return log_weights, v
+
+
+def anneal_between(before: RBM, after: RBM, v: Tensor, steps: int, random: RandomStream) -> tuple[np.ndarray, Tensor]:
+    """As ``anneal``, from samples v (n, D) of one RBM to another of as many binary units, by equal steps.
+
+    A machine between has the energy (1 - beta) E + beta E', and so the parameters in between.
+    """
+    log_weights, here = np.zeros(len(v)), RBM(after.config, 0, after.dtype)
+    ends = [(one.data, other.data) for one, other in zip(before.parameters(), after.parameters(), strict=True)]
+    here.load_state_dict(before.state_dict())
+    with no_grad():
+        for step in tqdm(range(1, steps + 1), desc="log Z", leave=False, disable=None):
+            free_energy, beta = here.free_energy(v), step / steps
+            for parameter, (one, other) in zip(here.parameters(), ends, strict=True):
+                parameter.write((1 - beta) * one + beta * other)
+            log_weights += (free_energy - here.free_energy(v)).data
+            v = here.gibbs(here.hidden(v, random).states, 1, random)[0].states
     return log_weights, v
 
 

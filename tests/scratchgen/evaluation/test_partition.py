@@ -9,13 +9,16 @@ from rbm_helpers import enumerated, small_rbm
 from scratchgen.evaluation.partition import (
     all_states,
     anneal,
+    anneal_between,
     annealed_log_partition,
+    annealed_log_partition_of_top,
     base_log_partition,
     draw_base,
     exact_log_partition,
     inverse_temperatures,
     reverse_log_partition,
 )
+from scratchgen.models.dbn import DBN, DBNConfig
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
 
@@ -107,6 +110,53 @@ def test_the_mean_weight_is_unbiased_however_few_the_steps(visible, scale):
         error = weights.std() / n**0.5
         assert abs(weights.mean() - 1) < 4 * error
         assert error < 0.02
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_the_mean_weight_from_one_machine_to_another_is_unbiased_however_few_the_steps():
+    """Of 100,000 chains of two steps, from exact samples of the first; and they end near the second."""
+    before, after, n = small_rbm(4, 3), small_rbm(4, 3, seed=1), 100_000
+    v, _, joint = enumerated(before)
+    exact = Tensor(v[np.random.default_rng(0).choice(len(v), n, p=joint.sum(axis=1))])
+    log_weights, ends = anneal_between(before, after, exact, 2, RandomStream(0))
+    weights = np.exp(log_weights - exact_log_partition(after) + exact_log_partition(before))
+    error = weights.std() / n**0.5
+    assert abs(weights.mean() - 1) < 4 * error
+    assert 0.0001 < error < 0.02
+    found = np.bincount(ends.data.astype(int) @ 2 ** np.arange(4), weights, minlength=16) / weights.sum()
+    np.testing.assert_allclose(found, enumerated(after)[2].sum(axis=1), atol=0.01)
+
+
+def network(*sizes):
+    """A network whose layers above the first are near what they began as."""
+    dbn = DBN(DBNConfig(sizes[0], sizes[1:]), 0, np.float64)
+    dbn.rbms[0].load_state_dict(small_rbm(*sizes[:2], scale=0.7).state_dict())
+    rng = np.random.default_rng(1)
+    for layer, rbm in enumerate(dbn.rbms[1:], start=1):
+        dbn.begin(layer)
+        for parameter in rbm.parameters():
+            parameter.write(parameter.data + 0.3 * rng.standard_normal(parameter.shape))
+    return dbn
+
+
+@pytest.mark.usefixtures("kernel_set")
+@pytest.mark.parametrize("sizes", [(5, 4), (5, 4, 5), (5, 4, 7, 4), (5, 4, 3), (5, 4, 3, 6)])
+def test_log_z_of_a_networks_top_is_within_its_errors_of_enumeration(sizes):
+    """Whether all layers, the upper ones, or none began upside down."""
+    dbn = network(*sizes)
+    found = annealed_log_partition_of_top(dbn, 1_000, 300, RandomStream(3))
+    assert abs(found.log_z - exact_log_partition(dbn.top)) < 3 * found.standard_error
+    assert 0.001 < found.standard_error < 0.1
+
+
+def test_log_z_of_a_layer_upside_down_is_that_of_the_layer_below():
+    """The chains go on from it without any error, and further units count log 2 each."""
+    dbn = network(5, 4, 7)
+    dbn.rbms[1].load_state_dict(dbn.upside_down(1).state_dict())
+    below = annealed_log_partition(dbn.rbms[0], 10, 30, RandomStream(3))
+    found = annealed_log_partition_of_top(dbn, 10, 30, RandomStream(3))
+    np.testing.assert_allclose(found.log_z, below.log_z + 2 * math.log(2), rtol=1e-12)
+    np.testing.assert_allclose(found.standard_error, below.standard_error, rtol=1e-9)
 
 
 def test_log_z_of_a_machine_with_20_hidden_units_is_within_a_tenth_of_a_nat():

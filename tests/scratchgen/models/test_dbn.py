@@ -55,7 +55,14 @@ def test_a_layer_begun_upside_down_changes_nothing(top):
     np.testing.assert_allclose(np.exp(log_p(dbn)), joint.sum(axis=1), rtol=1e-10)
     log_w = dbn.log_weights(Tensor(v), RandomStream(0)).data - exact_log_partition(dbn.top)
     np.testing.assert_allclose(log_w, np.log(joint.sum(axis=1)), rtol=1e-10)
-    np.testing.assert_array_equal(dbn.rbms[1].hidden_bias.data[4:], small_dbn((4, 3, top)).rbms[1].hidden_bias.data[4:])
+    assert (dbn.rbms[1].hidden_bias.data[4:] == 0).all()
+
+
+def test_further_units_of_a_layer_begin_with_a_tenth_of_a_new_ones_weights():
+    dbn, new = small_dbn((4, 3, 6)), small_dbn((4, 3, 6)).rbms[1].weight.data
+    dbn.begin(1)
+    np.testing.assert_allclose(dbn.rbms[1].weight.data, np.hstack([dbn.rbms[0].weight.data.T, new[:, 4:] / 10]))
+    np.testing.assert_array_equal(dbn.upside_down(1).weight.data[:, 4:], np.zeros((3, 2)))
 
 
 def test_a_layer_with_fewer_units_than_pixels_begins_with_the_biases_below():
