@@ -115,9 +115,10 @@ def reverse_log_partition(rbm: RBM, samples: np.ndarray, steps: int, random: Ran
 
 
 def annealed_log_partition_of_top(dbn: DBN, chains: int, steps: int, random: RandomStream) -> LogPartition:
-    """log Z of a network's top RBM: as ``annealed_log_partition``, by way of the RBMs below, in so many steps each.
+    """log Z of a network's top RBM: as ``annealed_log_partition``, by way of the RBMs below.
 
-    Where a layer has too few units to begin upside down, the chains begin there.
+    The chains take so many steps to the first RBM, and a tenth of them to each of the next, a far shorter way. Where a
+    layer has too few units to begin upside down, they begin there.
     """
     first = max(i for i in range(dbn.depth) if i == 0 or not dbn.fits_upside_down(i))
     rbm = dbn.rbms[first]
@@ -125,7 +126,7 @@ def annealed_log_partition_of_top(dbn: DBN, chains: int, steps: int, random: Ran
     log_weights, v = anneal(rbm, draw_base(rbm, chains, random), inverse_temperatures(steps), random)
     for layer in range(first + 1, dbn.depth):
         before, after = dbn.upside_down(layer), dbn.rbms[layer]
-        more, v = anneal_between(before, after, rbm.hidden(v, random).states, steps, random)
+        more, v = anneal_between(before, after, rbm.hidden(v, random).states, max(1, steps // 10), random)
         log_z += (after.config.hidden - rbm.config.input_dim) * math.log(2)
         log_weights, rbm = log_weights + more, after
     return _estimate(log_weights, log_z, steps)

@@ -33,7 +33,7 @@ class DBNTraining(RBMTraining):
     """
 
     layer_epochs: int = 40
-    upper_lr: float = 0.01
+    upper_lr: float = 0.001
 
     def __post_init__(self) -> None:
         super().__post_init__()
