@@ -210,8 +210,18 @@ def _add_ais(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead, log p(x) by annealed importance sampling, of VAEs and GANs, in minutes (no)",
     )
-    command.add_argument("--chains", type=positive, metavar="N", help=f"of --ais, for each image ({_AIS.chains})")
-    command.add_argument("--steps", type=positive, metavar="N", help=f"of --ais: transitions of a chain ({_AIS.steps})")
+    command.add_argument(
+        "--chains",
+        type=positive,
+        metavar="N",
+        help=f"of --ais, for each image ({_AIS.chains}); or for log Z of RBMs, DBNs, DBMs (the run's)",
+    )
+    command.add_argument(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help=f"transitions of a chain of --ais ({_AIS.steps}); or of a chain for log Z (the run's)",
+    )
     command.add_argument(
         "--sigma",
         type=sigma,

@@ -36,6 +36,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def sizes(text: str) -> tuple[int, ...]:
+    """Positive integers, separated by commas."""
+    return tuple(positive(each) for each in text.split(","))
+
+
 def whole(text: str) -> int:
     """A non-negative integer."""
     if not text.isdecimal() or not int(text) < 2**63:  # what config.json takes
@@ -95,7 +100,8 @@ class Option:
     def add(self, parser: argparse.ArgumentParser, config: RunConfig) -> None:
         """Add the option; its help shows the value in ``config`` as the default."""
         default = getattr(config if self.part == "run" else getattr(config, self.part), self.name)
-        known = f" ({default})" if default is not None else ""
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        known = f" ({shown})" if default is not None else ""
         kind: dict[str, Any] = {"type": self.takes, "metavar": self.metavar}
         if self.takes is True:
             kind = {"action": "store_const", "const": True}
@@ -126,7 +132,13 @@ BOLTZMANN = (
     Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
     Option("lr", "training", number, "the learning rate", "X"),
     Option("momentum", "training", number, "of SGD", "M"),
-    Option("annealing_steps", "training", positive, "steps of the chains that estimate log Z at the end", "N"),
+    Option(
+        "annealing_steps",
+        "training",
+        positive,
+        "steps of the chains that estimate log Z at the end; a tenth after an epoch",
+        "N",
+    ),
 )
 OPTIONS: dict[str, tuple[Option, ...]] = {
     "vae": (
@@ -179,13 +191,16 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         *BOLTZMANN,
     ),
     "dbn": (
+        Option("hidden", "network", sizes, "hidden units of each layer, from the pixels up", "H1,H2,..."),
         *BOLTZMANN,
         Option("layer_epochs", "training", positive, "of --epochs, for each layer but the top one", "N"),
         Option("upper_lr", "training", number, "the learning rate of the layers above the first", "X"),
     ),
     "dbm": (
+        Option("hidden", "network", sizes, "hidden units of both layers, from the pixels up", "H1,H2"),
         *BOLTZMANN,
         Option("pretraining_epochs", "training", whole, "of --epochs, for each of the two RBMs", "N"),
+        Option("pretraining_lr", "training", number, "their learning rate", "X"),
         Option("mean_field_steps", "training", positive, "updates of the hidden layers' means", "N"),
     ),
 }

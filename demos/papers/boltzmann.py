@@ -1,6 +1,6 @@
 """The likelihood of Boltzmann machines on binarised MNIST (Salakhutdinov & Murray 2008; Salakhutdinov & Hinton 2009).
 
-    python demos/papers/boltzmann.py rbm            twenty minutes on a core
+    python demos/papers/boltzmann.py rbm            half an hour on a core
     python demos/papers/boltzmann.py dbn            perhaps an hour on a core
     python demos/papers/boltzmann.py dbm            perhaps an hour on a core
     python demos/papers/boltzmann.py ROW --quick    a minute: two or three epochs of small layers
@@ -72,9 +72,8 @@ def main() -> None:
         print(f"test: {ours} nats, log Z by effectively {test['effective_sample_size']:.0f} chains")
         return
     more = f"; by importance weights {test['nll']:.2f}" if config.model == "dbn" else ""
-    note = (
-        f"{config.epochs} epochs; log Z by effectively {test['effective_sample_size']:.0f} of {test['chains']} chains"
-    )
+    known = f"log Z by effectively {test['effective_sample_size']:.0f} of {test['annealed_chains']} chains"
+    note = f"{summary['pixels']}; by chains that go on; {config.epochs} epochs; {known}"
     record(given.row, figure, ours, test, summary["seconds"], config.seed, note + more)
 
 

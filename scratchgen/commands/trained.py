@@ -102,6 +102,7 @@ def evaluate(options: argparse.Namespace) -> int:
     data, recipe = runs.load_data(config, options.run, options.data_dir), RECIPES[config.model]
     with kernels.use(config.kernels):
         if protocol is None:
+            config = recipe.annealing(config, options.chains, options.steps)
             metrics = recipe.evaluate(config, model, data, options.limit, options.iw_samples)
         else:
             metrics = recipe.evaluate_ais(config, model, data, protocol)
@@ -114,7 +115,7 @@ def _protocol(options: argparse.Namespace) -> Protocol | None:
     names = {"limit": "images", "chains": "chains", "steps": "steps", "sigma": "sigma", "simulate": "simulate"}
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if not options.ais:
-        if alone := given.keys() - {"limit"}:
+        if alone := given.keys() - {"limit", "chains", "steps"}:
             raise UserError(f"--{min(alone)} is for --ais; give that too")
         return None
     if options.iw_samples is not None:

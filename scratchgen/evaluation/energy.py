@@ -4,7 +4,6 @@ Estimates of log Z by annealed chains are rather too low than too high, and so i
 """
 
 import math
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,8 @@ ROWS = 1_000  # images at a time
 def evaluate_rbm(rbm: RBM, images: np.ndarray, random: RandomStream, chains: int, steps: int) -> dict[str, Any]:
     """``nll``, the mean of F(v) + log Z over images (n, D), with pixels as the model sees them.
 
-    ``log_z`` and what it rests on (``evaluation.partition``), with ``log_z_error`` for its standard error; and
-    ``reconstruction``, the squared error of a pixel of E[v | E[h|v]].
+    ``log_z`` and what it rests on (``LogPartition``), under the names ``log_z_error``, ``effective_sample_size``,
+    ``annealed_chains`` and ``annealing_steps``; and ``reconstruction``, the squared error of a pixel of E[v | E[h|v]].
     """
     free_energies, errors = in_batches(
         lambda v: (rbm.free_energy(v), ops.squared_error(rbm.reconstruct(v), v)), images, size=ROWS, dtype=rbm.dtype
@@ -82,9 +81,13 @@ def evaluate_dbm(
 
 
 def _table(log_z: LogPartition) -> dict[str, Any]:
-    found = asdict(log_z)
-    found["log_z_error"] = found.pop("standard_error")
-    return found
+    return {
+        "log_z": log_z.log_z,
+        "log_z_error": log_z.standard_error,
+        "effective_sample_size": log_z.effective_sample_size,
+        "annealed_chains": log_z.chains,
+        "annealing_steps": log_z.steps,
+    }
 
 
 def _mean(values: np.ndarray) -> float:

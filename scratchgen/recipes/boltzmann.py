@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ ANNEALED = 1_000  # steps to where a sample's chain begins, if no chains were ke
 SAMPLED = 1_000  # Gibbs steps of a sample's chain
 SHOWN = (1, 10, 100, 1_000)  # steps of the chains in chains.png
 ROWS = 1_000  # images, or chains, at a time
+FEW = 0.1  # of the annealed chains: where fewer have the weight, their spread says little
 
 
 class BoltzmannRecipe(BinarizingRecipe):
@@ -71,6 +73,15 @@ class BoltzmannRecipe(BinarizingRecipe):
     def steps_per_epoch(self, config: RunConfig, data: Dataset) -> int:
         """Of training on this data."""
         return math.ceil(len(data.train) / config.batch_size)
+
+    def annealing(self, config: RunConfig, chains: int | None, steps: int | None) -> RunConfig:
+        """The configuration with so many annealed chains, and so many steps of each, for log Z."""
+        given = {"annealed_chains": chains, "annealing_steps": steps}
+        try:
+            more = replace(config.training, **{name: count for name, count in given.items() if count is not None})
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return replace(config, training=more)
 
     def decoder(self, config: RunConfig, model: Any, sigma: float | None) -> Decoder:
         """UserError: there is no code; log Z is what is annealed, without being asked."""
@@ -184,8 +195,10 @@ def require_no_patience(config: RunConfig) -> None:
 
 def log_z_in_words(test: dict[str, Any]) -> str:
     """How log Z was estimated, for a report."""
+    few = test["effective_sample_size"] < FEW * test["annealed_chains"]
+    doubt = " (few: log Z may be off by nats; evaluate --steps takes more steps)" if few else ""
     return (
-        f"log Z {test['log_z']:.2f} ± {test['log_z_error']:.2f} by {test['chains']} annealed chains of "
-        f"{test['steps']:,} steps, effectively {test['effective_sample_size']:.0f};  "
+        f"log Z {test['log_z']:.2f} ± {test['log_z_error']:.2f} by {test['annealed_chains']} annealed chains of "
+        f"{test['annealing_steps']:,} steps, effectively {test['effective_sample_size']:.0f}{doubt};  "
         f"reconstruction {test['reconstruction']:.4f} a pixel"
     )

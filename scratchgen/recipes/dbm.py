@@ -45,7 +45,10 @@ class DBMRecipe(BoltzmannRecipe):
         """The machine in training, with the pixels' means as its visible biases. UserError for too few epochs."""
         pretraining = config.training.pretraining_epochs
         if config.epochs <= 2 * pretraining:
-            raise UserError(f"of {config.epochs} epochs none is left after 2 x {pretraining} of pretraining")
+            raise UserError(
+                f"of {config.epochs} epochs none is left after 2 x {pretraining} of pretraining; "
+                "give more --epochs, or fewer --pretraining-epochs"
+            )
         require_no_patience(config)
         self.with_means(model, data)
         return DBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)

@@ -47,7 +47,10 @@ class DBNRecipe(BoltzmannRecipe):
         """The network in training, with the pixels' means as its visible biases. UserError for too few epochs."""
         below = (len(model.rbms) - 1) * config.training.layer_epochs
         if config.epochs <= below:
-            raise UserError(f"of {config.epochs} epochs none is left for the top layer after {below} of those below")
+            raise UserError(
+                f"of {config.epochs} epochs none is left for the top layer after {below} of those below; "
+                "give more --epochs, or fewer --layer-epochs"
+            )
         require_no_patience(config)
         self.with_means(model, data)
         return DBNTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)

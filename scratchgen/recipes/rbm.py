@@ -8,6 +8,7 @@ import numpy as np
 from scratchgen import ops
 from scratchgen.data import Dataset
 from scratchgen.data.pixels import describe
+from scratchgen.errors import UserError
 from scratchgen.evaluation.energy import evaluate_rbm
 from scratchgen.models.rbm import RBM, RBMConfig
 from scratchgen.random import RandomStream, stream
@@ -53,7 +54,14 @@ class RBMRecipe(BoltzmannRecipe):
         return RBM(config.network, stream(config.seed, "parameters"))
 
     def task(self, config: RunConfig, model: RBM, data: Dataset) -> RBMTask:
-        """The machine in training, with the pixels' means as its visible biases."""
+        """The machine in training, with the pixels' means as its visible biases.
+
+        UserError for Gaussian units of pixels that are 0 or 1, whose density has no bound.
+        """
+        if config.network.visible == "gaussian" and config.training.binarize != "none":
+            raise UserError(
+                f"Gaussian visible units are for grey levels: give --binarize none, not {config.training.binarize}"
+            )
         self.with_means(model, data)
         return RBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 

@@ -198,6 +198,13 @@ class Recipe(ABC):
         found = evaluate_ais(decoder, protocol, images[:n], rng, model.labels_given(data.test.labels[:n]))
         return {"pixels": pixels, "sigma": decoder.sigma, **found}
 
+    def annealing(self, config: RunConfig, chains: int | None, steps: int | None) -> RunConfig:
+        """The configuration with other annealed chains for log Z, and steps. UserError for a model without one."""
+        for name, value in (("chains", chains), ("steps", steps)):
+            if value is not None:
+                raise UserError(f"--{name} is for --ais; give that too")
+        return config
+
     @abstractmethod
     def selection(self, config: RunConfig) -> Selection:
         """By which test metrics a run with ``patience`` finds its best epoch."""

@@ -115,7 +115,7 @@ class DBMTask(Task):
         images = self.settings.pixels(Tensor(dataset.test.images), random).data
         steps = self.settings.after_an_epoch()
         found = evaluate_dbm(self.model, images, random, *steps, self.settings.mean_field_steps)
-        return {name: found[name] for name in ("neg_bound", "reconstruction")}
+        return {name: found[name] for name in ("neg_bound", "effective_sample_size", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:
         return {

@@ -80,7 +80,7 @@ class DBNTask(Task):
         images = self.settings.pixels(Tensor(dataset.test.images), random).data
         self.model.depth = max(1, sum(optimizer.steps > 0 for optimizer in self.optimizers))
         found = evaluate_dbn(self.model, images, random, *self.settings.after_an_epoch(), SAMPLES)
-        return {name: found[name] for name in ("nll", "neg_bound", "reconstruction")}
+        return {name: found[name] for name in ("nll", "neg_bound", "effective_sample_size", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:
         return {

@@ -16,6 +16,8 @@ from scratchgen.random import RandomStream
 from scratchgen.tasks.task import Metrics, Task
 from scratchgen.tensor import Tensor
 
+SURE = 1_000  # annealing steps after an epoch: with fewer log Z can be off by ten nats
+
 
 @dataclass(frozen=True)
 class RBMTraining:
@@ -35,7 +37,8 @@ class RBMTraining:
     binarize : str
         "none", "static" or "dynamic": see ``data.pixels``.
     annealed_chains, annealing_steps : int
-        For log Z at the end of training: how many chains, and steps of each. After an epoch they take a tenth of them.
+        For log Z at the end of training: how many chains, and steps of each. After an epoch they take a tenth of them,
+        but at least 1,000 if there are as many.
     """
 
     gibbs_steps: int = 1
@@ -67,7 +70,7 @@ class RBMTraining:
 
     def after_an_epoch(self) -> tuple[int, int]:
         """Annealed chains for log Z, and steps of each."""
-        return self.annealed_chains, self.annealing_steps // 10
+        return self.annealed_chains, min(self.annealing_steps, max(SURE, self.annealing_steps // 10))
 
     def optimizer(self, parameters: Any, steps: int) -> SGD:
         """SGD for the parameters, whose schedule lasts so many ``steps``."""
@@ -105,7 +108,7 @@ class RBMTask(Task):
         random = RandomStream(rng)
         images = self.settings.pixels(Tensor(dataset.test.images), random).data
         found = evaluate_rbm(self.model, images, random, *self.settings.after_an_epoch())
-        return {name: found[name] for name in ("nll", "reconstruction")}
+        return {name: found[name] for name in ("nll", "effective_sample_size", "reconstruction")}
 
     def parts(self) -> dict[str, Any]:
         return {"model": self.model, "optimizer": self.optimizer, "chains": self.chains}

@@ -41,7 +41,7 @@ def whole(tmp_path_factory):
 def test_start_writes_metrics_summary_and_figures(whole, model):
     for entry in (json.loads(line) for line in (whole[model] / "metrics.jsonl").read_text().splitlines()):
         assert entry["train"].keys() == {"gradient", "activity"}
-        assert entry["test"].keys() == {*LIKELIHOODS[model], "reconstruction"}
+        assert entry["test"].keys() == {*LIKELIHOODS[model], "effective_sample_size", "reconstruction"}
     summary = json.loads((whole[model] / "summary.json").read_text())
     assert summary["pixels"].startswith("binarised anew")
     assert summary["test"].keys() >= {
@@ -49,6 +49,8 @@ def test_start_writes_metrics_summary_and_figures(whole, model):
         "log_z",
         "log_z_error",
         "effective_sample_size",
+        "annealed_chains",
+        "annealing_steps",
         "reconstruction",
     }
     for name in ("samples", "reconstructions", "losses", "filters", "chains"):
@@ -109,6 +111,21 @@ def test_commands_need_only_the_checkpoint(whole, tmp_path, model, capsys):
 
 
 @every_model
+def test_evaluate_takes_other_annealed_chains_and_says_where_few_have_the_weight(whole, model, capsys):
+    run, recipe, found = str(whole[model]), RECIPES[model], {}
+    for steps in ("30", "1000"):
+        assert cli.main(["evaluate", run, "--chains", "30", "--steps", steps]) == 0
+        found[steps] = json.loads(capsys.readouterr().out)
+        assert (found[steps]["annealed_chains"], found[steps]["annealing_steps"]) == (30, int(steps))
+    assert found["1000"]["log_z_error"] < found["30"]["log_z_error"]
+    config = runs.load_config(whole[model])
+    assert ("(few: log Z" in recipe.report(config, found["30"] | {"effective_sample_size": 2.9})) is True
+    assert ("(few: log Z" in recipe.report(config, found["30"] | {"effective_sample_size": 3.1})) is False
+    assert cli.main(["evaluate", run, "--steps", "29"]) == 2
+    assert "annealing_steps >= 30" in capsys.readouterr().err
+
+
+@every_model
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -142,6 +159,37 @@ def test_gaussian_pixels_are_real_values(tmp_path, monkeypatch):
     samples = RECIPES["rbm"].sample(config, model, 200, np.random.default_rng(0))
     means = tiny_data().train.images.mean(axis=0)
     assert abs(samples.mean(axis=0) - means).mean() < 0.3 * abs(means).mean()
+
+
+def test_gaussian_units_of_binary_pixels_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "rbm", "--config", "gaussian", "--binarize", "dynamic"]) == 2
+    assert "are for grey levels: give --binarize none, not dynamic" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["dbn", "--hidden", "12"], None),
+        (
+            ["dbn", "--hidden", "12,9,7", "--layer-epochs", "1", "--epochs", "2"],
+            "give more --epochs, or fewer --layer-",
+        ),
+        (["dbm", "--hidden", "12,9", "--epochs", "20"], "give more --epochs, or fewer --pretraining-epochs"),
+        (["dbm", "--hidden", "12,9,7"], "two hidden layers"),
+        (["dbm", "--hidden", "12,"], "'' is not a positive integer"),
+    ],
+)
+def test_sizes_are_given_from_the_pixels_up(tmp_path, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(tmp_path)
+    without_figures(monkeypatch.setattr)
+    rest = ["--annealing-steps", "30", *([] if "--epochs" in command else ["--epochs", "1"])]
+    assert cli.main(["train", *command, *rest, "--out", "run"]) == (2 if message else 0)
+    if message:
+        assert message in capsys.readouterr().err
+    else:
+        assert runs.load_config(tmp_path / "run").network.hidden == (12,)
 
 
 @every_model
