@@ -7,8 +7,9 @@
 #
 #     p(v, h) = e^-E(v, h) / Z            E(v, h) = -v W h - a v - b h
 #
-# Nothing causes anything here: the links between units are symmetric, an *undirected* model. Within a layer there are
-# none, which is what is restricted. So given one layer, the units of the other are independent of each other,
+# The links between units have no direction: an *undirected* model, in which neither layer causes the other. Within a
+# layer there are none; that is the restriction. So given one layer, the units of the other are independent of each
+# other,
 #
 #     p(h_j = 1 | v) = sigmoid(v W + b)_j          p(v_i = 1 | h) = sigmoid(W h + a)_i,
 #
@@ -119,9 +120,10 @@ rows(
 #     -d log p(v) = dF(v) - E_p[dF(v')]            dF/dW = -v p(h|v),   dF/da = -v,   dF/db = -p(h|v)
 #
 # Lower the free energy where the data are, raise it where the model's own samples are. Gibbs sampling, h given v and v
-# given h in turn, gives such samples, but only after long. Contrastive divergence (CD-k: Hinton 2002) begins at the
-# data and takes k steps. On the toy the distribution after k steps is a product of 16 x 16 matrices, so the expected
-# update is known exactly for each k, and with it how far it is from the gradient. The data here are any distribution.
+# given h in turn, gives such samples, but only after many steps. Contrastive divergence (CD-k: Hinton 2002) begins at
+# the data and takes k steps. On the toy the distribution after k steps is a product of 16 x 16 matrices, so the
+# expected update is known exactly for each k, and with it how far it is from the gradient. The data here are any
+# distribution.
 
 # %%
 data_p = draw.dirichlet(np.ones(16))  # the probability of each v in the data
@@ -196,14 +198,20 @@ rows(
 # %% [markdown]
 # CD-1 reconstructs as well, though its likelihood is worse by many nats: its chains never went far from the data, so
 # nothing has pushed up the free energy of what lies far away, and there the machine believes in pictures that are no
-# digits. Its samples show them: chains of a thousand steps all end at blank pictures. Below, what 100 hidden units of
-# the other machine look for, and where its chains go from test images.
+# digits. Longer chains find them. Below, chains of both machines from the same eight test images; then samples of the
+# second machine, each at the end of a thousand more steps from where training has left a chain, and what 100 of its
+# hidden units look for.
 
 # %%
-shape = data.image_shape
-figures.save_samples(options.out / "2_samples_cd1.png", samples(cd1_config, cd1), shape, 10, "samples, trained by CD-1")
+shape, recipe, counts = data.image_shape, RECIPES["rbm"], (1, 10, 100, 1_000)
+seen = recipe.as_seen(persistent_config, data.test.images[:8], "test")
+names = ["data", *(f"{k:,}" for k in counts)]
+for name, rbm in (("2_chains_cd1.png", cd1), ("3_chains_persistent.png", persistent)):
+    chains = recipe.chain(rbm, rbm.hidden(Tensor(seen), random).states, counts, random)
+    columns = np.concatenate([seen[:, None], chains], axis=1)
+    figures.save_columns(options.out / name, columns, names, shape, "Gibbs steps")
 figures.save_samples(
-    options.out / "3_samples_persistent.png",
+    options.out / "4_samples_persistent.png",
     samples(persistent_config, persistent),
     shape,
     10,
@@ -211,13 +219,8 @@ figures.save_samples(
 )
 weights = persistent.weight.data.T[:100]
 figures.save_samples(
-    options.out / "4_filters.png", weights / (2 * abs(weights).max()) + 0.5, shape, 10, "weights of hidden units"
+    options.out / "5_filters.png", weights / (2 * abs(weights).max()) + 0.5, shape, 10, "weights of hidden units"
 )
-recipe, seen = RECIPES["rbm"], RECIPES["rbm"].as_seen(persistent_config, data.test.images[:8], "test")
-counts = (1, 10, 100, 1_000)
-chains = recipe.chain(persistent, persistent.hidden(Tensor(seen), random).states, counts, random)
-columns = np.concatenate([seen[:, None], chains], axis=1)
-figures.save_columns(options.out / "5_chains.png", columns, ["data", *(f"{k:,}" for k in counts)], shape, "Gibbs steps")
 for path in sorted(options.out.glob("[2-5]_*.png")):
     print(path)
 
@@ -225,10 +228,11 @@ for path in sorted(options.out.glob("[2-5]_*.png")):
 # ## What Z is
 #
 # The likelihoods above need log Z after all. Annealed importance sampling (Salakhutdinov & Murray 2008) begins with a
-# machine whose Z is known, without weights and with the data's mean pixels, and goes through machines between it and
-# ours, with weights beta W. A chain's weight multiplies up how much more likely each next machine finds the chain's
-# state, and the weights' mean is an unbiased estimate of the ratio of both Z. Its logarithm is too low on the average,
-# and what chains give that go back from samples of our machine is too high: the truth lies between.
+# machine whose Z is known, without weights and with the data's mean pixels, and goes to ours through machines whose
+# weights and biases lie between. At each step a chain's weight is multiplied by e^-F of its state in the next machine
+# over that in the last, and the mean weight is an unbiased estimate of the ratio of both Z. Its logarithm is too low on
+# the average, and what chains give that go back from samples of our machine is too high. So the truth lies between the
+# two, but for the errors of both.
 #
 # For a machine of 20 hidden units Z can be enumerated, over 2^20 states. The chains are 100; the samples for the way
 # back are those of the training's chains.
@@ -261,6 +265,10 @@ rows(
 print(options.out / "6_log_z.png")
 
 # %% [markdown]
+# With few steps a few chains have most of the weight, and the error bars, which are made from the spread of the
+# weights, are then too small: those with less than 100 steps miss the truth by far more. How many chains effectively
+# count is printed with every estimate of log Z; where they are few, take more steps (`scratchgen evaluate --steps`).
+#
 # ## The deep belief network
 #
 # An RBM says p(v) = sum_h p(h) p(v|h), with a p(h) of its own that is not simple. The deep belief network (Hinton,
@@ -272,8 +280,9 @@ print(options.out / "6_log_z.png")
 #     log p(v) >= E_q [log p(v|h) + log p(h) - log q(h|v)],            q(h|v) = p(h|v) of the first RBM.
 #
 # This is the bound of the VAE (L15), with a trained prior p(h) and an encoder that came for free. The links below the
-# top are directed now, downwards. Sampling is a chain of the top RBM, then one pass down. The gain is small: from 86.3
-# to 86.0 nats in the paper that measured it (Salakhutdinov & Murray 2008), less than the estimates below are sure of.
+# top are directed now, downwards. Sampling is a chain of the top RBM, then one pass down. What the bound gains is
+# small: 86.34 nats became 85.97 in the paper that measured it (Salakhutdinov & Murray 2008). To see it, log Z of the
+# new RBM is estimated by chains that reach it by way of the first one, upside down, which is near.
 
 # %%
 PIXELS = data.train.images.shape[1]
@@ -288,8 +297,8 @@ network = RunConfig("dbn", "lesson", DBNConfig(hidden=(HIDDEN, PIXELS)), layers,
 dbn_config, dbn, of_dbn = train(network)
 rows(
     ("RBM: nll, nats a test image", "to compare", f"{of_persistent['nll']:.1f}"),
-    ("with the same machine upside down above it: bound", "the same, but for log Z", f"{at_first['neg_bound']:.1f}"),
-    ("DBN, its second layer trained: bound", "as low, or lower", f"{of_dbn['neg_bound']:.1f}"),
+    ("with the same machine upside down above it: bound", "the same", f"{at_first['neg_bound']:.1f}"),
+    ("DBN, its second layer trained: bound", "lower", f"{of_dbn['neg_bound']:.1f}"),
     (f"the same, by {of_dbn['samples']} importance weights", "lower still", f"{of_dbn['nll']:.1f}"),
 )
 figures.save_samples(
@@ -298,13 +307,10 @@ figures.save_samples(
 print(options.out / "7_samples_dbn.png")
 
 # %% [markdown]
-# The first two rows are of one distribution: what they differ by is that of two estimates of log Z, and more than their
-# standard errors, which are too small where few chains have most of the weight.
-#
 # What made these networks famous is that they also are a good start for a classifier: its hidden layers are the RBMs',
 # with one more layer for the classes, and all of it is trained on by back-propagation. With 1,000 labels (L11's
-# question again), beside the same network from random weights, which has the best of three learning rates by the test
-# images themselves, an advantage:
+# question again), beside the same network from random weights. That one is given an advantage, the best of three
+# learning rates by the test images themselves:
 
 # %%
 CLASSES, COUNT = 10, 1_000 if data.name == "mnist" else 50  # strokes are easier
@@ -362,8 +368,8 @@ rows(
 #     log p(v) >= -E_q[E] + H(q) - log Z,
 #
 # and ten updates of each layer are nearly enough. The gradient is as before, with these means for the data and Gibbs
-# chains of all three layers for the model. Two RBMs, trained one after the other, are where it begins; inputs of h1,
-# which come from one side in each of them, count twice there.
+# chains of all three layers for the model. It begins as two RBMs that are trained one after the other. In each of them
+# h1 has inputs from one side only, which therefore count twice: sigmoid(2 v W1 + b1) in the first.
 
 # %%
 EARLY = 1 if options.quick else 5
@@ -408,16 +414,16 @@ vae = RunConfig(
     100,
 )
 vae_config, _, of_vae = train(vae)
-print(f"{'model':<6} | {'epochs':<6} | {'nats a test image':<18} | {'log Z':<24} | a sample takes")
+print(f"{'model':<6} | {'epochs':<6} | {'nats a test image':<18} | {'log Z, by effectively':<32} | a sample takes")
 for name, config, nats, found in (
     ("RBM", persistent_config, of_persistent["nll"], of_persistent),
     ("DBN", dbn_config, of_dbn["neg_bound"], of_dbn),
     ("DBM", dbm_config, of_dbm["neg_bound"], of_dbm),
 ):
-    log_z = f"{found['log_z']:.1f} ± {found['log_z_error']:.1f}, estimated"
-    print(f"{name:<6} | {config.epochs:<6} | {nats:<18.1f} | {log_z:<24} | a long Markov chain")
+    log_z = f"{found['log_z']:.1f} ± {found['log_z_error']:.1f}, {found['effective_sample_size']:.0f} of 100 chains"
+    print(f"{name:<6} | {config.epochs:<6} | {nats:<18.1f} | {log_z:<32} | a long Markov chain")
 print(
-    f"{'VAE':<6} | {EPOCHS:<6} | {of_vae['neg_elbo']:<18.1f} | {'none: p(v|z) sums to 1':<24} | one pass of the decoder"
+    f"{'VAE':<6} | {EPOCHS:<6} | {of_vae['neg_elbo']:<18.1f} | {'none: p(v|z) sums to 1':<32} | one pass of the decoder"
 )
 
 # %% [markdown]
