@@ -179,6 +179,8 @@ def _parser() -> argparse.ArgumentParser:
         help="only the first N test images, or N samples of a GAN "
         f"(all, {NLL_IMAGES} for nll, {_AIS.images} for --ais)",
     )
+    for name, what in (("annealed-chains", "chains that estimate log Z"), ("annealing-steps", "steps of each of them")):
+        command.add_argument(f"--{name}", type=positive, metavar="N", help=f"of RBMs, DBNs, DBMs: {what} (the run's)")
     _add_ais(command)
     command.add_argument("--data-dir", type=Path, metavar="DIR", help=_RUN_DATA_DIR)
 
@@ -210,18 +212,8 @@ def _add_ais(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead, log p(x) by annealed importance sampling, of VAEs and GANs, in minutes (no)",
     )
-    command.add_argument(
-        "--chains",
-        type=positive,
-        metavar="N",
-        help=f"of --ais, for each image ({_AIS.chains}); or for log Z of RBMs, DBNs, DBMs (the run's)",
-    )
-    command.add_argument(
-        "--steps",
-        type=positive,
-        metavar="N",
-        help=f"transitions of a chain of --ais ({_AIS.steps}); or of a chain for log Z (the run's)",
-    )
+    command.add_argument("--chains", type=positive, metavar="N", help=f"of --ais, for each image ({_AIS.chains})")
+    command.add_argument("--steps", type=positive, metavar="N", help=f"of --ais: transitions of a chain ({_AIS.steps})")
     command.add_argument(
         "--sigma",
         type=sigma,

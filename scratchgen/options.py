@@ -38,7 +38,10 @@ def positive(text: str) -> int:
 
 def sizes(text: str) -> tuple[int, ...]:
     """Positive integers, separated by commas."""
-    return tuple(positive(each) for each in text.split(","))
+    try:
+        return tuple(positive(each) for each in text.split(","))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of sizes such as 500,1000: {error}") from None
 
 
 def whole(text: str) -> int:
@@ -132,11 +135,12 @@ BOLTZMANN = (
     Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
     Option("lr", "training", number, "the learning rate", "X"),
     Option("momentum", "training", number, "of SGD", "M"),
+    Option("annealed_chains", "training", positive, "chains that estimate log Z", "N"),
     Option(
         "annealing_steps",
         "training",
         positive,
-        "steps of the chains that estimate log Z at the end; a tenth after an epoch",
+        "steps of each at the end; after an epoch a tenth, at least 1,000",
         "N",
     ),
 )

@@ -1,6 +1,6 @@
 """The likelihood of Boltzmann machines on binarised MNIST (Salakhutdinov & Murray 2008; Salakhutdinov & Hinton 2009).
 
-    python demos/papers/boltzmann.py rbm            half an hour on a core
+    python demos/papers/boltzmann.py rbm            forty minutes on a core
     python demos/papers/boltzmann.py dbn            perhaps an hour on a core
     python demos/papers/boltzmann.py dbm            perhaps an hour on a core
     python demos/papers/boltzmann.py ROW --quick    a minute: two or three epochs of small layers

@@ -99,10 +99,11 @@ def evaluate(options: argparse.Namespace) -> int:
     """Print the test metrics of a trained model as JSON."""
     protocol = _protocol(options)
     config, model = runs.load_model(options.run)
-    data, recipe = runs.load_data(config, options.run, options.data_dir), RECIPES[config.model]
+    recipe = RECIPES[config.model]
+    config = recipe.annealing(config, options.annealed_chains, options.annealing_steps)
+    data = runs.load_data(config, options.run, options.data_dir)
     with kernels.use(config.kernels):
         if protocol is None:
-            config = recipe.annealing(config, options.chains, options.steps)
             metrics = recipe.evaluate(config, model, data, options.limit, options.iw_samples)
         else:
             metrics = recipe.evaluate_ais(config, model, data, protocol)
@@ -115,7 +116,7 @@ def _protocol(options: argparse.Namespace) -> Protocol | None:
     names = {"limit": "images", "chains": "chains", "steps": "steps", "sigma": "sigma", "simulate": "simulate"}
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if not options.ais:
-        if alone := given.keys() - {"limit", "chains", "steps"}:
+        if alone := given.keys() - {"limit"}:
             raise UserError(f"--{min(alone)} is for --ais; give that too")
         return None
     if options.iw_samples is not None:

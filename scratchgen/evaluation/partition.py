@@ -10,8 +10,8 @@ product of p*_beta'(v) / p*_beta(v) over all steps from beta to beta', where p* 
 estimate of Z / Z_0, so its logarithm is a lower bound of log Z / Z_0 in expectation. Chains that go back from samples
 of the trained machine give an upper bound.
 
-The top RBM of a deep belief network began as the one below upside down, which has the same Z. Chains reach it by way of
-that one: from the machine without weights to the RBM of the pixels, and from there, layer by layer, to the top.
+Where the top RBM of a deep belief network began as the one below upside down, chains reach it by way of that one, whose
+Z is the same, but for a factor of 2 for each further hidden unit, and which is usually near.
 """
 
 import math
@@ -70,7 +70,7 @@ class LogPartition:
     effective_sample_size : float
         (sum w)^2 / sum w^2: from 1, where a single chain counts, to the number of chains.
     chains, steps : int
-        How many chains, and how many transitions each makes.
+        How many chains, and how many transitions each makes from the base machine to the first trained one.
     """
 
     log_z: float
@@ -117,8 +117,8 @@ def reverse_log_partition(rbm: RBM, samples: np.ndarray, steps: int, random: Ran
 def annealed_log_partition_of_top(dbn: DBN, chains: int, steps: int, random: RandomStream) -> LogPartition:
     """log Z of a network's top RBM: as ``annealed_log_partition``, by way of the RBMs below.
 
-    The chains take so many steps to the first RBM, and a tenth of them to each of the next, a far shorter way. Where a
-    layer has too few units to begin upside down, they begin there.
+    The chains take so many steps to the first RBM, and a tenth of them from each to the next. Where a layer has too few
+    units to begin upside down, those below count for nothing: the chains begin at this layer's own base machine.
     """
     first = max(i for i in range(dbn.depth) if i == 0 or not dbn.fits_upside_down(i))
     rbm = dbn.rbms[first]
@@ -175,7 +175,7 @@ def anneal_between(before: RBM, after: RBM, v: Tensor, steps: int, random: Rando
             for parameter, (one, other) in zip(here.parameters(), ends, strict=True):
                 parameter.write((1 - beta) * one + beta * other)
             log_weights += (free_energy - here.free_energy(v)).data
-            v = here.gibbs(here.hidden(v, random).states, 1, random)[0].states
+            v = here.visible(here.hidden(v, random).states, random).states
     return log_weights, v
 
 

@@ -24,7 +24,7 @@ from scratchgen.nn import Module
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, no_grad
 
-SMALLER = 0.1  # than a new RBM's weights are those of units added to a trained one: 1,216 of 0.01 cost 1.5 nats
+FURTHER = 0.1  # weights of further units, relative to a new RBM's: 1,216 units with those cost 1.5 nats
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class DBN(Module):
     def begin(self, layer: int) -> None:
         """Begin the RBM of a layer, with those below already trained.
 
-        It begins ``upside_down``, and with small weights for its further units, so that these come to differ. If it has
-        too few units for that, only its visible biases are taken from the layer below.
+        It begins ``upside_down``, and with a tenth of a new RBM's weights for its further units, so that these come to
+        differ. If it has too few units for that, only its visible biases are taken from the layer below.
         """
         self.depth = layer + 1
         if layer == 0:
@@ -75,7 +75,7 @@ class DBN(Module):
         below, rbm = self.rbms[layer - 1], self.rbms[layer]
         rbm.visible_bias.write(below.hidden_bias.detach())
         if self.fits_upside_down(layer):
-            begun, small = self.upside_down(layer), SMALLER * rbm.weight.data
+            begun, small = self.upside_down(layer), FURTHER * rbm.weight.data
             small[:, : below.config.input_dim] = 0
             rbm.weight.write(begun.weight.data + small)
             rbm.hidden_bias.write(begun.hidden_bias.detach())
@@ -88,7 +88,7 @@ class DBN(Module):
         """The RBM below a layer, upside down, and with further hidden units of weights 0 and biases 0.
 
         The distribution of its visible units is that of the hidden units below, and its Z is as large, times 2 for
-        each further unit.
+        each further unit. The layer must fit (``fits_upside_down``).
         """
         below, found = self.rbms[layer - 1], RBM(self.rbms[layer].config, 0, self.dtype)
         units, weight = below.config.input_dim, np.zeros(found.weight.shape)

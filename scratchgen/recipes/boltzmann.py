@@ -24,7 +24,7 @@ ANNEALED = 1_000  # steps to where a sample's chain begins, if no chains were ke
 SAMPLED = 1_000  # Gibbs steps of a sample's chain
 SHOWN = (1, 10, 100, 1_000)  # steps of the chains in chains.png
 ROWS = 1_000  # images, or chains, at a time
-FEW = 0.1  # of the annealed chains: where fewer have the weight, their spread says little
+FEW = 10  # annealed chains: where effectively fewer have the weight, their spread says little
 
 
 class BoltzmannRecipe(BinarizingRecipe):
@@ -35,7 +35,7 @@ class BoltzmannRecipe(BinarizingRecipe):
 
     @abstractmethod
     def annealed(self, model: Any) -> RBM:
-        """The RBM whose log Z is estimated, by chains of its visible units."""
+        """The RBM in which chains are annealed that have no kept states to begin at."""
 
     @abstractmethod
     def first(self, model: Any) -> RBM:
@@ -76,9 +76,13 @@ class BoltzmannRecipe(BinarizingRecipe):
 
     def annealing(self, config: RunConfig, chains: int | None, steps: int | None) -> RunConfig:
         """The configuration with so many annealed chains, and so many steps of each, for log Z."""
-        given = {"annealed_chains": chains, "annealing_steps": steps}
+        training = config.training
         try:
-            more = replace(config.training, **{name: count for name, count in given.items() if count is not None})
+            more = replace(
+                training,
+                annealed_chains=chains or training.annealed_chains,
+                annealing_steps=steps or training.annealing_steps,
+            )
         except ValueError as error:
             raise UserError(str(error)) from None
         return replace(config, training=more)
@@ -86,7 +90,8 @@ class BoltzmannRecipe(BinarizingRecipe):
     def decoder(self, config: RunConfig, model: Any, sigma: float | None) -> Decoder:
         """UserError: there is no code; log Z is what is annealed, without being asked."""
         raise UserError(
-            f"--ais is for models with a code; without it, evaluate estimates log Z of {self.model.upper()}s"
+            f"--ais is for models with a code; without it, evaluate estimates log Z of {self.model.upper()}s, "
+            "by --annealed-chains and --annealing-steps"
         )
 
     def explorable(self, config: RunConfig, model: Any, data: Dataset) -> Explorable:
@@ -195,8 +200,8 @@ def require_no_patience(config: RunConfig) -> None:
 
 def log_z_in_words(test: dict[str, Any]) -> str:
     """How log Z was estimated, for a report."""
-    few = test["effective_sample_size"] < FEW * test["annealed_chains"]
-    doubt = " (few: log Z may be off by nats; evaluate --steps takes more steps)" if few else ""
+    few = test["effective_sample_size"] < FEW
+    doubt = " (few: log Z may be off by nats; evaluate it with more --annealing-steps)" if few else ""
     return (
         f"log Z {test['log_z']:.2f} ± {test['log_z_error']:.2f} by {test['annealed_chains']} annealed chains of "
         f"{test['annealing_steps']:,} steps, effectively {test['effective_sample_size']:.0f}{doubt};  "

@@ -60,7 +60,8 @@ class RBMRecipe(BoltzmannRecipe):
         """
         if config.network.visible == "gaussian" and config.training.binarize != "none":
             raise UserError(
-                f"Gaussian visible units are for grey levels: give --binarize none, not {config.training.binarize}"
+                "Gaussian visible units are for grey levels: train with --binarize none, "
+                f"not {config.training.binarize}"
             )
         self.with_means(model, data)
         return RBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)

@@ -200,9 +200,9 @@ class Recipe(ABC):
 
     def annealing(self, config: RunConfig, chains: int | None, steps: int | None) -> RunConfig:
         """The configuration with other annealed chains for log Z, and steps. UserError for a model without one."""
-        for name, value in (("chains", chains), ("steps", steps)):
+        for name, value in (("annealed-chains", chains), ("annealing-steps", steps)):
             if value is not None:
-                raise UserError(f"--{name} is for --ais; give that too")
+                raise UserError(f"--{name} is for RBMs, DBNs and DBMs, whose log Z is estimated")
         return config
 
     @abstractmethod

@@ -114,15 +114,15 @@ def test_commands_need_only_the_checkpoint(whole, tmp_path, model, capsys):
 def test_evaluate_takes_other_annealed_chains_and_says_where_few_have_the_weight(whole, model, capsys):
     run, recipe, found = str(whole[model]), RECIPES[model], {}
     for steps in ("30", "1000"):
-        assert cli.main(["evaluate", run, "--chains", "30", "--steps", steps]) == 0
+        assert cli.main(["evaluate", run, "--annealed-chains", "30", "--annealing-steps", steps]) == 0
         found[steps] = json.loads(capsys.readouterr().out)
         assert (found[steps]["annealed_chains"], found[steps]["annealing_steps"]) == (30, int(steps))
     assert found["1000"]["log_z_error"] < found["30"]["log_z_error"]
     config = runs.load_config(whole[model])
-    assert ("(few: log Z" in recipe.report(config, found["30"] | {"effective_sample_size": 2.9})) is True
-    assert ("(few: log Z" in recipe.report(config, found["30"] | {"effective_sample_size": 3.1})) is False
-    assert cli.main(["evaluate", run, "--steps", "29"]) == 2
-    assert "annealing_steps >= 30" in capsys.readouterr().err
+    assert ("(few: log Z" in recipe.report(config, found["30"] | {"effective_sample_size": 9.9})) is True
+    assert ("(few: log Z" in recipe.report(config, found["30"] | {"effective_sample_size": 10.1})) is False
+    assert cli.main(["evaluate", run, "--annealing-steps", "2"]) == 2
+    assert "annealing_steps >= 3 is needed" in capsys.readouterr().err
 
 
 @every_model
@@ -161,35 +161,37 @@ def test_gaussian_pixels_are_real_values(tmp_path, monkeypatch):
     assert abs(samples.mean(axis=0) - means).mean() < 0.3 * abs(means).mean()
 
 
-def test_gaussian_units_of_binary_pixels_are_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("binarize", ["static", "dynamic"])
+def test_gaussian_units_of_binary_pixels_are_refused(tmp_path, monkeypatch, capsys, binarize):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["train", "rbm", "--config", "gaussian", "--binarize", "dynamic"]) == 2
-    assert "are for grey levels: give --binarize none, not dynamic" in capsys.readouterr().err
+    assert cli.main(["train", "rbm", "--config", "gaussian", "--binarize", binarize]) == 2
+    assert f"are for grey levels: train with --binarize none, not {binarize}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("command", "message"),
+    ("command", "expected"),
     [
-        (["dbn", "--hidden", "12"], None),
-        (
-            ["dbn", "--hidden", "12,9,7", "--layer-epochs", "1", "--epochs", "2"],
-            "give more --epochs, or fewer --layer-",
-        ),
+        (["dbn", "--hidden", "12,9", "--layer-epochs", "1", "--epochs", "2"], (12, 9)),
+        (["dbm", "--hidden", "9,12", "--pretraining-epochs", "0", "--pretraining-lr", "0.1"], (9, 12)),
+        (["dbn", "--hidden", "9,8,7", "--layer-epochs", "1", "--epochs", "2"], "give more --epochs, or fewer --layer-"),
         (["dbm", "--hidden", "12,9", "--epochs", "20"], "give more --epochs, or fewer --pretraining-epochs"),
         (["dbm", "--hidden", "12,9,7"], "two hidden layers"),
-        (["dbm", "--hidden", "12,"], "'' is not a positive integer"),
+        (["dbm", "--hidden", "12,"], "'12,' is no list of sizes such as 500,1000"),
     ],
 )
-def test_sizes_are_given_from_the_pixels_up(tmp_path, monkeypatch, capsys, command, message):
+def test_sizes_are_given_from_the_pixels_up(tmp_path, monkeypatch, capsys, command, expected):
+    """What they are, or what a message says."""
     monkeypatch.chdir(tmp_path)
     without_figures(monkeypatch.setattr)
-    rest = ["--annealing-steps", "30", *([] if "--epochs" in command else ["--epochs", "1"])]
-    assert cli.main(["train", *command, *rest, "--out", "run"]) == (2 if message else 0)
-    if message:
-        assert message in capsys.readouterr().err
+    rest = ["--annealing-steps", "3", *([] if "--epochs" in command else ["--epochs", "1"])]
+    status = cli.main(["train", *command, *rest, "--out", "run"])
+    if isinstance(expected, str):
+        assert status == 2
+        assert expected in capsys.readouterr().err
     else:
-        assert runs.load_config(tmp_path / "run").network.hidden == (12,)
+        assert status == 0
+        assert runs.load_config(tmp_path / "run").network.hidden == expected
 
 
 @every_model

@@ -119,7 +119,7 @@ def test_kernels_option_refuses_kernels_that_cannot_run_here(command, mistake, m
         ("evaluate nowhere", "nowhere"),
         ("evaluate nowhere --iw-samples 0", "--iw-samples"),
         ("evaluate nowhere --limit 0", "--limit"),
-        *[(f"evaluate nowhere --{name} 2", f"--{name} is for") for name in ("sigma", "simulate")],
+        *[(f"evaluate nowhere --{name} 2", f"--{name} is for") for name in ("chains", "steps", "sigma", "simulate")],
         ("evaluate nowhere --ais --iw-samples 3", "--iw-samples"),
         ("evaluate nowhere --ais --chains 1", "chains >= 2"),
         ("evaluate nowhere --ais --steps 0", "--steps"),
@@ -252,9 +252,9 @@ def test_commands_ask_to_train_first_without_a_checkpoint(mistake, call, run, tr
     assert outcome(run) == outcome(trained)
 
 
-@pytest.mark.parametrize("name", ["chains", "steps"])
-def test_evaluate_takes_annealed_chains_of_a_vae_with_ais_only(mistake, run, name):
-    assert f"--{name} is for --ais; give that too" in mistake("evaluate", run, f"--{name}", 2)
+@pytest.mark.parametrize("name", ["annealed-chains", "annealing-steps"])
+def test_evaluate_anneals_to_log_z_of_boltzmann_machines_only(mistake, run, name):
+    assert f"--{name} is for RBMs, DBNs and DBMs" in mistake("evaluate", run, f"--{name}", 9)
 
 
 def test_train_resume_adds_no_epochs_when_refused(mistake, run):

@@ -5,7 +5,7 @@ import pytest
 from rbm_helpers import enumerated, small_rbm
 
 from scratchgen.evaluation.energy import evaluate_dbn, evaluate_rbm
-from scratchgen.evaluation.partition import exact_log_partition
+from scratchgen.evaluation.partition import annealed_log_partition, exact_log_partition
 from scratchgen.models.dbn import DBN, DBNConfig
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
@@ -111,6 +111,18 @@ def test_evaluate_dbn_estimates_the_likelihood():
     of_the_rbm = evaluate_rbm(dbn.rbms[0], v, RandomStream(0), 1_000, 100)
     assert first["nll"] == pytest.approx(of_the_rbm["nll"], rel=1e-10)
     assert first["reconstruction"] == pytest.approx(of_the_rbm["reconstruction"], rel=1e-10)
+
+
+def test_evaluate_dbn_anneals_by_way_of_the_layers_below():
+    """What is known of log Z is then what is known of that of the first RBM, if the second is it upside down."""
+    dbn, images = small_dbn((4, 3, 6)), np.eye(4)
+    dbn.rbms[1].load_state_dict(dbn.upside_down(1).state_dict())
+    found = evaluate_dbn(dbn, images, RandomStream(0), 1_000, 30, 1)
+    dbn.depth = 1
+    below = evaluate_dbn(dbn, images, RandomStream(0), 1_000, 30, 1)
+    assert found["log_z_error"] == pytest.approx(below["log_z_error"], rel=0.2)
+    directly = annealed_log_partition(dbn.rbms[1], 1_000, 30, RandomStream(0)).standard_error
+    assert abs(directly - found["log_z_error"]) > 0.3 * directly
 
 
 @pytest.mark.usefixtures("kernel_set")

@@ -100,7 +100,7 @@ def test_training_finds_a_distribution(chains, rng):
         ({"lr": 0.0}, "lr > 0"),
         ({"momentum": 1.0}, "0 <= momentum < 1"),
         ({"annealed_chains": 1}, "annealed_chains >= 2"),
-        ({"annealing_steps": 29}, "annealing_steps >= 30"),
+        ({"annealing_steps": 2}, "annealing_steps >= 3"),
         ({"schedule": "steep"}, "'steep' is not one of"),
         ({"binarize": "sometimes"}, "'sometimes' is not one of"),
     ],
@@ -108,3 +108,8 @@ def test_training_finds_a_distribution(chains, rng):
 def test_rbm_training_refuses_impossible_settings(options, message):
     with pytest.raises(ValueError, match=message):
         RBMTraining(**options)
+
+
+@pytest.mark.parametrize(("at_the_end", "after_an_epoch"), [(50, 50), (5_000, 1_000), (20_000, 2_000)])
+def test_log_z_after_an_epoch_takes_a_tenth_of_the_steps_or_a_thousand(at_the_end, after_an_epoch):
+    assert RBMTraining(annealed_chains=7, annealing_steps=at_the_end).after_an_epoch() == (7, after_an_epoch)
