@@ -36,7 +36,7 @@ class DBMTraining(RBMTraining):
 
     gibbs_steps: int = 5
     chains: int = 100
-    lr: float = 0.005
+    lr: float = 0.001
     pretraining_epochs: int = 10
     pretraining_lr: float = 0.05
     mean_field_steps: int = 10
