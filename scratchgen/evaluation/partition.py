@@ -120,16 +120,34 @@ def annealed_log_partition_of_top(dbn: DBN, chains: int, steps: int, random: Ran
     The chains take so many steps to the first RBM, and a tenth of them from each to the next. Where a layer has too few
     units to begin upside down, those below count for nothing: the chains begin at this layer's own base machine.
     """
-    first = max(i for i in range(dbn.depth) if i == 0 or not dbn.fits_upside_down(i))
+    first, log_z = _way_to_top(dbn)
     rbm = dbn.rbms[first]
-    log_z = base_log_partition(rbm)
     log_weights, v = anneal(rbm, draw_base(rbm, chains, random), inverse_temperatures(steps), random)
     for layer in range(first + 1, dbn.depth):
-        before, after = dbn.upside_down(layer), dbn.rbms[layer]
-        more, v = anneal_between(before, after, rbm.hidden(v, random).states, max(1, steps // 10), random)
-        log_z += (after.config.hidden - rbm.config.input_dim) * math.log(2)
-        log_weights, rbm = log_weights + more, after
+        h = dbn.rbms[layer - 1].hidden(v, random).states
+        more, v = anneal_between(dbn.upside_down(layer), dbn.rbms[layer], h, max(1, steps // 10), random)
+        log_weights += more
     return _estimate(log_weights, log_z, steps)
+
+
+def reverse_log_partition_of_top(dbn: DBN, samples: np.ndarray, steps: int, random: RandomStream) -> LogPartition:
+    """log Z of a network's top RBM from its ``samples`` (n, ·): as ``reverse_log_partition``, on the same way back."""
+    first, log_z = _way_to_top(dbn)
+    log_weights, v = np.zeros(len(samples)), Tensor(samples, dtype=dbn.dtype)
+    for layer in range(dbn.depth - 1, first, -1):
+        more, h = anneal_between(dbn.rbms[layer], dbn.upside_down(layer), v, max(1, steps // 10), random)
+        v, log_weights = dbn.rbms[layer - 1].visible(h, random).states, log_weights + more
+    more, _ = anneal(dbn.rbms[first], v, inverse_temperatures(steps)[::-1], random)
+    found = _estimate(log_weights + more, 0.0, steps)
+    return replace(found, log_z=log_z - found.log_z)
+
+
+def _way_to_top(dbn: DBN) -> tuple[int, float]:
+    """The layer at whose base machine annealing to the top begins, and log Z there, with that of further units."""
+    first = max(i for i in range(dbn.depth) if i == 0 or not dbn.fits_upside_down(i))
+    layers = range(first + 1, dbn.depth)
+    further = sum(dbn.rbms[i].config.hidden - dbn.rbms[i - 1].config.input_dim for i in layers)
+    return first, base_log_partition(dbn.rbms[first]) + further * math.log(2)
 
 
 def base_log_partition(rbm: RBM) -> float:

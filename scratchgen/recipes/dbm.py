@@ -9,6 +9,7 @@ from scratchgen.data import Dataset
 from scratchgen.data.pixels import describe
 from scratchgen.errors import UserError
 from scratchgen.evaluation.energy import evaluate_dbm
+from scratchgen.evaluation.partition import LogPartition, reverse_log_partition
 from scratchgen.models.dbm import DBM, DBMConfig
 from scratchgen.models.rbm import RBM
 from scratchgen.random import RandomStream, stream
@@ -61,7 +62,8 @@ class DBMRecipe(BoltzmannRecipe):
         images = self.as_seen(config, data.test.images, "test")[:limit]
         random, training = RandomStream(stream(config.seed, "final evaluation")), config.training
         annealing = training.annealed_chains, training.annealing_steps
-        return evaluate_dbm(model, images, random, *annealing, training.mean_field_steps)
+        found = evaluate_dbm(model, images, random, *annealing, training.mean_field_steps)
+        return self.with_log_z_back(config, model, found, random)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The bound, and how well log Z is known."""
@@ -87,6 +89,10 @@ class DBMRecipe(BoltzmannRecipe):
         """Gibbs sampling in all layers."""
         _, state, means = model.gibbs(state, steps, random)
         return state, means
+
+    def log_z_back(self, model: DBM, state: Tensor, steps: int, random: RandomStream) -> LogPartition:
+        """From these, which are the visible units of ``as_rbm``."""
+        return reverse_log_partition(model.as_rbm(), state.data, steps, random)
 
     def kept(self, model: DBM, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The chains of training, once they have moved."""

@@ -9,6 +9,7 @@ from scratchgen.data import Dataset
 from scratchgen.data.pixels import describe
 from scratchgen.errors import UserError
 from scratchgen.evaluation.energy import evaluate_dbn
+from scratchgen.evaluation.partition import LogPartition, reverse_log_partition_of_top
 from scratchgen.models.dbn import DBN, DBNConfig
 from scratchgen.models.rbm import RBM
 from scratchgen.random import RandomStream, stream
@@ -62,7 +63,8 @@ class DBNRecipe(BoltzmannRecipe):
         self.refuse(iw_samples=iw_samples)
         images = self.as_seen(config, data.test.images, "test")[:limit]
         random, training = RandomStream(stream(config.seed, "final evaluation")), config.training
-        return evaluate_dbn(model, images, random, training.annealed_chains, training.annealing_steps, SAMPLES)
+        found = evaluate_dbn(model, images, random, training.annealed_chains, training.annealing_steps, SAMPLES)
+        return self.with_log_z_back(config, model, found, random)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The bound and the likelihood, and how well log Z is known."""
@@ -92,6 +94,10 @@ class DBNRecipe(BoltzmannRecipe):
         v, h = model.top.gibbs(state, steps, random)
         below = model.depth - 1
         return h.states, model.down(v.states, below, random).means if below else v.means
+
+    def log_z_back(self, model: DBN, state: Tensor, steps: int, random: RandomStream) -> LogPartition:
+        """From units below the top given these."""
+        return reverse_log_partition_of_top(model, model.top.visible(state, random).states.data, steps, random)
 
     def kept(self, model: DBN, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The chains of the top layer; ``depth`` becomes the number of layers that have begun to be trained."""

@@ -10,6 +10,7 @@ from scratchgen.data import Dataset
 from scratchgen.data.pixels import describe
 from scratchgen.errors import UserError
 from scratchgen.evaluation.energy import evaluate_rbm
+from scratchgen.evaluation.partition import LogPartition, reverse_log_partition
 from scratchgen.models.rbm import RBM, RBMConfig
 from scratchgen.random import RandomStream, stream
 from scratchgen.recipes.boltzmann import BoltzmannRecipe, log_z_in_words
@@ -73,7 +74,9 @@ class RBMRecipe(BoltzmannRecipe):
         self.refuse(iw_samples=iw_samples)
         images = self.as_seen(config, data.test.images, "test")[:limit]
         random = RandomStream(stream(config.seed, "final evaluation"))
-        return evaluate_rbm(model, images, random, config.training.annealed_chains, config.training.annealing_steps)
+        training = config.training
+        found = evaluate_rbm(model, images, random, training.annealed_chains, training.annealing_steps)
+        return self.with_log_z_back(config, model, found, random)
 
     def report(self, config: RunConfig, test: dict[str, Any]) -> str:
         """The likelihood, and how well log Z is known."""
@@ -99,6 +102,10 @@ class RBMRecipe(BoltzmannRecipe):
         """Gibbs sampling."""
         v, h = model.gibbs(state, steps, random)
         return h.states, v.means
+
+    def log_z_back(self, model: RBM, state: Tensor, steps: int, random: RandomStream) -> LogPartition:
+        """From visible units given these."""
+        return reverse_log_partition(model, model.visible(state, random).states.data, steps, random)
 
     def kept(self, model: RBM, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """The chains of training."""

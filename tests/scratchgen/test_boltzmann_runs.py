@@ -210,6 +210,19 @@ def test_samples_begin_where_training_has_left_the_chains(whole, model, monkeypa
     assert recipe.sample(config, machine, 3, np.random.default_rng(0)).shape == (3, 784)
 
 
+@every_model
+def test_log_z_lies_between_its_estimates_there_and_back(whole, model):
+    """The machines of short runs are near their base: both are sure to a tenth of a nat."""
+    config, machine = runs.load_model(whole[model])
+    config = replace(config, training=replace(config.training, annealed_chains=100, annealing_steps=1_000))
+    found = RECIPES[model].evaluate(config, machine, tiny_data())
+    assert max(found["log_z_error"], found["log_z_back_error"]) < 0.1
+    assert found["log_z_back"] == pytest.approx(found["log_z"], abs=0.3)
+    assert f"and {found['log_z_back']:.2f}" in RECIPES[model].report(config, found)
+    machine.kept = machine.kept[:0]
+    assert "log_z_back" not in RECIPES[model].evaluate(config, machine, tiny_data())
+
+
 @pytest.mark.parametrize("model", ["rbm", "dbn"])
 def test_runs_without_chains_that_go_on_are_sampled_by_annealing(tmp_path, model, monkeypatch):
     without_figures(monkeypatch.setattr)
