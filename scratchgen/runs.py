@@ -62,12 +62,11 @@ def resume(folder: Path, epochs: int | None = None, data_dir: Path | None = None
         if epochs is not None and epochs < config.epochs:
             raise UserError(f"{folder} is a run of {config.epochs} epochs; --epochs can only add to them")
         config = replace(config, epochs=epochs or config.epochs)
-        if not (folder / "checkpoint.safetensors").exists():
-            if (folder / "metrics.jsonl").exists():  # written after a checkpoint
-                raise UserError(f"{folder} has finished epochs, but its checkpoint.safetensors is gone; train anew")
-        else:
+        if (folder / "checkpoint.safetensors").exists():
             # Or say that it does not fit, before a network of any size is made.
             _load_arrays(config, folder, "checkpoint.safetensors")
+        elif (folder / "metrics.jsonl").exists():  # written after a checkpoint
+            raise UserError(f"{folder} has finished epochs, but its checkpoint.safetensors is gone; train anew")
         data = load_data(config, folder, data_dir, resuming=True)
         trainer = _trainer(config, data, folder, resume=True)
         if config.epochs > before.epochs and trainer.out_of_patience():

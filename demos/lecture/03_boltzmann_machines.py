@@ -187,7 +187,7 @@ def samples(config, model):
 machine = RunConfig("rbm", "lesson", RBMConfig(hidden=HIDDEN), RBMTraining(chains=100, **ANNEALING), EPOCHS, 100)
 by_cd1 = replace(machine, training=RBMTraining(chains=0, **ANNEALING))
 persistent_config, persistent, of_persistent = train(machine)
-cd1_config, cd1, of_cd1 = train(by_cd1)
+_, cd1, of_cd1 = train(by_cd1)
 rows(
     ("CD-1: nll, nats a test image", "far above", f"{of_cd1['nll']:.1f}"),
     ("chains that go on: nll, nats a test image", "lower", f"{of_persistent['nll']:.1f}"),

@@ -70,7 +70,7 @@ def main() -> None:
     summary = trained(quick(config) if given.quick else config, given.out)
     config, model = runs.load_model(given.out)
     data, recipe = runs.load_data(config, given.out, given.data_dir), RECIPES[config.model]
-    test = recipe.evaluate(recipe.annealing(config, None, 500 if given.quick else STEPS), model, data)
+    test = recipe.evaluate(config if given.quick else recipe.annealing(config, None, STEPS), model, data)
     name = "nll" if config.model == "rbm" else "neg_bound"
     ours = f"{test[name]:.2f} ± {test['log_z_error']:.2f}"
     if given.quick:

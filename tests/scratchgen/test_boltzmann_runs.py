@@ -211,13 +211,14 @@ def test_samples_begin_where_training_has_left_the_chains(whole, model, monkeypa
 
 
 @every_model
-def test_log_z_lies_between_its_estimates_there_and_back(whole, model):
-    """The machines of short runs are near their base: both are sure to a tenth of a nat."""
+def test_log_z_is_estimated_there_and_back(whole, model):
+    """Both agree within their errors, of less than a tenth of a nat: machines of short runs are near their base."""
     config, machine = runs.load_model(whole[model])
     config = replace(config, training=replace(config.training, annealed_chains=100, annealing_steps=1_000))
     found = RECIPES[model].evaluate(config, machine, tiny_data())
     assert max(found["log_z_error"], found["log_z_back_error"]) < 0.1
-    assert found["log_z_back"] == pytest.approx(found["log_z"], abs=0.3)
+    error = np.hypot(found["log_z_error"], found["log_z_back_error"])
+    assert abs(found["log_z_back"] - found["log_z"]) < 3 * error
     assert f"and {found['log_z_back']:.2f}" in RECIPES[model].report(config, found)
     machine.kept = machine.kept[:0]
     assert "log_z_back" not in RECIPES[model].evaluate(config, machine, tiny_data())
