@@ -13,17 +13,28 @@ q = prod sigmoid of independent units which is nearest to it, that is, with the 
 its means are a fixed point of mu1 = sigmoid(v W1 + W2 mu2 + b1), mu2 = sigmoid(mu1 W2 + b2), and each of these two
 updates raises the bound. The gradient is that of an RBM, with these means in the place of p(h|v) for the data, and
 Gibbs chains of all three layers for the model.
+
+A layer whose units are on half of the time on average acts on the next one like a bias. The same energy may be written
+with layers that have their means c, d1, d2 subtracted (Montavon & Mueller 2012):
+
+    E = -(v - c) W1 (h1 - d1) - (h1 - d1) W2 (h2 - d2) - a' v - b1' h1 - b2' h2 + constant
+
+    a = a' - W1 d1        b1 = b1' - c W1 - W2 d2        b2 = b2' - d1 W2
+
+The gradient in W and the new biases, brought back to the old ones, points elsewhere than before, and by it both hidden
+layers are trained from random weights.
 """
 
 from dataclasses import dataclass
+from operator import sub
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scratchgen import ops
 from scratchgen.errors import require
-from scratchgen.models.rbm import RBM, RBMConfig, times_transposed
-from scratchgen.nn import Module
+from scratchgen.models.rbm import RBM, RBMConfig, statistics, times_transposed
+from scratchgen.nn import Buffer, Module
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor, no_grad
 
@@ -57,13 +68,15 @@ class Layers(NamedTuple):
 class DBM(Module):
     """A deep Boltzmann machine of two RBMs that share the layer h1.
 
-    ``bottom`` has W1, a and b1, ``top`` W2 and b2; ``top.visible_bias`` is used in pretraining only.
+    ``bottom`` has W1, a and b1, ``top`` W2 and b2; ``top.visible_bias`` is used in pretraining only. The means of
+    ``bottom`` and ``top`` are those of v and h1, and ``h2_means`` (H2,) those of h2, in the data.
     """
 
     def __init__(self, config: DBMConfig, rng: int | np.random.Generator, dtype: Any = np.float32) -> None:
         self.config, self.dtype, rng = config, np.dtype(dtype), np.random.default_rng(rng)
         self.bottom = RBM(RBMConfig(config.input_dim, config.hidden[0]), rng, dtype)
         self.top = RBM(RBMConfig(config.hidden[0], config.hidden[1]), rng, dtype)
+        self.h2_means = Buffer(np.full(config.hidden[1], 0.5), dtype=dtype)
         self.kept = np.zeros((0, config.hidden[0]))  # states (n, H1) of h1 where training has left chains
 
     def mean_field(self, v: Tensor, steps: int) -> Layers:
@@ -102,11 +115,24 @@ class DBM(Module):
                 h1, means = random.binary_units(inputs, self.bottom.hidden_bias)
         return Layers(v.states, means, h2), h1, v.means
 
-    def set_gradients(self, data: Layers, model: Layers) -> None:
-        """The gradients of the bound, negated: of the mean E over the data's layers less that over the model's."""
-        self.bottom.set_gradients(data[:2], model[:2])
-        self.top.set_gradients(data[1:], model[1:])
-        self.top.visible_bias.grad = None
+    def set_gradients(self, data: Layers, model: Layers, centered: bool = True) -> None:
+        """The gradients of the bound, negated: of the mean E over the data's layers less that over the model's.
+
+        If ``centered``, those of the centred energy brought back, which is not the gradient but another way downhill.
+        """
+        bottom, top = self.bottom, self.top
+        c, d1, d2 = means = [means.reshape(1, -1) for means in (bottom.means, top.means, self.h2_means)]
+        with no_grad():
+            a = model.v.mean(axis=0) - data.v.mean(axis=0)
+            if centered:
+                data, model = (Layers(*map(sub, layers, means)) for layers in (data, model))
+            (w1, b1), (w2, b2) = statistics(data[:2], model[:2]), statistics(data[1:], model[1:])
+            if centered:
+                a = a - times_transposed(d1, w1).reshape(-1)
+                b1 = b1 - (c @ w1 + times_transposed(d2, w2)).reshape(-1)
+                b2 = b2 - (d1 @ w2).reshape(-1)
+        bottom.weight.grad, bottom.visible_bias.grad, bottom.hidden_bias.grad = w1, a, b1
+        top.weight.grad, top.visible_bias.grad, top.hidden_bias.grad = w2, None, b2
 
     def as_rbm(self) -> RBM:
         """The same distribution as an RBM with h1 as its visible and v and h2 as its hidden units: a copy."""

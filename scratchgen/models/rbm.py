@@ -162,12 +162,17 @@ class RBM(Module):
         Both are given as visible states v (n, D) and hidden means p(h|v) (n, H), of which n may differ.
         """
         with no_grad():
-            v = ops.concatenate([data[0], model[0]], axis=0)
-            v = v * self.precision if self.gaussian else v
-            h = ops.concatenate([data[1] / -len(data[1]), model[1] / len(model[1])], axis=0)
-            self.weight.grad = transposed_times(v, h)
-            self.hidden_bias.grad = h.sum(axis=0)
+            weights, hidden_biases = statistics(data, model)
+            self.weight.grad = weights * self.precision if self.gaussian else weights
+            self.hidden_bias.grad = hidden_biases
             self.visible_bias.grad = (model[0].mean(axis=0) - data[0].mean(axis=0)) * self.precision
+
+
+def statistics(data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The means of -v h (D, H) and -h (H,) over the data, of v (n, D) and h (n, H), less those over the model's."""
+    v = ops.concatenate([data[0], model[0]], axis=0)
+    h = ops.concatenate([data[1] / -len(data[1]), model[1] / len(model[1])], axis=0)
+    return transposed_times(v, h), h.sum(axis=0)
 
 
 def times_transposed(a: Tensor, b: Tensor) -> Tensor:

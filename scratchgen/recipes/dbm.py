@@ -26,7 +26,17 @@ class DBMRecipe(BoltzmannRecipe):
     model = "dbm"
     network, training = DBMConfig, DBMTraining
     configs: ClassVar = named(
-        RunConfig("dbm", "pretrained", DBMConfig(), DBMTraining(), epochs=60, batch_size=100),
+        RunConfig("dbm", "centered", DBMConfig(), DBMTraining(), epochs=20, batch_size=100),
+        RunConfig(
+            "dbm",
+            "pretrained",
+            DBMConfig(),
+            DBMTraining(
+                gibbs_steps=5, chains=100, lr=0.001, centered=False, pretraining_epochs=10, mean_field_steps=10
+            ),
+            epochs=60,
+            batch_size=100,
+        ),
     )
     expected: ClassVar = {}
 

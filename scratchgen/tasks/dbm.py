@@ -1,4 +1,4 @@
-"""Training deep Boltzmann machines (Salakhutdinov & Hinton 2009; L03): both RBMs first, then all of it."""
+"""Training deep Boltzmann machines (Salakhutdinov & Hinton 2009; L03): all of it at once, or both RBMs first."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -26,20 +26,23 @@ class DBMTraining(RBMTraining):
 
     Attributes
     ----------
+    centered : bool
+        Whether joint training goes by the centred energy (Montavon & Mueller 2012; see ``models.dbm``). Without it a
+        machine has to be pretrained.
     pretraining_epochs : int
-        Of each of the two RBMs.
+        Of each of the two RBMs, 0 for none.
     pretraining_lr : float
         Their learning rate.
     mean_field_steps : int
         Updates of the means of both hidden layers for a batch.
     """
 
-    gibbs_steps: int = 5
-    chains: int = 100
-    lr: float = 0.001
-    pretraining_epochs: int = 10
+    chains: int = 400
+    lr: float = 0.1
+    centered: bool = True
+    pretraining_epochs: int = 0
     pretraining_lr: float = 0.05
-    mean_field_steps: int = 10
+    mean_field_steps: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +98,8 @@ class DBMTask(Task):
         model, states, _ = self.model.gibbs(self.chains.states, self.settings.gibbs_steps, self.random)
         self.chains.states.write(states)
         follow_means(self.model.top.means, data.h1)
-        self.model.set_gradients(data, model)
+        follow_means(self.model.h2_means, data.h2)
+        self.model.set_gradients(data, model, self.settings.centered)
         norm = self.optimizers["joint"].gradient_norm()
         self.optimizers["joint"].step(norm)
         return {"gradient": norm, "activity": data.h1.mean()}

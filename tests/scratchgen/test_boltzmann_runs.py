@@ -175,7 +175,10 @@ def test_gaussian_units_of_binary_pixels_are_refused(tmp_path, monkeypatch, caps
         (["dbn", "--hidden", "12,9", "--layer-epochs", "1", "--epochs", "2"], (12, 9)),
         (["dbm", "--hidden", "9,12", "--pretraining-epochs", "0", "--pretraining-lr", "0.1"], (9, 12)),
         (["dbn", "--hidden", "9,8,7", "--layer-epochs", "1", "--epochs", "2"], "give more --epochs, or fewer --layer-"),
-        (["dbm", "--hidden", "12,9", "--epochs", "20"], "give more --epochs, or fewer --pretraining-epochs"),
+        (
+            ["dbm", "--config", "pretrained", "--hidden", "12,9", "--epochs", "20"],
+            "give more --epochs, or fewer --pretraining-epochs",
+        ),
         (["dbm", "--hidden", "12,9,7"], "two hidden layers"),
         (["dbm", "--hidden", "12,"], "'12,' is no list of sizes such as 500,1000"),
     ],

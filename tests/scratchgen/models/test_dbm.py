@@ -7,6 +7,7 @@ from rbm_helpers import small_rbm
 from scratchgen.evaluation.energy import evaluate_dbm
 from scratchgen.evaluation.partition import all_states, exact_log_partition
 from scratchgen.models.dbm import DBM, DBMConfig, Layers, entropy
+from scratchgen.nn import Parameter
 from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
 
@@ -121,12 +122,52 @@ def test_set_gradients_are_those_of_the_energies(rng):
     expected = {name: p.grad for name, p in dbm.named_parameters().items()}
     for p in dbm.parameters():
         p.grad = None
-    dbm.set_gradients(data, model)
+    dbm.set_gradients(data, model, centered=False)
     for name, p in dbm.named_parameters().items():
         if name == "top.visible_bias":
             assert p.grad is None
         else:
             np.testing.assert_allclose(p.grad, expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.usefixtures("kernel_set")
+def test_centered_gradients_are_those_of_the_centered_energy(rng):
+    """Of its own parameters, by autodiff; a small step along them is the step that the plain parameters take."""
+    dbm, step = small_dbm(), 1e-6
+    data, model = (as_layers(*(rng.random((n, size)) for size in SIZES)) for n in (3, 5))
+    means = [rng.random(size) for size in SIZES]
+    for buffer, mean in zip((dbm.bottom.means, dbm.top.means, dbm.h2_means), means, strict=True):
+        buffer.write(mean)
+    c, d1, d2 = map(Tensor, means)
+    w1, a, b1 = (Parameter(p.data.copy()) for p in dbm.bottom.parameters())
+    w2, _, b2 = (Parameter(p.data.copy()) for p in dbm.top.parameters())
+    a.write(a.data + w1.data @ means[1])
+    b1.write(b1.data + means[0] @ w1.data + w2.data @ means[2])
+    b2.write(b2.data + means[1] @ w2.data)
+
+    def energy(layers):
+        v, h1, h2 = layers.v - c, layers.h1 - d1, layers.h2 - d2
+        links = ((v @ w1) * h1).sum(axis=1) + ((h1 @ w2) * h2).sum(axis=1)
+        return -links - (v * a).sum(axis=1) - (h1 * b1).sum(axis=1) - (h2 * b2).sum(axis=1)
+
+    difference = energy(data).data - dbm.energy(data).data
+    np.testing.assert_allclose(difference, difference[0], rtol=1e-10)  # the same machine
+    (energy(data).mean() - energy(model).mean()).backward()
+    before = dict(zip(("a", "b1", "b2"), plain(w1, w2, a, b1, b2, means), strict=True))
+    for p in (w1, w2, a, b1, b2):
+        p.write(p.data - step * p.grad)
+    after = dict(zip(("a", "b1", "b2"), plain(w1, w2, a, b1, b2, means), strict=True))
+    dbm.set_gradients(data, model)
+    np.testing.assert_allclose(dbm.bottom.weight.grad, w1.grad, rtol=1e-10)
+    np.testing.assert_allclose(dbm.top.weight.grad, w2.grad, rtol=1e-10)
+    for name, p in (("a", dbm.bottom.visible_bias), ("b1", dbm.bottom.hidden_bias), ("b2", dbm.top.hidden_bias)):
+        np.testing.assert_allclose(p.grad, (before[name] - after[name]) / step, rtol=1e-6, err_msg=name)
+
+
+def plain(w1, w2, a, b1, b2, means):
+    """The biases of the energy without means, from those of the centred one."""
+    c, d1, d2 = means
+    return a.data - w1.data @ d1, b1.data - c @ w1.data - w2.data @ d2, b2.data - d1 @ w2.data
 
 
 def test_evaluate_dbm_is_the_bound_with_the_annealed_log_z():

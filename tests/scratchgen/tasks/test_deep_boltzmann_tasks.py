@@ -177,9 +177,10 @@ def test_pretraining_doubles_what_comes_from_one_side():
 
 
 @both_ways
-def test_a_joint_step_is_the_algorithm(how):
-    """The energy falls for the data's means, and rises for the chains."""
-    task = dbm_task()
+@pytest.mark.parametrize("centered", [True, False])
+def test_a_joint_step_is_the_algorithm(how, centered):
+    """The energy falls for the data's means, and rises for the chains; the hidden units' means are followed."""
+    task = dbm_task(centered=centered)
     take, steps = how(task), batches(12)
     for images in steps[:11]:
         take(images)
@@ -190,21 +191,34 @@ def test_a_joint_step_is_the_algorithm(how):
     model = twin.model
     data = model.mean_field(random.bernoulli(Tensor(steps[11])), 4)
     fantasy, states, _ = model.gibbs(twin.chains.states, 2, random)
+    for means, layer in ((model.top.means, data.h1), (model.h2_means, data.h2)):
+        means.write(DECAY * means.data + (1 - DECAY) * layer.data.mean(axis=0))
     twin.optimizers["joint"].zero_grad()
-    (model.energy(data).mean() - model.energy(fantasy).mean()).backward()
+    if centered:
+        model.set_gradients(data, fantasy)
+    else:
+        (model.energy(data).mean() - model.energy(fantasy).mean()).backward()
     norm = twin.optimizers["joint"].gradient_norm().item()
     twin.optimizers["joint"].step()
     assert metrics["gradient"] == pytest.approx(norm, rel=1e-4)
-    for name, parameter in task.model.named_parameters().items():
-        np.testing.assert_allclose(parameter.data, model.named_parameters()[name].data, atol=1e-5, err_msg=name)
+    expected = model.state_dict()  # with the means
+    for name, found in task.model.state_dict().items():
+        np.testing.assert_allclose(found, expected[name], atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(task.chains.states.data, states.data)
 
 
-def test_a_dbm_finds_a_distribution(rng):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"lr": 0.1},
+        {"lr": 0.1, "pretraining_epochs": 2, "pretraining_lr": 0.1, "centered": False},
+    ],
+)
+def test_a_dbm_finds_a_distribution(rng, how):
     """Of four pixels, drawn from an RBM: the data are within 0.05 nats of what it has learned."""
     v, _, joint = enumerated(small_rbm(seed=3))
     data = v[rng.choice(len(v), 5_000, p=joint.sum(axis=1))].astype(np.float32)
-    settings = DBMTraining(5, 100, 0.1, binarize="none", pretraining_epochs=2, pretraining_lr=0.1)
+    settings = DBMTraining(5, 100, binarize="none", mean_field_steps=10, **how)
     task = DBMTask(DBM(DBMConfig(4, (6, 3)), 0), settings, RandomStream(0), 50, 40)
     take = captured(task)
     for _ in range(40):
