@@ -201,9 +201,10 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("upper_lr", "training", number, "the learning rate of the layers above the first", "X"),
     ),
     "dbm": (
+        replace(PATIENCE, help=STOPPING.format("neg_bound")),
         Option("hidden", "network", sizes, "hidden units of both layers, from the pixels up", "H1,H2"),
         *BOLTZMANN,
-        Option("pretraining_epochs", "training", whole, "of --epochs, for each of the two RBMs", "N"),
+        Option("pretraining_epochs", "training", whole, "of --epochs, for each RBM; with --config pretrained", "N"),
         Option("pretraining_lr", "training", number, "their learning rate", "X"),
         Option("mean_field_steps", "training", positive, "updates of the hidden layers' means", "N"),
     ),

@@ -157,7 +157,10 @@ def _load_arrays(config: RunConfig, folder: Path, name: str) -> tuple[dict[str, 
     """The arrays and the progress of a checkpoint. UserError if it was made with other settings than the run's."""
     arrays, progress = checkpoint.load_checkpoint(folder / name)
     if not isinstance(progress, dict) or progress.get("fingerprint") != config.fingerprint():
-        raise UserError(f"{folder}: its checkpoint does not fit its config.json: it was made with other settings")
+        raise UserError(
+            f"{folder}: its checkpoint does not fit its config.json: "
+            "it was made with other settings, or by another version of scratchgen"
+        )
     return arrays, progress
 
 

@@ -11,8 +11,8 @@ the restricted machine it is -log p, of the others a bound of it, all with log Z
 Such an estimate is rather too low than too high, and so is -log p with it; chains back from those of training give one
 that is rather too high.
 
-Other than in the papers, the restricted machines are trained by chains that go on, not by CD-25, and the deep machine
-is not pretrained: it begins with random weights and goes by the centred energy (Montavon & Mueller 2012).
+Unlike in the papers, the restricted machines are trained by chains that go on, not by CD-25, and the deep machine is
+not pretrained: it begins with random weights and is trained by the centred energy (Montavon & Mueller 2012).
 """
 
 from dataclasses import replace
@@ -79,7 +79,8 @@ def main() -> None:
     more = f"; by importance weights {test['nll']:.2f}" if config.model == "dbn" else ""
     known = f"log Z by effectively {test['effective_sample_size']:.0f} of {test['annealed_chains']} chains"
     back = f"by chains back {test[name] + test['log_z_back'] - test['log_z']:.2f}"
-    note = f"{summary['pixels']}; by chains that go on; {config.epochs} epochs; {known}; {back}"
+    how = "by the centred energy, with chains that go on" if config.model == "dbm" else "by chains that go on"
+    note = f"{summary['pixels']}; {how}; {config.epochs} epochs; {known}; {back}"
     record(given.row, figure, ours, test, summary["seconds"], config.seed, note + more)
 
 

@@ -14,15 +14,15 @@ its means are a fixed point of mu1 = sigmoid(v W1 + W2 mu2 + b1), mu2 = sigmoid(
 updates raises the bound. The gradient is that of an RBM, with these means in the place of p(h|v) for the data, and
 Gibbs chains of all three layers for the model.
 
-A layer whose units are on half of the time on average acts on the next one like a bias. The same energy may be written
-with layers that have their means c, d1, d2 subtracted (Montavon & Mueller 2012):
+At first a hidden unit is on half of the time, and so acts on the layers beside it like a bias. The energy may also be
+written with the layers' means c, d1 and d2 subtracted (Montavon & Mueller 2012):
 
     E = -(v - c) W1 (h1 - d1) - (h1 - d1) W2 (h2 - d2) - a' v - b1' h1 - b2' h2 + constant
 
     a = a' - W1 d1        b1 = b1' - c W1 - W2 d2        b2 = b2' - d1 W2
 
-The gradient in W and the new biases, brought back to the old ones, points elsewhere than before, and by it both hidden
-layers are trained from random weights.
+A gradient step in W1, W2, a', b1' and b2' changes a by da' - dW1 d1, and b1 and b2 likewise. That is another direction
+than the gradient in a, b1 and b2, and along it both hidden layers can be trained from random weights.
 """
 
 from dataclasses import dataclass
@@ -118,10 +118,10 @@ class DBM(Module):
     def set_gradients(self, data: Layers, model: Layers, centered: bool = True) -> None:
         """The gradients of the bound, negated: of the mean E over the data's layers less that over the model's.
 
-        If ``centered``, those of the centred energy brought back, which is not the gradient but another way downhill.
+        If ``centered``, the direction of a gradient step in the centred energy's parameters, in terms of these here.
         """
         bottom, top = self.bottom, self.top
-        c, d1, d2 = means = [means.reshape(1, -1) for means in (bottom.means, top.means, self.h2_means)]
+        c, d1, d2 = means = [each.reshape(1, -1) for each in (bottom.means, top.means, self.h2_means)]
         with no_grad():
             a = model.v.mean(axis=0) - data.v.mean(axis=0)
             if centered:

@@ -60,7 +60,8 @@ class DBMRecipe(BoltzmannRecipe):
                 f"of {config.epochs} epochs none is left after 2 x {pretraining} of pretraining; "
                 "give more --epochs, or fewer --pretraining-epochs"
             )
-        require_no_patience(config)
+        if pretraining:
+            require_no_patience(config)
         self.with_means(model, data)
         return DBMTask(model, config.training, self.random(config), self.steps_per_epoch(config, data), config.epochs)
 

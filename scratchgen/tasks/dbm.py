@@ -27,10 +27,10 @@ class DBMTraining(RBMTraining):
     Attributes
     ----------
     centered : bool
-        Whether joint training goes by the centred energy (Montavon & Mueller 2012; see ``models.dbm``). Without it a
-        machine has to be pretrained.
+        Train by the centred energy (Montavon & Mueller 2012; see ``models.dbm``), from random weights. Without it
+        ``lr`` has to be a hundredth, and pretraining helps.
     pretraining_epochs : int
-        Of each of the two RBMs, 0 for none.
+        Of each of the two RBMs; 0, if ``centered``.
     pretraining_lr : float
         Their learning rate.
     mean_field_steps : int
@@ -50,6 +50,8 @@ class DBMTraining(RBMTraining):
             {
                 "chains >= 1": self.chains >= 1,
                 "pretraining_epochs >= 0": self.pretraining_epochs >= 0,
+                "pretraining_epochs = 0, or centered = False as in --config pretrained,": self.pretraining_epochs == 0
+                or not self.centered,
                 "pretraining_lr > 0": self.pretraining_lr > 0,
                 "mean_field_steps >= 1": self.mean_field_steps >= 1,
             }
@@ -57,7 +59,7 @@ class DBMTraining(RBMTraining):
 
 
 class DBMTask(Task):
-    """A deep Boltzmann machine in training: of ``epochs`` the first ones pretrain its two RBMs.
+    """A deep Boltzmann machine in training: of ``epochs`` the first ones, if any, pretrain its two RBMs.
 
     In pretraining inputs that come from one side only are doubled, upwards in the bottom RBM and downwards in the top
     one: in the whole machine h1 has both sides.

@@ -173,7 +173,9 @@ def test_gaussian_units_of_binary_pixels_are_refused(tmp_path, monkeypatch, caps
     ("command", "expected"),
     [
         (["dbn", "--hidden", "12,9", "--layer-epochs", "1", "--epochs", "2"], (12, 9)),
-        (["dbm", "--hidden", "9,12", "--pretraining-epochs", "0", "--pretraining-lr", "0.1"], (9, 12)),
+        (["dbm", "--hidden", "9,12", "--patience", "20"], (9, 12)),
+        (["dbm", "--config", "pretrained", "--hidden", "9,12", "--pretraining-epochs", "1", "--epochs", "3"], (9, 12)),
+        (["dbm", "--pretraining-epochs", "1"], "pretraining_epochs = 0, or centered = False"),
         (["dbn", "--hidden", "9,8,7", "--layer-epochs", "1", "--epochs", "2"], "give more --epochs, or fewer --layer-"),
         (
             ["dbm", "--config", "pretrained", "--hidden", "12,9", "--epochs", "20"],

@@ -154,13 +154,17 @@ def test_centered_gradients_are_those_of_the_centered_energy(rng):
     np.testing.assert_allclose(difference, difference[0], rtol=1e-10)  # the same machine
     (energy(data).mean() - energy(model).mean()).backward()
     before = dict(zip(("a", "b1", "b2"), plain(w1, w2, a, b1, b2, means), strict=True))
+    biases = {"a": dbm.bottom.visible_bias, "b1": dbm.bottom.hidden_bias, "b2": dbm.top.hidden_bias}
+    for name, p in biases.items():
+        np.testing.assert_allclose(before[name], p.data, rtol=1e-10, err_msg=name)
     for p in (w1, w2, a, b1, b2):
         p.write(p.data - step * p.grad)
     after = dict(zip(("a", "b1", "b2"), plain(w1, w2, a, b1, b2, means), strict=True))
     dbm.set_gradients(data, model)
     np.testing.assert_allclose(dbm.bottom.weight.grad, w1.grad, rtol=1e-10)
     np.testing.assert_allclose(dbm.top.weight.grad, w2.grad, rtol=1e-10)
-    for name, p in (("a", dbm.bottom.visible_bias), ("b1", dbm.bottom.hidden_bias), ("b2", dbm.top.hidden_bias)):
+    assert dbm.top.visible_bias.grad is None
+    for name, p in biases.items():
         np.testing.assert_allclose(p.grad, (before[name] - after[name]) / step, rtol=1e-6, err_msg=name)
 
 
