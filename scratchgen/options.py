@@ -131,7 +131,13 @@ LATENT_DIM = Option("latent_dim", "network", positive, "dimensions of the code",
 CONDITIONAL = Option("conditional", "network", True, "")
 BOLTZMANN = (
     Option("gibbs_steps", "training", positive, "Gibbs steps to the model's sample: CD-k", "K"),
-    Option("chains", "training", whole, "chains that go on from batch to batch; 0 (not for dbm): each image begins one", "N"),
+    Option(
+        "chains",
+        "training",
+        whole,
+        "chains that go on from batch to batch; 0 (not for dbm): each image begins one",
+        "N",
+    ),
     Option("binarize", "training", BINARIZE, "draw pixels as 0 or 1: once, or for every batch"),
     Option("lr", "training", number, "the learning rate", "X"),
     Option("momentum", "training", number, "of SGD", "M"),

@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[Figure, RunConfig]] = {
     ),
     "dbm": (
         Figure(MEASURE, "DBM, 500 and 1,000 hidden units, a bound", "84.62", HINTON),
-        RunConfig("dbm", "paper", DBMConfig(hidden=(500, 1000)), DBMTraining(chains=500, lr=0.05), 120, 100),
+        RunConfig("dbm", "paper", DBMConfig(hidden=(500, 1000)), DBMTraining(chains=500), 120, 100),
     ),
 }
 

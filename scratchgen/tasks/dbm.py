@@ -28,7 +28,7 @@ class DBMTraining(RBMTraining):
     ----------
     centered : bool
         Train by the centred energy (Montavon & Mueller 2012; see ``models.dbm``), from random weights. Without it
-        ``lr`` has to be a hundredth, and pretraining helps.
+        ``lr`` has to be a fiftieth, and pretraining helps.
     pretraining_epochs : int
         Of each of the two RBMs; 0, if ``centered``.
     pretraining_lr : float
@@ -38,7 +38,7 @@ class DBMTraining(RBMTraining):
     """
 
     chains: int = 400
-    lr: float = 0.1
+    lr: float = 0.05
     centered: bool = True
     pretraining_epochs: int = 0
     pretraining_lr: float = 0.05
