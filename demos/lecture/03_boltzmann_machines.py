@@ -402,9 +402,7 @@ EARLY = 1 if options.quick else 5
 centered = RunConfig(
     "dbm", "lesson", DBMConfig(hidden=(HIDDEN, HIDDEN)), DBMTraining(chains=400, lr=0.1, **ANNEALING), EPOCHS, 100
 )
-by_the_paper = DBMTraining(
-    gibbs_steps=5, chains=100, lr=0.001, centered=False, pretraining_epochs=EARLY, mean_field_steps=10, **ANNEALING
-)
+by_the_paper = replace(RECIPES["dbm"].configs["pretrained"].training, pretraining_epochs=EARLY, **ANNEALING)
 _, _, of_pretrained = train(replace(centered, training=by_the_paper, epochs=EPOCHS + 2 * EARLY))
 dbm_config, dbm, of_dbm = train(centered)
 images = RECIPES["dbm"].as_seen(dbm_config, data.test.images[:1_000], "test")

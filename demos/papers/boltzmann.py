@@ -2,7 +2,7 @@
 
     python demos/papers/boltzmann.py rbm            forty minutes on a core
     python demos/papers/boltzmann.py dbn            an hour on a core
-    python demos/papers/boltzmann.py dbm            an hour and a half on a core
+    python demos/papers/boltzmann.py dbm            two hours on a core, beside others
     python demos/papers/boltzmann.py ROW --quick    a minute: two or three epochs of small layers
 
 The sizes are the papers': 500 hidden units; 500 and 2,000; 500 and 1,000. The figures are over all 10,000 test images,
