@@ -9,7 +9,7 @@ from kernels.cpu import vector_math as vm
 from kernels.cpu.vector_math import JIT, cast
 
 COUNTERS = 256  # per chunk; their words fit in an L1 cache
-CHUNK = 4 * COUNTERS  # numbers
+CHUNK, PAIRS = 4 * COUNTERS, 2 * COUNTERS  # numbers
 ZERO, LOW, BITS = np.uint64(0), np.uint64(0xFFFFFFFF), np.uint64(32)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -23,9 +23,8 @@ def uniform(out, key):
 
 def normal(out, key):
     """out (...) = samples of N(0, 1), by the Box-Muller transform of pairs of uniform numbers."""
-    pairs = np.empty((out.size + 1) // 2 * 2, out.dtype)
-    uniform(pairs, key)
-    _box_muller(out.reshape(-1), pairs)
+    draw = _normal32 if out.dtype == np.float32 else _normal64
+    draw(out.reshape(-1), np.uint64(np.reshape(key, ())))
 
 
 def binary_units(states, probabilities, x, b, key):
@@ -80,7 +79,7 @@ def _numbers64(numbers, chunk, key):
             numbers[i, w] = np.float64(upper[w, i] << np.uint64(21) | lower[w, i] >> np.uint64(11)) * 2.0**-53
 
 
-# Numba inlines these two, with the numbers of either type.
+# Numba inlines these three, with the numbers of either type.
 
 
 @njit(inline="always", **JIT)
@@ -92,6 +91,23 @@ def _fill(out, chunk, key, uniform_numbers):
         numbers = np.empty((COUNTERS, 4), out.dtype)
         uniform_numbers(numbers, chunk, key)
         here[:] = numbers.reshape(CHUNK)[: here.size]
+
+
+@njit(inline="always", **JIT)
+def _normals(out, chunk, key, uniform_numbers):
+    numbers = np.empty((COUNTERS, 4), out.dtype)
+    uniform_numbers(numbers, chunk, key)
+    pairs, u, v = numbers.reshape(PAIRS, 2), np.empty(PAIRS, out.dtype), np.empty(PAIRS, out.dtype)
+    for i in range(PAIRS):
+        u[i], v[i] = pairs[i, 0], pairs[i, 1]
+    for i in range(PAIRS):  # with u and v in arrays of their own, this loop vectorises
+        radius = math.sqrt(cast(-2.0, u[i]) * vm.log(cast(1.0, u[i]) - u[i]))  # 1 - u is exact
+        sine, cosine = vm.sin_cos_of_turns(v[i])
+        u[i], v[i] = radius * cosine, radius * sine
+    for i in range(PAIRS):
+        pairs[i, 0], pairs[i, 1] = u[i], v[i]
+    here = out[CHUNK * chunk : CHUNK * (chunk + 1)]
+    here[:] = numbers.reshape(CHUNK)[: here.size]
 
 
 @njit(inline="always", **JIT)
@@ -124,6 +140,18 @@ def _fill64(out, key):
 
 
 @njit(parallel=True, **JIT)
+def _normal32(out, key):
+    for chunk in prange((out.size + CHUNK - 1) // CHUNK):
+        _normals(out, chunk, key, _numbers32)
+
+
+@njit(parallel=True, **JIT)
+def _normal64(out, key):
+    for chunk in prange((out.size + CHUNK - 1) // CHUNK):
+        _normals(out, chunk, key, _numbers64)
+
+
+@njit(parallel=True, **JIT)
 def _units32(states, probabilities, x, b, key):
     for chunk in prange((states.size + CHUNK - 1) // CHUNK):
         _units(states, probabilities, x, b, chunk, key, _numbers32)
@@ -133,13 +161,3 @@ def _units32(states, probabilities, x, b, key):
 def _units64(states, probabilities, x, b, key):
     for chunk in prange((states.size + CHUNK - 1) // CHUNK):
         _units(states, probabilities, x, b, chunk, key, _numbers64)
-
-
-@njit(**JIT)
-def _box_muller(out, pairs):
-    for i in range(0, out.size, 2):
-        radius = math.sqrt(cast(-2.0, pairs[i]) * math.log1p(-pairs[i]))
-        angle = cast(2 * math.pi, pairs[i]) * pairs[i + 1]
-        out[i] = radius * math.cos(angle)
-        if i + 1 < out.size:
-            out[i + 1] = radius * math.sin(angle)

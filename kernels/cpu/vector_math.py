@@ -8,6 +8,7 @@ overflows from 88.4, not 88.7.
 
     exp(x)  = 2^n exp(r),                n = round(x / ln 2),   |r| <= ln 2 / 2
     log(x)  = e ln 2 + log(1 + t),       x = 2^e (1 + t),       sqrt(1/2) <= 1 + t < sqrt(2)
+    sin(2 pi v), cos(2 pi v):            v = n / 4 + r,         |r| <= 1/8, exactly; n quarters swap them
 """
 
 import math
@@ -49,6 +50,9 @@ L0, L1, L2, L3, L4, L5, L6, L7, L8 = map(
 T0, T1, T2, T3, T4 = map(
     np.float32, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
 )
+S0, S1, S2 = map(np.float32, (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
+C0, C1, C2 = map(np.float32, (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2))
+QUARTER, FOUR, TWO_PI = np.float32(0.25), np.float32(4.0), np.float32(2 * np.pi)
 TANH_SMALL, EXPM1_SMALL = np.float32(0.625), np.float32(0.34)
 
 
@@ -143,6 +147,22 @@ def _tanh32(x):
     return near if abs(x) < TANH_SMALL else (far if x > ZERO else -far)
 
 
+@njit(**EXACT)
+def _sin_cos_of_turns32(v):
+    """sin and cos of 2 pi v for 0 <= v <= 1, with an absolute error below 1.5e-7."""
+    n = np.floor(FOUR * v + HALF)
+    x = TWO_PI * (v - QUARTER * n)
+    z = x * x
+    sine = ((S0 * z + S1) * z + S2) * z * x + x
+    cosine = ((C0 * z + C1) * z + C2) * (z * z) - HALF * z + ONE
+    quarters = np.int32(n)
+    odd = (quarters & np.int32(1)) != 0
+    s, c = (cosine if odd else sine), (sine if odd else cosine)
+    s = -s if (quarters & np.int32(2)) != 0 else s
+    c = -c if ((quarters + np.int32(1)) & np.int32(2)) != 0 else c
+    return s, c
+
+
 # ---- the names kernels use, for float32 and float64 --------------------------------------------------------------
 
 
@@ -171,6 +191,11 @@ def tanh(x):
     return math.tanh(x)
 
 
+def sin_cos_of_turns(v):
+    """sin(2 pi v) and cos(2 pi v), for v in [0, 1]."""
+    return math.sin(2 * math.pi * v), math.cos(2 * math.pi * v)
+
+
 @overload(exp, inline="always")
 def _exp(x):
     return (lambda x: _exp32(x)) if x == types.float32 else (lambda x: math.exp(x))
@@ -194,6 +219,13 @@ def _expm1(x):
 @overload(tanh, inline="always")
 def _tanh(x):
     return (lambda x: _tanh32(x)) if x == types.float32 else (lambda x: math.tanh(x))
+
+
+@overload(sin_cos_of_turns, inline="always")
+def _sin_cos_of_turns(v):
+    if v == types.float32:
+        return lambda v: _sin_cos_of_turns32(v)
+    return lambda v: (math.sin(2 * math.pi * v), math.cos(2 * math.pi * v))
 
 
 @njit(inline="always", **JIT)
