@@ -4,15 +4,18 @@ Those of a conditional VAE take labels (n,), and are bounds of log p(x|y): they 
 log p(x, y) is less than that, by log C for C equally probable classes (2.303 nats for ten).
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
+from scratchgen import ops
 from scratchgen.inference import in_batches
 from scratchgen.models.vae import VAE
+from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
 
-ROWS = 2000  # latent draws decoded at a time, so that they and their pixels stay in the cache
+ROWS = 1000  # latent draws decoded at a time, so that they and their pixels stay in the cache
 
 
 def mean_bound(
@@ -23,8 +26,9 @@ def mean_bound(
     labels: np.ndarray | None = None,
 ) -> dict[str, float]:
     """The means of ``neg_elbo``, ``reconstruction`` and ``kl`` over images (n, D), in nats, one draw of z each."""
+    size, dtype = model.config.latent_dim, model.dtype.type
     terms = in_batches(
-        lambda x, y=None: model.negative_elbo(x, _noise(model, 1, len(x), rng), y=y),
+        lambda x, y=None: model.negative_elbo(x, Tensor(rng.standard_normal((1, len(x), size), dtype=dtype)), y=y),
         *_with_classes(model, images, labels),
         size=batch_size,
         dtype=model.dtype,
@@ -40,12 +44,16 @@ def importance_nll(
 
     An upper bound on -log p(x) in expectation, nearly tight for large K (5,000 in the paper).
     """
-    (bounds,) = in_batches(
-        lambda x, y=None: (model.importance_bound(x, _noise(model, samples, len(x), rng), y),),
-        *_with_classes(model, images, labels),
-        size=max(1, ROWS // samples),
-        dtype=model.dtype,
-    )
+    stream, parts = RandomStream(rng), [min(ROWS, samples - begun) for begun in range(0, samples, ROWS)]
+
+    def bound(x: Tensor, y: Tensor | None = None) -> tuple[Tensor]:
+        """L_K (b,) of images (b, D), from a part of the draws at a time."""
+        noises = (stream.normal((part, len(x), model.config.latent_dim), model.dtype) for part in parts)
+        log_w = np.concatenate([model.log_weights(x, noise, y).data for noise in noises])
+        return (ops.logsumexp(Tensor(log_w), axis=0) - math.log(samples),)
+
+    size = max(1, ROWS // samples)
+    (bounds,) = in_batches(bound, *_with_classes(model, images, labels), size=size, dtype=model.dtype)
     return -float(bounds.mean(dtype=np.float64))
 
 
@@ -53,10 +61,6 @@ def _with_classes(model: VAE, images: np.ndarray, labels: np.ndarray | None) -> 
     """The images (n, D), and the classes (n, C) if the networks take them."""
     y = model.labels_given(labels)
     return [images] if y is None else [images, y]
-
-
-def _noise(model: VAE, samples: int, n: int, rng: np.random.Generator) -> Tensor:
-    return Tensor.wrap(rng.standard_normal((samples, n, model.config.latent_dim), dtype=model.dtype.type))
 
 
 def posteriors(model: VAE, images: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from vae_helpers import LinearGaussian, both_dtypes, plain, small_vae, standard_
 from scratchgen.evaluation import likelihood
 from scratchgen.evaluation.likelihood import active_units, evaluate_vae, importance_nll, mean_bound
 from scratchgen.models.vae import VAE, VAEConfig
+from scratchgen.random import RandomStream
 from scratchgen.tensor import Tensor
 
 
@@ -29,6 +30,18 @@ def test_importance_nll_with_exact_posterior_is_exact(monkeypatch, rng, rows, sa
     exact = LinearGaussian()
     x = exact.draw(20, rng)
     assert importance_nll(exact.model, x, samples, rng) == pytest.approx(-exact.log_p(x).mean(), abs=1e-10)
+
+
+def test_importance_nll_adds_up_the_weights_of_all_parts_of_the_draws(monkeypatch, rng):
+    """With 50 draws at a time of 120, and the same noise, it is the bound by all of them at once."""
+    model, x, whole = small_vae(), rng.random((3, 6)).astype(np.float32), rng.standard_normal((3, 120, 1, 3))
+    drawn = iter([image[start : start + 50] for image in whole for start in (0, 50, 100)])
+    monkeypatch.setattr(likelihood, "ROWS", 50)
+    monkeypatch.setattr(RandomStream, "normal", lambda *_: Tensor(next(drawn)))
+    images = x.astype(float)[:, None]
+    expected = np.mean([model.importance_bound(Tensor(images[i]), Tensor(whole[i])).item() for i in range(3)])
+    assert importance_nll(model, x, 120, rng) == pytest.approx(-expected, rel=1e-12)
+    assert next(drawn, None) is None
 
 
 def test_importance_nll_nears_log_p_in_batches_of_any_size(monkeypatch, rng):
@@ -60,7 +73,7 @@ def test_measures_of_a_conditional_vae_are_given_each_image_s_label(rng):
             changed[f"{name}.bias"] = state[f"{name}.bias"] + rows[label]
         alone.load_state_dict(changed)
         for j, samples in enumerate((1, 4)):
-            noise = np.random.default_rng(2).standard_normal((samples, 20, 3))[:, i : i + 1]
+            noise = RandomStream(np.random.default_rng(2)).normal((samples, 20, 3), np.float64).data[:, i : i + 1]
             terms = alone.log_weights(Tensor(x[i : i + 1].astype(float)), Tensor(noise)).data
             found[j] += np.log(np.exp(terms).mean()) / 20
     bound = mean_bound(model, x, np.random.default_rng(2), labels=labels)["reconstruction"]
