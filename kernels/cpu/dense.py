@@ -6,12 +6,14 @@ sample of ``a`` has enough of them. So NaN and infinity in ``b`` may or may not 
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from kernels.cpu import functions
 from kernels.cpu import vector_math as vm
 from kernels.cpu.products import product_tiled
 from kernels.cpu.vector_math import BLOCK, JIT
+
+ROWS = 16  # per chunk of a parallel loop
 
 
 def matmul(out, a, b):
@@ -81,34 +83,40 @@ def _back_through(dpre, db, dout, out, backward):
             db[o] += block[o]
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _bias_identity(out, b):
-    _bias_then(out, b, functions.identity)
+    for chunk in prange((out.shape[0] + ROWS - 1) // ROWS):
+        _bias_then(out[ROWS * chunk : ROWS * (chunk + 1)], b, functions.identity)
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _bias_relu(out, b):
-    _bias_then(out, b, functions.relu)
+    for chunk in prange((out.shape[0] + ROWS - 1) // ROWS):
+        _bias_then(out[ROWS * chunk : ROWS * (chunk + 1)], b, functions.relu)
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _bias_elu(out, b):
-    _bias_then(out, b, functions.elu)
+    for chunk in prange((out.shape[0] + ROWS - 1) // ROWS):
+        _bias_then(out[ROWS * chunk : ROWS * (chunk + 1)], b, functions.elu)
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _bias_sigmoid(out, b):
-    _bias_then(out, b, vm.sigmoid)
+    for chunk in prange((out.shape[0] + ROWS - 1) // ROWS):
+        _bias_then(out[ROWS * chunk : ROWS * (chunk + 1)], b, vm.sigmoid)
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _bias_tanh(out, b):
-    _bias_then(out, b, vm.tanh)
+    for chunk in prange((out.shape[0] + ROWS - 1) // ROWS):
+        _bias_then(out[ROWS * chunk : ROWS * (chunk + 1)], b, vm.tanh)
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def _bias_softplus(out, b):
-    _bias_then(out, b, vm.softplus)
+    for chunk in prange((out.shape[0] + ROWS - 1) // ROWS):
+        _bias_then(out[ROWS * chunk : ROWS * (chunk + 1)], b, vm.softplus)
 
 
 @njit(**JIT)

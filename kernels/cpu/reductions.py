@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 from kernels.cpu import vector_math as vm
 from kernels.cpu.vector_math import BLOCK, JIT, cast
+
+PART = 1 << 15  # numbers per turn of a parallel loop
 
 
 @njit(**JIT)
@@ -46,13 +48,17 @@ def _row_sum(row):
     return total
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def sum_squares(out, x):
-    """out (1) = sum of x^2 over x (n), accumulated in float64."""
-    total = 0.0
-    for i in range(x.size):
-        total += float(x[i]) * float(x[i])
-    out[0] = total
+    """out (1) = sum of x^2 over x (n), accumulated in float64, by parts that do not depend on the number of threads."""
+    parts = np.empty((x.size + PART - 1) // PART)
+    for part in prange(parts.size):
+        total = 0.0
+        for i in range(PART * part, min(PART * (part + 1), x.size)):
+            number = np.float64(x[i])  # ``float`` would leave a float32 as it is
+            total += number * number
+        parts[part] = total
+    out[0] = parts.sum()
 
 
 @njit(**JIT)

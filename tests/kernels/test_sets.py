@@ -1,6 +1,7 @@
 """The kernel sets agree: the same names and arguments, and the same numbers on drawn inputs, in float64 and float32."""
 
 import inspect
+import math
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -297,6 +298,14 @@ def test_long_sums_do_not_add_up_their_rounding(name, kernel_set):
         found.append((others, x * y))
     for actual, terms in found:
         np.testing.assert_allclose(actual, terms.sum(0, dtype=np.float64), rtol=2e-6)
+
+
+@pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("size", [0, 1, 2**15, 100_001])
+def test_sum_squares_leaves_nothing_out(kernel_set, size):
+    x, out = np.random.default_rng(0).standard_normal(size, np.float32), np.empty(1)
+    kernel_set.reductions.sum_squares(out, x)
+    assert out[0] == pytest.approx(math.fsum(x.astype(float) ** 2), rel=1e-12)
 
 
 @pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
