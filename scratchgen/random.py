@@ -16,7 +16,7 @@ from scratchgen.capture import from_host
 from scratchgen.signature import Shape
 from scratchgen.tensor import Tensor
 
-REVISION = 4  # incremented when a seed comes to give other numbers: older checkpoints cannot be resumed
+REVISION = 5  # incremented when a seed comes to give other numbers: older checkpoints cannot be resumed
 
 
 # What each random stream of a run is for; a stream is seeded by the run's seed and its place in this list.

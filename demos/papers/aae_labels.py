@@ -1,7 +1,7 @@
 """Classification by an adversarial autoencoder with few labels or none (Makhzani et al. 2015).
 
     python demos/papers/aae_labels.py labels-100     an hour on a core: five draws of the labels
-    python demos/papers/aae_labels.py labels-1000    forty minutes on a core
+    python demos/papers/aae_labels.py labels-1000    an hour and a half on a core
     python demos/papers/aae_labels.py clusters-16    six minutes on a core
     python demos/papers/aae_labels.py clusters-30    six minutes on a core
     python demos/papers/aae_labels.py reduced-10     ten minutes on a core
@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from reproduce import TRAINING, Figure, as_file, options, record, trained
+from reproduce import TRAINING, Figure, as_file, command, options, record, trained
 
 from scratchgen import runs
 from scratchgen.data import Dataset, load_dataset
@@ -177,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -17,7 +17,7 @@ not pretrained: it begins with random weights and is trained by the centred ener
 
 from dataclasses import replace
 
-from reproduce import Figure, options, record, trained
+from reproduce import Figure, command, options, record, trained
 
 from scratchgen import runs
 from scratchgen.models.dbm import DBMConfig
@@ -85,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

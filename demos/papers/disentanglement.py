@@ -9,7 +9,8 @@
     python demos/papers/disentanglement.py ROW --quick               less than half a minute
 
 An image of strokes is made of a digit and of seven factors: slant, rotation, height, aspect, width, dx and dy. Codes
-have four dimensions and are drawn from q(z|x), of 10,000 images drawn for this. A row gives, over three seeds:
+have four dimensions and are drawn from q(z|x), of 10,000 images drawn for this. A row gives, over three seeds, the mean
+and the standard deviation of:
 
 - the mutual information gap (Chen et al. 2018, equation 6), averaged over the seven: by how much the dimension of the
   code that tells most of a factor tells more than the next, as a share of the factor's entropy;
@@ -35,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce import Figure, options, record, trained
+from reproduce import Figure, command, options, record, trained
 
 from scratchgen import figures, runs
 from scratchgen.data.strokes import FACTORS, Strokes, draw_strokes
@@ -180,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

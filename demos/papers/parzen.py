@@ -13,8 +13,8 @@ The rows gan and aae are far below the papers': these are first trainings, of 50
 GAN's code the momentum alone rises for 250 epochs.
 
 The measure is broken, and two rows show it. Real digits in the place of samples are the best that a model can draw, and
-they score no more than a good model. The centres of 10,000 clusters, blurred averages of digits, score far above real
-digits: what is rewarded is to lie in the middle of many digits, not to look like one (Theis et al. 2016).
+they score less than the paper's autoencoder. The centres of 10,000 clusters, blurred averages of digits, score far
+above real digits: what is rewarded is to lie in the middle of many digits, not to look like one (Theis et al. 2016).
 """
 
 import time
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reproduce import TRAINING, Figure, options, record, trained, with_validation
+from reproduce import TRAINING, Figure, command, options, record, trained, with_validation
 
 from scratchgen import runs
 from scratchgen.evaluation.features import nearest
@@ -113,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import numpy as np
 from scratchgen import runs
 from scratchgen.checkpoint import write_json, write_whole
 from scratchgen.data import Dataset, load_dataset
+from scratchgen.errors import UserError
 from scratchgen.profile import processor
 from scratchgen.recipes import RunConfig
+from scratchgen.training import Interrupted
 
 RESULTS = Path(__file__).parent / "results"
 TRAINING = 50_000  # the first training images; the others validate
@@ -84,12 +86,26 @@ def as_file(path: Path, data: Dataset, train: np.ndarray, test: np.ndarray, labe
 
 
 def trained(config: RunConfig, folder: Path) -> dict:
-    """The summary of a run, which is started, or continued where it was interrupted."""
+    """The summary of a run, which is started, or continued where it was interrupted. UserError if it is another's."""
+    if not (folder / "config.json").exists():
+        return runs.start(config, folder)
+    found = runs.load_config(folder)
+    for setting in ("model", "network", "training", "epochs", "batch_size", "seed"):
+        if getattr(found, setting) != getattr(config, setting):
+            raise UserError(f"{folder} holds a run with another {setting}; delete it, or give another --out")
     if (folder / "summary.json").exists():
         return json.loads((folder / "summary.json").read_text())
-    if (folder / "config.json").exists():
-        return runs.resume(folder)
-    return runs.start(config, folder)
+    return runs.resume(folder)
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run a script. A user's mistake, and Ctrl-C, end it without a traceback."""
+    try:
+        main()
+    except (UserError, OSError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    except (Interrupted, KeyboardInterrupt):
+        sys.exit(130)
 
 
 def record(row: str, figure: Figure, ours: str, numbers: dict, seconds: float, seed: int | str, note: str = "") -> None:

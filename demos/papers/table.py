@@ -18,7 +18,10 @@ strokes, digits drawn by a program, nothing is published, and the rows compare w
 interrupted goes on where it was when it is given again; with `--quick` it takes a minute, to see it work, and records
 nothing.
 
-Each table has its own scale, and figures of different tables never compare.
+Each table has its own scale, and figures of different tables never compare. After ± stands a standard error: over test
+images (Parzen windows, annealed importance sampling), over seeds (errors of classification), or of log Z (Boltzmann
+machines); for disentanglement it is the standard deviation over seeds. Times are of training; where nothing is trained,
+and for annealed importance sampling, they include the measurement.
 
 *Generated from `results/` by `python demos/papers/table.py`.*
 """

@@ -28,7 +28,7 @@ from kernels.cpu.vector_math import JIT
 
 BLOCK = 64  # terms at a time, a multiple of 4: 64 rows of 1,024 float32 are 256 KiB, which fit in an L2 cache
 
-NEAR = 1 << 15  # bytes of packed b that stay in the nearest cache while they are multiplied with all rows of a
+NEAR = 1 << 15  # bytes of packed b at a time; where k is below 250 or so, they stay in the nearest cache
 
 
 @njit(**JIT)

@@ -9,7 +9,7 @@ from kernels.cpu import vector_math as vm
 from kernels.cpu.vector_math import JIT, cast
 
 COUNTERS = 256  # per chunk; their words fit in an L1 cache
-CHUNK, PAIRS = 4 * COUNTERS, 2 * COUNTERS  # numbers
+CHUNK, PAIRS = 4 * COUNTERS, 2 * COUNTERS  # numbers, and pairs of them
 ZERO, LOW, BITS = np.uint64(0), np.uint64(0xFFFFFFFF), np.uint64(32)
 MULTIPLIER_0, MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 WEYL_0, WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)

@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit, prange
 
 from kernels.cpu import vector_math as vm
-from kernels.cpu.vector_math import BLOCK, JIT, cast
+from kernels.cpu.vector_math import BLOCK, EXACT, JIT, cast
 
-PART = 1 << 15  # numbers per turn of a parallel loop
+PART, LANES = 1 << 15, 64  # numbers per turn of a parallel loop, and sums that it adds up side by side
 
 
 @njit(**JIT)
@@ -48,17 +48,28 @@ def _row_sum(row):
     return total
 
 
-@njit(parallel=True, **JIT)
+@njit(parallel=True, **EXACT)
 def sum_squares(out, x):
-    """out (1) = sum of x^2 over x (n), accumulated in float64, by parts that do not depend on the number of threads."""
-    parts = np.empty((x.size + PART - 1) // PART)
-    for part in prange(parts.size):
-        total = 0.0
-        for i in range(PART * part, min(PART * (part + 1), x.size)):
-            number = np.float64(x[i])  # ``float`` would leave a float32 as it is
-            total += number * number
-        parts[part] = total
-    out[0] = parts.sum()
+    """out (1) = sum of x^2 over x (n), accumulated in float64.
+
+    The order of the sum is fixed: of parts, each the sum of ``LANES`` sums. It depends on no number of threads (as
+    ``parts.sum()`` would, in a parallel function) and on no compilation (see ``bce_with_logits``).
+    """
+    sums = np.zeros(((x.size + PART - 1) // PART, LANES))
+    for part in prange(len(sums)):
+        lanes, numbers = sums[part], x[PART * part : PART * (part + 1)]
+        whole = numbers.size - numbers.size % LANES
+        for start in range(0, whole, LANES):
+            for lane in range(LANES):
+                number = np.float64(numbers[start + lane])  # ``float`` would leave a float32 as it is
+                lanes[lane] += number * number
+        for i in range(whole, numbers.size):
+            lanes[0] += np.float64(numbers[i]) * np.float64(numbers[i])
+    total = 0.0
+    for part in range(len(sums)):
+        for lane in range(LANES):
+            total += sums[part, lane]
+    out[0] = total
 
 
 @njit(**JIT)

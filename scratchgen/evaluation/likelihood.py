@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scratchgen import ops
+from scratchgen.errors import require
 from scratchgen.inference import in_batches
 from scratchgen.models.vae import VAE
 from scratchgen.random import RandomStream
@@ -44,6 +45,7 @@ def importance_nll(
 
     An upper bound on -log p(x) in expectation, nearly tight for large K (5,000 in the paper).
     """
+    require({"samples >= 1": samples >= 1})
     stream, parts = RandomStream(rng), [min(ROWS, samples - begun) for begun in range(0, samples, ROWS)]
 
     def bound(x: Tensor, y: Tensor | None = None) -> tuple[Tensor]:

@@ -5,20 +5,25 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from helpers import tiny_data
 from lesson_helpers import needs_mnist
 
+from scratchgen import runs
 from scratchgen.data import load_dataset
 from scratchgen.data.strokes import FACTORS, draw_strokes
+from scratchgen.errors import UserError
 from scratchgen.evaluation import ais
 from scratchgen.evaluation.decoder import vae_decoder
 from scratchgen.models.vae import VAE, VAEConfig
 from scratchgen.optim import SCHEDULES
 from scratchgen.recipes import RECIPES
+from scratchgen.training import Interrupted
 
 PAPERS = Path(__file__).parents[2] / "demos" / "papers"
 SCRIPTS = sorted(path.stem for path in PAPERS.glob("*.py") if path.stem not in ("reproduce", "table"))
@@ -59,6 +64,27 @@ def test_table_has_a_row_for_each_result_below_its_measure(module, monkeypatch, 
     assert "2.0 h, " in nats
     assert "| 2 min, " in errors
     assert "| model b: a note | 1.5 (Someone 2015, table 1) | ours b | `python demos/papers/toy.py b` |" in errors
+
+
+def test_a_folder_with_another_training_is_refused(module, monkeypatch, tmp_path):
+    reproduce, data = module("reproduce"), tiny_data()
+    monkeypatch.setattr(runs, "load_dataset", lambda *_: data)
+    network = VAEConfig(latent_dim=2, encoder_hidden=(5,), decoder_hidden=(5,))
+    config = replace(RECIPES["vae"].configs["pytorch-example"], network=network, epochs=1, data="strokes")
+    first = reproduce.trained(config, tmp_path)
+    assert reproduce.trained(config, tmp_path) == first
+    other = replace(config, training=replace(config.training, binarize="static"))
+    for setting, another in (("epochs", replace(config, epochs=2)), ("training", other)):
+        with pytest.raises(UserError, match=f"another {setting}; delete it, or give another --out"):
+            reproduce.trained(another, tmp_path)
+
+
+@pytest.mark.parametrize(("end", "status"), [(UserError("no such data"), "toy.py: no such data"), (Interrupted(), 130)])
+def test_a_script_ends_without_a_traceback(module, monkeypatch, end, status):
+    monkeypatch.setattr(sys, "argv", ["demos/papers/toy.py"])
+    with pytest.raises(SystemExit) as ended:
+        module("reproduce").command(Mock(side_effect=end))
+    assert ended.value.code == status
 
 
 def test_vae_is_trained_as_in_the_paper(module):

@@ -39,6 +39,23 @@ for name, *specs in CASES:
 """
 
 
+LONG_NORM = """
+import numba
+import numpy as np
+from kernels import cpu
+
+x, norm = np.random.default_rng(0).standard_normal(1_000_003, np.float32), np.empty(1)
+for threads in 1, 2, 3:
+    numba.set_num_threads(threads)
+    cpu.reductions.sum_squares(norm, x)
+    print(norm[0].hex())
+"""
+
+
+def test_a_long_sum_of_squares_has_the_same_bits_on_any_number_of_threads():
+    assert len(set(on_threads(LONG_NORM))) == 1
+
+
 def test_every_kernel_computes_the_same_bits_on_any_number_of_threads():
     lines = on_threads(EVERY_KERNEL)
     assert len(lines) > 100
