@@ -92,7 +92,7 @@ def trained(config: RunConfig, folder: Path) -> dict:
     found = runs.load_config(folder)
     for setting in ("model", "network", "training", "epochs", "batch_size", "seed"):
         if getattr(found, setting) != getattr(config, setting):
-            raise UserError(f"{folder} holds a run with another {setting}; delete it, or give another --out")
+            raise UserError(f"{folder} holds a run with another {setting}; give another --out, or delete that run")
     if (folder / "summary.json").exists():
         return json.loads((folder / "summary.json").read_text())
     return runs.resume(folder)
@@ -103,8 +103,10 @@ def command(main: Callable[[], None]) -> None:
     try:
         main()
     except (UserError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
     except (Interrupted, KeyboardInterrupt):
+        print("stopped; the same command continues the run", file=sys.stderr)
         sys.exit(130)
 
 

@@ -73,6 +73,8 @@ def _saying_how_to_resume(folder: Path, model: str) -> Iterator[None]:
         if (folder / "config.json").exists():
             command = f"scratchgen train {model} --resume {shlex.quote(str(folder))}"
             print(f"stopped; continue with: {command}", file=sys.stderr)
+        else:
+            print("stopped before the run had begun; there is nothing to continue", file=sys.stderr)
         raise
 
 

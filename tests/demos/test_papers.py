@@ -75,16 +75,22 @@ def test_a_folder_with_another_training_is_refused(module, monkeypatch, tmp_path
     assert reproduce.trained(config, tmp_path) == first
     other = replace(config, training=replace(config.training, binarize="static"))
     for setting, another in (("epochs", replace(config, epochs=2)), ("training", other)):
-        with pytest.raises(UserError, match=f"another {setting}; delete it, or give another --out"):
+        with pytest.raises(UserError, match=f"another {setting}; give another --out, or delete"):
             reproduce.trained(another, tmp_path)
 
 
-@pytest.mark.parametrize(("end", "status"), [(UserError("no such data"), "toy.py: no such data"), (Interrupted(), 130)])
-def test_a_script_ends_without_a_traceback(module, monkeypatch, end, status):
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        (UserError("no such data"), 2, "toy.py: no such data\n"),
+        (Interrupted(), 130, "stopped; the same command continues the run\n"),
+    ],
+)
+def test_a_script_ends_without_a_traceback(module, monkeypatch, capsys, end, status, said):
     monkeypatch.setattr(sys, "argv", ["demos/papers/toy.py"])
     with pytest.raises(SystemExit) as ended:
         module("reproduce").command(Mock(side_effect=end))
-    assert ended.value.code == status
+    assert (ended.value.code, capsys.readouterr().err) == (status, said)
 
 
 def test_vae_is_trained_as_in_the_paper(module):
