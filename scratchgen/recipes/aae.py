@@ -302,7 +302,7 @@ class AAERecipe(Recipe):
             samples = model.prior.sample(2000, rng, labels)
             paths.append(
                 figures.save_latent_scatter(
-                    folder / "latent.png", codes, known, prior_samples=samples, prior_labels=labels, classes=names
+                    folder / "latent.png", codes, known, "codes of test images", samples, labels, names
                 )
             )
             rows = classes if model.regional else 20
