@@ -302,7 +302,13 @@ class AAERecipe(Recipe):
             samples = model.prior.sample(2000, rng, labels)
             paths.append(
                 figures.save_latent_scatter(
-                    folder / "latent.png", codes, known, "codes of test images", samples, labels, names
+                    folder / "latent.png",
+                    codes,
+                    known,
+                    title="codes of test images",
+                    prior_samples=samples,
+                    prior_labels=labels,
+                    classes=names,
                 )
             )
             rows = classes if model.regional else 20
