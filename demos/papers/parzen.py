@@ -9,8 +9,8 @@
 The figure is the mean log density of the 10,000 test images under windows of 10,000 samples, in nats, and its standard
 error. Models are trained on the first 50,000 training images, and sigma is chosen by 1,000 of the others.
 
-The rows gan and aae are far below the papers'. The GAN has 170 epochs: 50 gave 118 nats, 170 give 170, and it still gets
-better, slowly; in its code the momentum alone rises for 250. The autoencoder has 50 epochs and was not tuned.
+The rows gan and aae are far below the papers'. The GAN has 170 epochs, which give 170 nats where 50 gave 118; in its
+code the momentum alone rises for 250. The autoencoder has 50 epochs and was not tuned.
 
 The measure is broken, and two rows show it. Real digits in the place of samples are the best that a model can draw, and
 they score less than the paper's autoencoder. The centres of 10,000 clusters, blurred averages of digits, score far
