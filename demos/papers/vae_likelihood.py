@@ -11,8 +11,8 @@ figure is -L_5000 over all 10,000 test images, in nats. Pixels are drawn anew wi
 each batch, and once for the test images; in the row vae-fixed also the training images are drawn once. That draw is
 this project's: the published one (Larochelle & Murray 2011) is another file, and its figures differ by some tenths.
 
-Other than in the paper: Adam's epsilon is 1e-8, not 1e-4, which may be why the VAE's figures are lower here; in the row
-vae-fixed after a third of the epochs, which with a fixed draw overfit less. IWAE's, after a fifth of them, is higher.
+Other than in the paper: Adam's epsilon is 1e-8, not 1e-4, which may be why the VAE's figures are lower here; the row
+vae-fixed has a third of the epochs. IWAE's figure, after a fifth of them, is higher.
 """
 
 from dataclasses import replace
