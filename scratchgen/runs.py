@@ -234,9 +234,9 @@ def _trainer(config: RunConfig, data: Dataset, folder: Path, resume: bool = Fals
 def _train(config: RunConfig, data: Dataset, trainer: Trainer) -> dict[str, Any]:
     recipe, folder = RECIPES[config.model], trainer.folder
     with kernels.use(config.kernels):
-        print(
-            f"training on {len(data.train):,} images; kernels that are not compiled yet are compiled first", flush=True
-        )
+        if trainer.progress.epoch < config.epochs:
+            begins = f"training on {len(data.train):,} images; kernels that are not compiled yet are compiled first"
+            print(begins, flush=True)
         history = trainer.run()
         print(f"measuring on {len(data.test):,} test images", flush=True)
         _, model = load_model(folder)  # what is measured and drawn is the checkpoint

@@ -153,12 +153,30 @@ def test_sigmoid_and_tanh_stay_within_their_bounds():
     assert -1 <= values(tanh, x).min() < values(tanh, x).max() <= 1
 
 
+@njit(**JIT)
+def sin_cos_of_turns(sine, cosine, v):
+    for i in range(v.size):
+        sine[i], cosine[i] = vm.sin_cos_of_turns(v[i])
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(np.float32, 1.5e-7), (np.float64, 1e-15)])
+def test_sine_and_cosine_of_turns_are_exact_to_a_rounding_or_two(dtype, error):
+    """At the numbers that a uniform draw can give, every 61st and those beside an eighth, quarter, ... of a turn."""
+    eighths = np.arange(9) * 2**21
+    v = np.unique(np.concatenate([np.arange(0, 2**24, 61), eighths, eighths[:-1] + 1, eighths[1:] - 1])) * 2.0**-24
+    sine, cosine = np.full((2, v.size), 7, dtype)
+    sin_cos_of_turns(sine, cosine, v.astype(dtype))
+    np.testing.assert_allclose(sine, np.sin(2 * np.pi * v), rtol=0, atol=error)
+    np.testing.assert_allclose(cosine, np.cos(2 * np.pi * v), rtol=0, atol=error)
+
+
 # ---- vectorisation ----
 
 PACKED = re.compile(r"\bv(add|sub|mul|sqrt|max|f\w+)ps\s.*%[yz]mm")  # arithmetic on 8 or 16 float32 at once
-CALL = re.compile(r"\$\w*?(exp|expm1|log|log1p|tanh)f?,")  # the address of a function of one number
+CALL = re.compile(r"\$\w*?(exp|expm1|log|log1p|tanh|sin|cos)f?,")  # the address of a function of one number
 LOOPS = {  # kernel: the dimensions of its float32 arrays
     **dict.fromkeys(FUNCTIONS, (1, 1)),
+    sin_cos_of_turns: (1, 1, 1),
     elementwise.multiply: (1, 1, 1),
     elementwise.sqrt: (1, 1),
     elementwise.relu: (1, 1),
@@ -187,20 +205,3 @@ def test_kernel_loops_vectorise(loop):
     assert PACKED.search(assembly), "one number at a time"
     assert not CALL.search(assembly), "a call in the loop"
     assert "vcvtps2pd" not in assembly, "float32 becomes float64 in the loop"
-
-
-@njit(**JIT)
-def sin_cos_of_turns(sine, cosine, v):
-    for i in range(v.size):
-        sine[i], cosine[i] = vm.sin_cos_of_turns(v[i])
-
-
-@pytest.mark.parametrize(("dtype", "error"), [(np.float32, 1.5e-7), (np.float64, 1e-15)])
-def test_sine_and_cosine_of_turns_are_exact_to_a_rounding_or_two(dtype, error):
-    """At the numbers that a uniform draw can give, every 61st and those beside an eighth, quarter, ... of a turn."""
-    eighths = np.arange(9) * 2**21
-    v = np.unique(np.concatenate([np.arange(0, 2**24, 61), eighths, eighths[:-1] + 1, eighths[1:] - 1])) * 2.0**-24
-    sine, cosine = np.full((2, v.size), 7, dtype)
-    sin_cos_of_turns(sine, cosine, v.astype(dtype))
-    np.testing.assert_allclose(sine, np.sin(2 * np.pi * v), rtol=0, atol=error)
-    np.testing.assert_allclose(cosine, np.cos(2 * np.pi * v), rtol=0, atol=error)
