@@ -47,12 +47,19 @@ def dense_forward(out, x, w, b, activation):
 
 def bias_activation(out, b, activation):
     """out (r,o) = activation(out + b), with b (o)."""
+    if b.size == 1:  # a loop over one column does not vectorise: take it as a row
+        out, b = out.reshape(1, -1), np.repeat(b, len(out))
     _BIAS_THEN[activation](out, b)
 
 
 def dense_activation_backward(dpre, db, dout, out, activation):
     """dpre (r,o) = activation'(x w + b) dout, from out (r,o); db (o) = its sum over the rows."""
-    _BACK_THROUGH[activation](dpre, db, dout, out)
+    if db.size == 1:
+        dpre, dout, out = (x.reshape(1, -1) for x in (dpre, dout, out))
+        _BACK_THROUGH[activation](dpre, np.empty(dpre.size, dpre.dtype), dout, out)
+        db[0] = dpre.sum()
+    else:
+        _BACK_THROUGH[activation](dpre, db, dout, out)
 
 
 # Numba inlines these two loops, so that ``activation`` becomes a name in the code of each kernel below. Were it passed

@@ -2,7 +2,7 @@
 
 import math
 
-from numba import njit
+from numba import njit, prange
 
 from kernels.cpu import functions
 from kernels.cpu import vector_math as vm
@@ -106,31 +106,31 @@ def log(out, x):
 # ---- activations: the backward of all but gelu is a function of the output ----
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def relu(out, x):
     """out = max(x, 0)."""
-    for i in range(out.size):
+    for i in prange(out.size):
         out[i] = functions.relu(x[i])
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def relu_backward(dx, dout, out):
     """dx = dout where out > 0, else 0."""
-    for i in range(dx.size):
+    for i in prange(dx.size):
         dx[i] = functions.relu_backward(out[i], dout[i])
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def leaky_relu(out, x, slope):
     """out = x where x > 0, else slope x."""
-    for i in range(out.size):
+    for i in prange(out.size):
         out[i] = x[i] if x[i] > cast(0.0, x[i]) else cast(slope, x[i]) * x[i]
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def leaky_relu_backward(dx, dout, out, slope):
     """dx = dout where out > 0, else slope dout."""
-    for i in range(dx.size):
+    for i in prange(dx.size):
         dx[i] = dout[i] if out[i] > cast(0.0, out[i]) else cast(slope, dout[i]) * dout[i]
 
 

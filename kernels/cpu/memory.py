@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit, prange
@@ -21,7 +22,6 @@ from kernels.reference.memory import (  # as in the kernel set reference
     take,
     to_device,
     to_host,
-    write,
 )
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # bytes: below, pooling gains nothing; above, it would hold too much memory
 MOST = 1 << 28  # bytes in a pool
 LOOKED_AT = 64  # buffers of one size in a pool: searching more takes longer than a new allocation
+PAYS = 1 << 16  # numbers in an array: copying fewer takes less time than starting threads
 LINE = 64  # bytes of a cache line, to which buffers are aligned: loading a vector that crosses two lines is slower
 
 
@@ -107,9 +108,35 @@ def captured(run: Callable[[], None]) -> Callable[[], None]:
     return repeated(run)
 
 
+def write(out: np.ndarray, values: Any) -> None:
+    """out = values, broadcast to the shape of ``out``."""
+    if isinstance(values, np.ndarray) and _alike(out, values):
+        _write(out.reshape(-1), values.reshape(-1))
+    else:
+        out[...] = values
+
+
+@njit(parallel=True, **JIT)
+def _write(out, values):
+    for i in prange(out.size):
+        out[i] = values[i]
+
+
+def _alike(out: np.ndarray, values: np.ndarray) -> bool:
+    """Whether these are two large arrays of one shape and dtype, as C lays them out, for which threads pay."""
+    return (
+        out.size >= PAYS
+        and out.shape == values.shape
+        and out.dtype == values.dtype
+        and out.flags.c_contiguous
+        and values.flags.c_contiguous
+        and not np.may_share_memory(out, values)
+    )
+
+
 def add_to(out: np.ndarray, values: np.ndarray) -> None:
     """out += values."""
-    if out.flags.c_contiguous and out.shape == values.shape:
+    if _alike(out, values):
         _add_to(out.reshape(-1), values.reshape(-1))
     else:
         out += values

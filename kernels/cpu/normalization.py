@@ -3,46 +3,64 @@
 import math
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
-from kernels.cpu.vector_math import BLOCK, JIT, cast
+from kernels.cpu.vector_math import JIT, cast
+
+FEWEST = 16  # rows of a part
 
 
 @njit(**JIT)
+def _rows_of_a_part(x):
+    """The rows of x (b,n) are summed in parts, which run in parallel and whose sums are then added in order.
+
+    There are about as many parts as rows in each, so that a sum rounds like sums of sqrt(b) numbers.
+    """
+    return max(FEWEST, int(math.sqrt(x.shape[0])))
+
+
+@njit(**JIT)
+def _sum_rows(out, rows):
+    """out (n) = the sum of ``rows`` (b,n)."""
+    out[:] = 0
+    for b in range(rows.shape[0]):
+        row = rows[b]
+        for n in range(out.size):
+            out[n] += row[n]
+
+
+@njit(**JIT)
+def _sum_differences(out, squares, rows, middle):
+    """out, squares (n) = the sums of the differences of ``rows`` (b,n) from ``middle`` (n), and of their squares."""
+    out[:] = 0
+    squares[:] = 0
+    for b in range(rows.shape[0]):
+        row = rows[b]
+        for n in range(out.size):
+            off = row[n] - middle[n]
+            out[n] += off
+            squares[n] += off * off
+
+
+@njit(parallel=True, **JIT)
 def batch_moments(mean, variance, x):
     """mean and biased variance (n) of the columns of x (b,n).
 
     Far from 0, the sum of x rounds too much. The mean is about ``middle``, and the differences from that, which are
     small, correct it.
     """
-    middle, block, squares = np.empty_like(mean), np.empty_like(mean), np.empty_like(mean)
-    middle[:] = 0
-    for start in range(0, x.shape[0], BLOCK):
-        block[:] = 0
-        rows = x[start : start + BLOCK]
-        for b in range(rows.shape[0]):
-            row = rows[b]
-            for n in range(mean.size):
-                block[n] += row[n]
-        for n in range(mean.size):
-            middle[n] += block[n]
+    middle, rows = np.empty_like(mean), _rows_of_a_part(x)
+    parts = (x.shape[0] + rows - 1) // rows
+    sums, squares = np.empty((parts, mean.size), x.dtype), np.empty((parts, mean.size), x.dtype)
+    for part in prange(parts):
+        _sum_rows(sums[part], x[rows * part : rows * (part + 1)])
+    _sum_rows(middle, sums)
     for n in range(mean.size):
         middle[n] /= cast(x.shape[0], middle[n])
-    mean[:] = 0
-    variance[:] = 0
-    for start in range(0, x.shape[0], BLOCK):
-        block[:] = 0
-        squares[:] = 0
-        rows = x[start : start + BLOCK]
-        for b in range(rows.shape[0]):
-            row = rows[b]
-            for n in range(mean.size):
-                off = row[n] - middle[n]
-                block[n] += off
-                squares[n] += off * off
-        for n in range(mean.size):
-            mean[n] += block[n]
-            variance[n] += squares[n]
+    for part in prange(parts):
+        _sum_differences(sums[part], squares[part], x[rows * part : rows * (part + 1)], middle)
+    _sum_rows(mean, sums)
+    _sum_rows(variance, squares)
     for n in range(mean.size):
         zero, count = cast(0.0, mean[n]), cast(x.shape[0], mean[n])
         off = mean[n] / count
@@ -51,10 +69,10 @@ def batch_moments(mean, variance, x):
         variance[n] = zero if spread < zero else spread
 
 
-@njit(**JIT)
+@njit(parallel=True, **JIT)
 def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
     """normalized (b,n) = (x - mean) / sqrt(variance + epsilon);  out = gamma normalized + beta;  the others (n)."""
-    for b in range(x.shape[0]):
+    for b in prange(x.shape[0]):
         row, scaled, result = x[b], normalized[b], out[b]
         for n in range(row.size):
             scaled[n] = (row[n] - mean[n]) / math.sqrt(variance[n] + cast(epsilon, row[n]))
@@ -62,27 +80,32 @@ def batch_norm(out, normalized, x, mean, variance, gamma, beta, epsilon):
 
 
 @njit(**JIT)
+def _sum_products(products, sums, dout, normalized):
+    """products, sums (n) = the sums over b of (dout normalized) and of dout (b,n)."""
+    products[:] = 0
+    sums[:] = 0
+    for b in range(dout.shape[0]):
+        dy, scaled = dout[b], normalized[b]
+        for n in range(sums.size):
+            products[n] += dy[n] * scaled[n]
+            sums[n] += dy[n]
+
+
+@njit(parallel=True, **JIT)
 def batch_norm_backward(dx, dgamma, dbeta, dout, normalized, variance, gamma, epsilon):
     """dgamma, dbeta (n) = sums over b of (dout normalized) and of dout;  dx (b,n), for mean and variance from x:
 
     dx = gamma / sqrt(variance + epsilon) (dout - dbeta / b - normalized dgamma / b).
     """
-    dgamma[:] = 0
-    dbeta[:] = 0
-    weighted, plain = np.empty_like(dgamma), np.empty_like(dbeta)
-    for start in range(0, dout.shape[0], BLOCK):
-        weighted[:] = 0
-        plain[:] = 0
-        dys, scaleds = dout[start : start + BLOCK], normalized[start : start + BLOCK]
-        for b in range(dys.shape[0]):
-            dy, scaled = dys[b], scaleds[b]
-            for n in range(dy.size):
-                weighted[n] += dy[n] * scaled[n]
-                plain[n] += dy[n]
-        for n in range(dgamma.size):
-            dgamma[n] += weighted[n]
-            dbeta[n] += plain[n]
-    for b in range(dout.shape[0]):
+    rows = _rows_of_a_part(dout)
+    parts = (dout.shape[0] + rows - 1) // rows
+    products, sums = np.empty((parts, gamma.size), dout.dtype), np.empty((parts, gamma.size), dout.dtype)
+    for part in prange(parts):
+        here = slice(rows * part, rows * (part + 1))
+        _sum_products(products[part], sums[part], dout[here], normalized[here])
+    _sum_rows(dgamma, products)
+    _sum_rows(dbeta, sums)
+    for b in prange(dout.shape[0]):
         dy, scaled, result = dout[b], normalized[b], dx[b]
         for n in range(dy.size):
             weight = cast(1.0 / dout.shape[0], dy[n])

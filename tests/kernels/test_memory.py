@@ -117,7 +117,7 @@ def test_empty_looks_at_only_a_few_living_arrays(monkeypatch):
     assert len(memory._buffers.by_size[alive[0].nbytes]) == memory.LOOKED_AT
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (64, 257)])
+@pytest.mark.parametrize("shape", [(), (3,), (0, 3), (64, 257), (257, 300)])
 def test_add_to_adds_in_place(kernel_set, rng, shape):
     out, values = (rng.random(shape, np.float32) for _ in range(2))
     out, values = np.asarray(out), np.asarray(values)
@@ -136,6 +136,21 @@ def test_add_to_takes_other_memory_orders_and_broadcasts(kernel_set, rng):
         expected = out + values
         kernel_set.memory.add_to(out, values)
         np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("kind", ["alike", "another dtype", "another order", "a part of itself"])
+def test_write_copies_large_arrays(kernel_set, rng, kind):
+    whole = rng.random((301, 300), np.float32)
+    out, values = np.empty((300, 300), np.float32), whole[:300]
+    if kind == "another dtype":
+        values = values.astype(float)
+    elif kind == "another order":
+        values = values.T
+    elif kind == "a part of itself":
+        out = whole[1:]
+    expected = values.astype(np.float32)
+    kernel_set.memory.write(out, values)
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_write_broadcasts_its_values(kernel_set, rng):

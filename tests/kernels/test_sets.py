@@ -300,6 +300,19 @@ def test_long_sums_do_not_add_up_their_rounding(name, kernel_set):
         np.testing.assert_allclose(actual, terms.sum(0, dtype=np.float64), rtol=2e-6)
 
 
+@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
+def test_one_column_is_activated_and_taken_back_as_many_are(activation):
+    x, dout = np.random.default_rng(0).standard_normal((2, 3000, 1), np.float32)
+    sets, found = (cpu, reference), []
+    for kernel_set, dtype in zip(sets, (np.float32, np.float64), strict=True):
+        out, dpre, db = x.astype(dtype), np.empty_like(x, dtype), np.empty(1, dtype)
+        kernel_set.dense.bias_activation(out, np.full(1, 0.3, dtype), activation)
+        kernel_set.dense.dense_activation_backward(dpre, db, dout.astype(dtype), out, activation)
+        found.append((out, dpre, db))
+    for actual, wanted in zip(*found, strict=True):
+        assert_close(actual, wanted, np.float32)
+
+
 @pytest.mark.parametrize("kernel_set", [cpu, reference], ids=["cpu", "reference"])
 @pytest.mark.parametrize("size", [0, 1, 2**15, 100_001])
 def test_sum_squares_leaves_nothing_out(kernel_set, size):
