@@ -47,14 +47,14 @@ def dense_forward(out, x, w, b, activation):
 
 def bias_activation(out, b, activation):
     """out (r,o) = activation(out + b), with b (o)."""
-    if b.size == 1:  # a loop over one column does not vectorise: take it as a row
+    if b.size == 1:  # a loop over one column does not vectorise, one over a row does
         out, b = out.reshape(1, -1), np.repeat(b, len(out))
     _BIAS_THEN[activation](out, b)
 
 
 def dense_activation_backward(dpre, db, dout, out, activation):
     """dpre (r,o) = activation'(x w + b) dout, from out (r,o); db (o) = its sum over the rows."""
-    if db.size == 1:
+    if db.size == 1:  # as a row, of which each number would be its own sum
         dpre, dout, out = (x.reshape(1, -1) for x in (dpre, dout, out))
         _BACK_THROUGH[activation](dpre, np.empty(dpre.size, dpre.dtype), dout, out)
         db[0] = dpre.sum()

@@ -105,6 +105,9 @@ def log(out, x):
 
 # ---- activations: the backward of all but gelu is a function of the output ----
 
+# The first four, which follow batch normalisation, run on all threads: on two, a small array takes 2 us longer, and one
+# of more than 100,000 numbers little more than half as long.
+
 
 @njit(parallel=True, **JIT)
 def relu(out, x):

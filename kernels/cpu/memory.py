@@ -1,7 +1,7 @@
-"""Allocation. Unreferenced buffers are pooled and reused. A large array from the system has new pages, and their
-page faults would take a tenth of a training step, while every step needs the same sizes. A buffer is free when its
-reference count says that only the pool holds it; every view of it counts as a reference. What such a count is differs
-between versions of Python, so it is found by trying; where it says nothing, no buffer is reused."""
+"""Allocation and copies. Unreferenced buffers are pooled and reused. A large array from the system has new pages, and
+their page faults would take a tenth of a training step, while every step needs the same sizes. A buffer is free when
+its reference count says that only the pool holds it; every view of it counts as a reference. What such a count is
+differs between versions of Python, so it is found by trying; where it says nothing, no buffer is reused."""
 
 import math
 import sys
@@ -42,7 +42,7 @@ __all__ = [
 SMALLEST, LARGEST = 1 << 14, 1 << 24  # bytes: below, pooling gains nothing; above, it would hold too much memory
 MOST = 1 << 28  # bytes in a pool
 LOOKED_AT = 64  # buffers of one size in a pool: searching more takes longer than a new allocation
-PAYS = 1 << 16  # numbers in an array: copying fewer takes less time than starting threads
+LARGE = 1 << 16  # numbers in an array: copying or adding fewer takes less time than starting threads
 LINE = 64  # bytes of a cache line, to which buffers are aligned: loading a vector that crosses two lines is slower
 
 
@@ -110,7 +110,7 @@ def captured(run: Callable[[], None]) -> Callable[[], None]:
 
 def write(out: np.ndarray, values: Any) -> None:
     """out = values, broadcast to the shape of ``out``."""
-    if isinstance(values, np.ndarray) and _alike(out, values):
+    if isinstance(values, np.ndarray) and _shareable(out, values):
         _write(out.reshape(-1), values.reshape(-1))
     else:
         out[...] = values
@@ -122,10 +122,10 @@ def _write(out, values):
         out[i] = values[i]
 
 
-def _alike(out: np.ndarray, values: np.ndarray) -> bool:
-    """Whether these are two large arrays of one shape and dtype, as C lays them out, for which threads pay."""
+def _shareable(out: np.ndarray, values: np.ndarray) -> bool:
+    """Whether threads may share the loop, and pay: two large arrays, alike and in C order, that do not overlap."""
     return (
-        out.size >= PAYS
+        out.size >= LARGE
         and out.shape == values.shape
         and out.dtype == values.dtype
         and out.flags.c_contiguous
@@ -136,7 +136,7 @@ def _alike(out: np.ndarray, values: np.ndarray) -> bool:
 
 def add_to(out: np.ndarray, values: np.ndarray) -> None:
     """out += values."""
-    if _alike(out, values):
+    if _shareable(out, values):
         _add_to(out.reshape(-1), values.reshape(-1))
     else:
         out += values

@@ -12,9 +12,9 @@ FEWEST = 16  # rows of a part
 
 @njit(**JIT)
 def _rows_of_a_part(x):
-    """The rows of x (b,n) are summed in parts, which run in parallel and whose sums are then added in order.
+    """How many rows of x (b,n) are summed in one part: parts run in parallel, and their sums are added in order.
 
-    There are about as many parts as rows in each, so that a sum rounds like sums of sqrt(b) numbers.
+    From 256 rows on there are about as many parts as rows in each, so a sum rounds like sums of sqrt(b) numbers.
     """
     return max(FEWEST, int(math.sqrt(x.shape[0])))
 

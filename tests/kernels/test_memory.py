@@ -126,30 +126,36 @@ def test_add_to_adds_in_place(kernel_set, rng, shape):
     np.testing.assert_array_equal(out, expected)
 
 
-def test_add_to_takes_other_memory_orders_and_broadcasts(kernel_set, rng):
-    for out, values in (
-        (np.asfortranarray(rng.random((3, 4))), rng.random((3, 4))),
-        (rng.random((3, 4)), rng.random((4, 3)).T),
-        (rng.random((3, 4)), rng.random(4)),
-        (rng.random((6, 4))[::2], rng.random((3, 1))),
-    ):
-        expected = out + values
-        kernel_set.memory.add_to(out, values)
-        np.testing.assert_array_equal(out, expected)
+def other_layouts(rng, n):
+    """Arrays (n,n), or as many numbers, and values that are not laid out alike."""
+    return {
+        "out in another order": (np.asfortranarray(rng.random((n, n))), rng.random((n, n))),
+        "values in another order": (rng.random((n, n)), rng.random((n, n)).T),
+        "a row": (rng.random((n, n)), rng.random(n)),
+        "a column, every other row": (rng.random((2 * n, n))[::2], rng.random((n, 1))),
+        "another dtype": (rng.random((n, n)), rng.random((n, n), np.float32)),
+    }
 
 
-@pytest.mark.parametrize("kind", ["alike", "another dtype", "another order", "a part of itself"])
-def test_write_copies_large_arrays(kernel_set, rng, kind):
-    whole = rng.random((301, 300), np.float32)
-    out, values = np.empty((300, 300), np.float32), whole[:300]
-    if kind == "another dtype":
-        values = values.astype(float)
-    elif kind == "another order":
-        values = values.T
-    elif kind == "a part of itself":
-        out = whole[1:]
-    expected = values.astype(np.float32)
+@pytest.mark.parametrize("n", [4, 300])
+@pytest.mark.parametrize(
+    "kind", ["out in another order", "values in another order", "a row", "a column, every other row", "another dtype"]
+)
+def test_add_to_and_write_take_other_layouts_and_broadcast(kernel_set, rng, kind, n):
+    out, values = other_layouts(rng, n)[kind]
+    expected = out + values
+    kernel_set.memory.add_to(out, values)
+    np.testing.assert_array_equal(out, expected)
     kernel_set.memory.write(out, values)
+    np.testing.assert_array_equal(out, np.broadcast_to(values, out.shape))
+
+
+@pytest.mark.parametrize("method", ["write", "add_to"])
+def test_large_arrays_may_overlap(kernel_set, rng, method):
+    whole = rng.random((301, 300), np.float32)
+    out, values = whole[1:], whole[:300]
+    expected = values.copy() if method == "write" else out + values
+    getattr(kernel_set.memory, method)(out, values)
     np.testing.assert_array_equal(out, expected)
 
 
