@@ -17,7 +17,7 @@ vae-fixed has a third of the epochs. The paper's training of the importance-weig
 more; its row has 600 epochs by the doubly reparametrised gradient (Tucker et al. 2018), with batches of 100 and a
 cosine schedule from 3e-3. Chosen by -L_500 of 1,000 validation images after 30 epochs on 50,000 others: batches of 20
 from 1e-3 had 92.13 nats, from 2e-3 92.86, and batches of 100 from 3e-3 92.03, all with the paper's gradient; batches of
-100 from 3e-3 with the other gradient, whose epoch takes 1.6 times as long, had 91.43. With the paper's training and a
+100 from 3e-3 with the other gradient, whose epoch takes 1.3 times as long, had 91.43. With the paper's training and a
 fifth of its epochs, 656, the row had 86.67 nats.
 """
 

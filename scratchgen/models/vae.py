@@ -27,8 +27,8 @@ from scratchgen.errors import require, require_one_of
 from scratchgen.init import INITIALIZERS
 from scratchgen.models.images import check_sides, decoder_layers, decoder_output, encoder_layers
 from scratchgen.models.labels import beside_classes, beside_planes, one_hot
-from scratchgen.nn import Dense, Module, Sequential, frozen, mlp
-from scratchgen.tensor import Tensor
+from scratchgen.nn import Dense, Module, Sequential, mlp
+from scratchgen.tensor import Tensor, no_grad
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-fixed")
 MEANS = ("identity", "sigmoid")
@@ -200,14 +200,12 @@ class VAE(Module):
         """
         return ops.logsumexp(self.log_weights(x, noise, y), axis=0) - math.log(noise.shape[0])
 
-    def doubly_reparameterized_bound(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """L_K (b,), as by ``importance_bound``, and a surrogate (b,): the gradient of their sum is that of L_K.
-
-        For the decoder it is the same, for the encoder another estimate of smaller variance, even for large K:
+    def doubly_reparameterized_bound(self, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
+        """L_K (b,), as by ``importance_bound``, with a gradient for the encoder of smaller variance, even for large K:
 
             sum_k w_k^2 d(log p(x, z_k) - log q(z_k|x))/dz_k dz_k/d(mu, logvar),    w_k the normalised weights,
 
-        which vanishes where q(z|x) is p(z|x). Source: Tucker et al. 2018, equation 8.
+        which vanishes where q(z|x) is p(z|x). For the decoder it is the same. Source: Tucker et al. 2018, equation 8.
         """
         mu, logvar = self.encode(x, y)
         z, q = ops.reparameterize(mu, logvar, noise), (mu.detach(), logvar.detach())
@@ -215,12 +213,13 @@ class VAE(Module):
         def log_weights(z: Tensor) -> Tensor:
             return _log_standard_normal(z) - _log_normal(z, *q) - self.reconstruction(z, x, y)
 
-        log_w = log_weights(z.detach())  # from here the gradient goes to the decoder only
-        log_sum = ops.logsumexp(log_w, axis=0)
-        w = ops.exp(log_w.detach() - log_sum.detach())
-        with frozen(self):
-            along_z = log_weights(z)  # and from here through z to the encoder only
-        return log_sum - math.log(noise.shape[0]), (w * w * along_z).sum(axis=0)
+        constant = z.detach()
+        with no_grad():
+            log_w = log_weights(constant)
+            w = ops.exp(log_w - ops.logsumexp(log_w, axis=0))
+        # The gradient of L_K reaches z_k with one factor w_k. Here it gets the second: z stays what it is.
+        z = constant + w.reshape(*w.shape, 1) * (z - constant)
+        return ops.logsumexp(log_weights(z), axis=0) - math.log(noise.shape[0])
 
     def set_output_bias(self, pixel_means: np.ndarray) -> None:
         """Initialise the output bias so that the decoder's mean without weights would be the mean picture (D,).

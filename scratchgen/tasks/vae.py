@@ -28,7 +28,7 @@ class VAETraining:
     objective : str
         The bound on log p(x) that is maximised: "elbo" (L14), or "iwae", L_K with K = ``samples``, which takes no
         ``beta`` and no ``monte_carlo_kl`` (Burda et al. 2015, equation 8); or "dreg", the same with a gradient for the
-        encoder that varies less and takes a second pass through the decoder (Tucker et al. 2018).
+        encoder that varies less and takes the decoder's forward pass twice (Tucker et al. 2018).
     lr, schedule : float, str
         Adam's learning rate, and how it goes down: a name in ``SCHEDULES`` (see ``optim``).
     samples : int
@@ -94,9 +94,8 @@ class VAETask(Task):
             loss = -self.model.importance_bound(x, noise, y).mean()
             metrics = {"neg_iwae": loss}
         elif self.settings.objective == "dreg":
-            bound, surrogate = (term.mean() for term in self.model.doubly_reparameterized_bound(x, noise, y))
-            loss = -(bound + surrogate)
-            metrics = {"neg_iwae": -bound}
+            loss = -self.model.doubly_reparameterized_bound(x, noise, y).mean()
+            metrics = {"neg_iwae": loss}
         else:
             terms = self.model.negative_elbo(x, noise, self.settings.monte_carlo_kl, y)
             reconstruction, kl = (term.mean() for term in terms)

@@ -69,10 +69,9 @@ def test_train_step_is_the_algorithm(settings, how, conditional):
             assert list(metrics) == ["neg_iwae"]
             assert metrics["neg_iwae"] == pytest.approx(loss.item(), rel=1e-5)
         elif settings.objective == "dreg":
-            bound, surrogate = (term.mean() for term in model.doubly_reparameterized_bound(x, noise, y))
-            loss = -(bound + surrogate)
+            loss = -model.doubly_reparameterized_bound(x, noise, y).mean()
             assert list(metrics) == ["neg_iwae"]
-            assert metrics["neg_iwae"] == pytest.approx(-bound.item(), rel=1e-5)
+            assert metrics["neg_iwae"] == pytest.approx(loss.item(), rel=1e-5)
         else:
             reconstruction, kl = (term.mean() for term in model.negative_elbo(x, noise, settings.monte_carlo_kl, y))
             loss = reconstruction + beta * kl
