@@ -10,7 +10,9 @@ The figure is the mean log density of the 10,000 test images under windows of 10
 error. Models are trained on the first 50,000 training images, and sigma is chosen by 1,000 of the others.
 
 The rows gan and aae are far below the papers'. The GAN has 170 epochs, which give 170 nats where 50 gave 118; in its
-code the momentum alone rises for 250. The autoencoder has 50 epochs and was not tuned.
+code the momentum alone rises for 250. Of the autoencoder two trainings were compared by validation images, both of 20
+epochs: the one of the configuration gaussian, SGD for the encoder's adversarial update, had 224 nats, and Adam for that
+update, with a rate of 1e-3 as of the reconstruction, 234. The first had 156 nats after 50 epochs, by the test images.
 
 The measure is broken, and two rows show it. Real digits in the place of samples are the best that a model can draw, and
 they score less than the paper's autoencoder. The centres of 10,000 clusters, blurred averages of digits, score far
@@ -46,7 +48,8 @@ ROWS: dict[str, tuple[Figure, RunConfig | None]] = {
         replace(
             AAE,
             network=AAEConfig(latent_dim=8, encoder_hidden=WIDE, decoder_hidden=WIDE, discriminator_hidden=WIDE),
-            epochs=50,
+            training=replace(AAE.training, reconstruction_lr=1e-3, encoder_lr=1e-3, encoder_optimizer="adam"),
+            epochs=20,
         ),
     ),
 }
