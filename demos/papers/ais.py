@@ -1,6 +1,6 @@
 """Log-likelihoods of decoders by annealed importance sampling (Wu et al. 2016, table 2).
 
-    python demos/papers/ais.py vae-50            an hour on a core
+    python demos/papers/ais.py vae-50            an hour and a half on a core
     python demos/papers/ais.py gan-50            an hour and a half on a core, beside others
     python demos/papers/ais.py ROW --quick       a minute or two
 
@@ -14,12 +14,13 @@ As in the paper each image has 16 chains, which move by Hamiltonian Monte Carlo 
 1,000 distributions, a tenth of the paper's.
 
 Both figures are above the paper's, the VAE's by 335 nats and the GAN's by 97. The estimate is not the reason: it is a
-lower bound on average, so that its error makes figures too low. Two differences in the protocol are part of it, if the
-published code (github.com/tonywu95/eval_gen, experiments/run.py) is that of the table. Its variances are round numbers,
-0.005 for the VAE and 0.01 for the GAN; the best ones for validation images are 0.0014 and 0.0081 here. At an unchanged
-code z, that is worth 392 (log r - 1 + 1 / r) nats, where r is the ratio of the two: about 220 for the VAE, 8 for the
-GAN. And its test images come from the last 5,000 of MNIST, which are harder than the first 5,000 (so says MNIST's own
-page), from which ours come. The paper's order is kept: the GAN is hundreds of nats behind.
+lower bound on average, so that its error makes figures too low. Two differences in the protocol may be part of it, by
+what the published code says (github.com/tonywu95/eval_gen, experiments/run.py). Its variances are round numbers, in a
+comment 0.005 for the VAE and 0.01 for the GAN; the best ones for validation images are 0.0014 and 0.0081 here. At an
+unchanged code z, that is worth 392 (log r - 1 + 1 / r) nats, where r is the ratio of the two: about 220 for the VAE, 8
+for the GAN. And what it calls test images are the last 5,000 of MNIST, which are harder than the first 5,000 (so says
+MNIST's own page), from which ours come. The rest, about 110 nats for the VAE and 90 for the GAN, has no explanation
+yet. The paper's order is kept: the GAN is hundreds of nats behind.
 """
 
 import time

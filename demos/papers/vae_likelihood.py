@@ -2,7 +2,7 @@
 
     python demos/papers/vae_likelihood.py vae            about two hours on a core
     python demos/papers/vae_likelihood.py iwae-5         about two hours on a core
-    python demos/papers/vae_likelihood.py vae-fixed      about two hours on a core, a third of the paper's epochs
+    python demos/papers/vae_likelihood.py vae-fixed      two to three hours on a core, a third of the paper's epochs
     python demos/papers/vae_likelihood.py vae --quick    a minute: an epoch, and a bound by ten draws
 
 The network is 784-200-200-50 and back, tanh, with Glorot's initialisation and the pixels' means as the output's bias.
@@ -13,12 +13,12 @@ That draw is this project's: the published one (Larochelle & Murray 2011) is ano
 some tenths.
 
 Other than in the paper: Adam's epsilon is 1e-8, not 1e-4, which may be why the VAE's figures are lower here; the row
-vae-fixed has a third of the epochs. The paper's training of the importance-weighted bound would take seven hours and
-more; its row has 600 epochs by the doubly reparametrised gradient (Tucker et al. 2018), with batches of 100 and a
-cosine schedule from 3e-3. Chosen by -L_500 of 1,000 validation images after 30 epochs on 50,000 others: batches of 20
-from 1e-3 had 92.13 nats, from 2e-3 92.86, and batches of 100 from 3e-3 92.03, all with the paper's gradient; batches of
-100 from 3e-3 with the other gradient, whose epoch takes 1.3 times as long, had 91.43. With the paper's training and a
-fifth of its epochs, 656, the row had 86.67 nats.
+vae-fixed has a third of the epochs. The paper's training of the importance-weighted bound would take seven to twelve
+hours, by the machine; its row has 600 epochs by the doubly reparametrised gradient (Tucker et al. 2018), with batches
+of 100 and a cosine schedule from 3e-3. Chosen by -L_500 of 1,000 validation images after 30 epochs on 50,000 others:
+batches of 20 from 1e-3 had 92.13 nats, from 2e-3 92.86, and batches of 100 from 3e-3 92.03, all with that schedule and
+the paper's gradient; batches of 100 from 3e-3 with the other gradient, whose epoch takes 1.3 times as long, had 91.43.
+With the paper's training and a fifth of its epochs, 656, the row had 86.67 nats.
 """
 
 from dataclasses import replace

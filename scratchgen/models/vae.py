@@ -205,7 +205,8 @@ class VAE(Module):
 
             sum_k w_k^2 d(log p(x, z_k) - log q(z_k|x))/dz_k dz_k/d(mu, logvar),    w_k the normalised weights,
 
-        which vanishes where q(z|x) is p(z|x). For the decoder it is the same. Source: Tucker et al. 2018, equation 8.
+        which vanishes where q(z|x) is p(z|x). The decoder's gradient is that of L_K. Source: Tucker et al. 2018,
+        equation 8.
         """
         mu, logvar = self.encode(x, y)
         z, q = ops.reparameterize(mu, logvar, noise), (mu.detach(), logvar.detach())
@@ -217,7 +218,7 @@ class VAE(Module):
         with no_grad():
             log_w = log_weights(constant)
             w = ops.exp(log_w - ops.logsumexp(log_w, axis=0))
-        # The gradient of L_K reaches z_k with one factor w_k. Here it gets the second: z stays what it is.
+        # The gradient of L_K reaches z_k with one factor w_k. Here it gets the second; z - constant is 0.
         z = constant + w.reshape(*w.shape, 1) * (z - constant)
         return ops.logsumexp(log_weights(z), axis=0) - math.log(noise.shape[0])
 

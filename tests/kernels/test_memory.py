@@ -127,19 +127,21 @@ def test_add_to_adds_in_place(kernel_set, rng, shape):
 
 
 def other_layouts(rng, n):
-    """Arrays (n,n), or as many numbers, and values that are not laid out alike."""
+    """Arrays (n,n) and values for them, laid out alike or otherwise."""
     return {
         "out in another order": (np.asfortranarray(rng.random((n, n))), rng.random((n, n))),
         "values in another order": (rng.random((n, n)), rng.random((n, n)).T),
         "a row": (rng.random((n, n)), rng.random(n)),
         "a column, every other row": (rng.random((2 * n, n))[::2], rng.random((n, 1))),
+        "alike": (rng.random((n, n)), rng.random((n, n))),
         "another dtype": (rng.random((n, n)), rng.random((n, n), np.float32)),
     }
 
 
 @pytest.mark.parametrize("n", [4, 300])
 @pytest.mark.parametrize(
-    "kind", ["out in another order", "values in another order", "a row", "a column, every other row", "another dtype"]
+    "kind",
+    ["alike", "out in another order", "values in another order", "a row", "a column, every other row", "another dtype"],
 )
 def test_add_to_and_write_take_other_layouts_and_broadcast(kernel_set, rng, kind, n):
     out, values = other_layouts(rng, n)[kind]
