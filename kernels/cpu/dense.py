@@ -54,7 +54,7 @@ def bias_activation(out, b, activation):
 
 def dense_activation_backward(dpre, db, dout, out, activation):
     """dpre (r,o) = activation'(x w + b) dout, from out (r,o); db (o) = its sum over the rows."""
-    if db.size == 1:  # as a row, too, and the sum apart
+    if db.size == 1:  # likewise; the loop sums columns, so db is summed here
         dpre, dout, out = (x.reshape(1, -1) for x in (dpre, dout, out))
         _BACK_THROUGH[activation](dpre, np.empty(dpre.size, dpre.dtype), dout, out)
         db[0] = dpre.sum()
